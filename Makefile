@@ -1,0 +1,47 @@
+# make env    makes .venv with the pinned dependencies
+# make demo   makes .venv, then trains, distils and exports on real digits
+# make test   makes .venv, then runs the whole suite
+# make clean  removes what these made, but no run folder
+#
+# PYTHON=/path/to/python picks the interpreter; otherwise the first of python3.11, python3.12,
+# python3.13 and python3 that is of a suitable version and can make virtual environments.
+
+VENV ?= .venv
+PYTHON ?=
+SUITABLE = import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+
+.PHONY: help env demo test clean
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
+env: $(VENV)/installed
+
+# The stamp is younger than requirements.txt when there is nothing to do. An environment that a
+# previous attempt left without a working pip is made anew; a working one is kept.
+$(VENV)/installed: requirements.txt
+	@if ! $(VENV)/bin/python -m pip --version >/dev/null 2>&1; then \
+	    found=; for python in $(or $(PYTHON),python3.11 python3.12 python3.13 python3); do \
+	        if "$$python" -c '$(SUITABLE)' >/dev/null 2>&1; then found="$$python"; break; fi; \
+	    done; \
+	    if [ -z "$$found" ]; then \
+	        echo "make env: found no suitable Python ($(or $(PYTHON),python3.11 python3.12 python3.13 python3));" \
+	            "wanted 3.11, 3.12 or 3.13 with the venv module (Debian: python3-venv)," \
+	            "or name one: make env PYTHON=/path/to/python" >&2; \
+	        exit 2; \
+	    fi; \
+	    echo "make env: making $(VENV) with $$("$$found" --version)"; \
+	    "$$found" -m venv --clear $(VENV); \
+	fi
+	$(VENV)/bin/python -m pip install --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+demo: env
+	$(VENV)/bin/python tools/compare.py --config=configs/quickstart.py --workdir=runs/quickstart
+
+test: env
+	$(VENV)/bin/python -m pytest -q --durations=15 tests
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .hypothesis bazel-*
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Experiments: one readable file each, with ``get_config(argument)``."""

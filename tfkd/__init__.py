@@ -1,0 +1,30 @@
+"""tfkd: knowledge distillation for TensorFlow and Keras."""
+
+from tfkd import data, distillers, models
+from tfkd.core import (
+    Context,
+    Distiller,
+    NonFiniteLoss,
+    Objective,
+    Requires,
+    Stage,
+    Terms,
+    register,
+)
+from tfkd.errors import TfkdError, TfkdWarning
+
+__all__ = [
+    "Context",
+    "Distiller",
+    "NonFiniteLoss",
+    "Objective",
+    "Requires",
+    "Stage",
+    "Terms",
+    "TfkdError",
+    "TfkdWarning",
+    "data",
+    "distillers",
+    "models",
+    "register",
+]

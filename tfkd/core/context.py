@@ -1,0 +1,188 @@
+"""What an objective sees of one step: the batch, the outputs of every network, and the means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import keras
+import tensorflow as tf
+
+from tfkd.core.divergences import as_float
+from tfkd.core.gathering import gather, own_rows, replica_count, sum_over_replicas
+from tfkd.core.objective import Place
+from tfkd.errors import TfkdError
+
+
+class Context:
+    """One step as objectives see it.
+
+    Attributes:
+        batch: The batch as a dict: ``image``, ``label`` and what else the data gave.
+        training: Whether this is a training step.
+        epoch: Scalar float32, the epoch counted from 0.
+        epochs: Scalar float32, the number of epochs of the run.
+        step: Scalar int64, training steps done before this one.
+    """
+
+    def __init__(
+        self,
+        batch: Mapping[str, tf.Tensor],
+        *,
+        training: bool,
+        epoch: tf.Tensor,
+        epochs: tf.Tensor,
+        step: tf.Tensor,
+        seed: int,
+        outputs: Mapping[Place, Mapping[str, tf.Tensor]],
+        heads: Callable[[str], keras.Model],
+    ) -> None:
+        self.batch = batch
+        self.training = training
+        self.epoch = epoch
+        self.epochs = epochs
+        self.step = step
+        self._seed = seed
+        self._outputs = outputs
+        self._heads = heads
+        self._training_logits: tf.Tensor | None = None
+        self._rows: dict[bool, tf.Tensor] = {}
+
+    @property
+    def labels(self) -> tf.Tensor:
+        """Labels of this replica's images, as the batch gives them."""
+        return self.batch["label"]
+
+    @property
+    def index(self) -> tf.Tensor:
+        """Position of each image in the un-shuffled training set, ``(batch,)``."""
+        return self.batch["index"]
+
+    def output(self, network: str, tap: str = "logits", view: str = "main") -> tf.Tensor:
+        """Returns a feature of a network on a view.
+
+        Logits come in float32. The outputs of teachers and companions carry no gradient.
+
+        Args:
+            network: ``student``, ``teacher``, ``teacher:0`` or a companion's name.
+            tap: Name of the feature, as in ``Requires.taps``.
+            view: Name of the view.
+
+        Raises:
+            TfkdError: When it was not asked for in ``requires``.
+        """
+        try:
+            value = self._outputs[(network, view)][tap]
+        except KeyError:
+            known = sorted(
+                f"{each}/{kind}/{name}"
+                for (each, kind), taps in self._outputs.items()
+                for name in taps
+            )
+            raise TfkdError(
+                f"feature {network}/{view}/{tap} was not asked for in requires (asked for: {known})"
+            ) from None
+        return as_float(value) if tap == "logits" else value
+
+    def student(self, tap: str = "logits", view: str = "main") -> tf.Tensor:
+        """Returns a feature of the student; its main logits are those that training uses.
+
+        Where an objective replaces the training logits, ``student()`` gives the replacement and
+        ``output("student")`` what the network itself computes.
+        """
+        if (tap, view) == ("logits", "main"):
+            return self.student_logits
+        return self.output("student", tap, view)
+
+    def teacher(self, tap: str = "logits", view: str = "main") -> tf.Tensor:
+        """Returns a feature of the teacher, without gradient.
+
+        With several teachers, ``logits`` are the logarithm of the mean of their probabilities.
+        """
+        return self.output("teacher", tap, view)
+
+    @property
+    def student_logits(self) -> tf.Tensor:
+        """The logits that label loss, objectives and metrics see, float32 ``(batch, classes)``."""
+        if self._training_logits is not None:
+            return self._training_logits
+        return self.output("student")
+
+    def replace_student_logits(self, logits: tf.Tensor) -> None:
+        """Sets the training logits; called by the distiller with what an objective returned."""
+        self._training_logits = as_float(logits)
+
+    def mean(
+        self, per_sample: tf.Tensor, mask: tf.Tensor | None = None, gathered: bool = False
+    ) -> tf.Tensor:
+        """Returns the mean of a loss over the global batch: the one place where weights enter.
+
+        ``sum_i w_i l_i / B`` over the B samples of all replicas; with a mask,
+        ``sum_i m_i w_i l_i / max(sum_i m_i, 1)``. ``w`` is the batch's ``sample_weight``, or 1. In
+        evaluation, where rows of weight 0 fill the last batch, the divisor is ``sum_i w_i``. Further
+        axes of the loss are averaged. On replicas the value is scaled so that the mean over
+        replicas, which is what the distiller forms, is this global mean.
+
+        Args:
+            per_sample: Shape ``(batch, ...)``.
+            mask: Shape ``(batch,)``, 0 or 1: which samples count.
+            gathered: Whether the rows are those of the gathered batch instead of this replica's.
+
+        Returns:
+            A scalar in the loss's own precision (at least float32).
+        """
+        per_sample = as_float(per_sample)
+        if per_sample.shape.rank is not None and per_sample.shape.rank > 1:
+            per_sample = tf.reduce_mean(per_sample, axis=list(range(1, per_sample.shape.rank)))
+        weights = self._weights(gathered, per_sample)
+        if mask is not None:
+            mask = tf.cast(mask, per_sample.dtype)
+            count = tf.reduce_sum(mask)
+            weights = mask if weights is None else mask * weights
+        elif weights is not None and not self.training:
+            count = tf.reduce_sum(weights)
+        else:
+            count = tf.cast(tf.shape(per_sample)[0], per_sample.dtype)
+        total = tf.reduce_sum(per_sample if weights is None else per_sample * weights)
+        if not gathered:
+            count = sum_over_replicas(count) / replica_count()
+        tiny = tf.constant(1.0 / replica_count(), per_sample.dtype)
+        return total / tf.maximum(count, tiny)
+
+    def _weights(self, gathered: bool, per_sample: tf.Tensor) -> tf.Tensor | None:
+        weights = self.batch.get("sample_weight")
+        if weights is None:
+            return None
+        weights = tf.cast(tf.reshape(weights, [-1]), per_sample.dtype)
+        rows = weights.shape[0]
+        if gathered:
+            return gather(weights)
+        if per_sample.shape[0] is not None and rows is not None and per_sample.shape[0] != rows:
+            # A view with several rows for each image (rotations): the image's weight counts for all.
+            return tf.repeat(weights, per_sample.shape[0] // rows)
+        return weights
+
+    def gather(self, tensor: tf.Tensor) -> tf.Tensor:
+        """Returns the rows of all replicas in order, differentiably; see :func:`gathering.gather`."""
+        return gather(tensor)
+
+    def own_rows(self, tensor: tf.Tensor) -> tf.Tensor:
+        """Returns this replica's rows of a tensor over the global batch."""
+        return own_rows(tensor, tf.shape(self.batch["image"])[0])
+
+    def seed(self, salt: int = 0) -> tf.Tensor:
+        """Returns a seed for stateless random operations: a function of run, step and salt.
+
+        It is equal on every replica: draw for the global batch and take :meth:`own_rows`.
+
+        Args:
+            salt: Tells several draws of one step apart.
+
+        Returns:
+            Shape ``(2,)``, int32.
+        """
+        both = tf.stack([tf.cast(self._seed, tf.int32), tf.cast(self.step, tf.int32)])
+        return tf.random.experimental.stateless_fold_in(both, salt)
+
+    def head(self, network: str) -> keras.Model:
+        """Returns the sub-model of ``teacher`` or ``student`` from ``pre_pool`` to the logits."""
+        return self._heads(network)

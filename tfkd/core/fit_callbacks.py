@@ -1,0 +1,46 @@
+"""What the distiller itself needs to do during ``fit``: tell the epoch, and stop on a NaN."""
+
+from __future__ import annotations
+
+import keras
+
+CHECK_EVERY = 50
+"""Steps between two looks at the watch; the graph itself stops updating at once."""
+
+
+class EpochClock(keras.callbacks.Callback):
+    """Writes the epoch and the number of epochs into the distiller's variables.
+
+    Args:
+        epochs: Number of epochs of this ``fit``.
+    """
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__()
+        self._total = epochs
+
+    def on_train_begin(self, logs=None) -> None:
+        self.model.set_epochs(self._total)
+
+    def on_epoch_begin(self, epoch, logs=None) -> None:
+        self.model.set_epoch(epoch)
+
+
+class StopOnNonFinite(keras.callbacks.Callback):
+    """Raises :class:`NonFiniteLoss` soon after the first bad step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next = 0
+
+    def on_epoch_begin(self, epoch, logs=None) -> None:
+        self._next = 0
+
+    def on_train_batch_end(self, batch, logs=None) -> None:
+        # Reading a variable waits for the device, so it is not done at every step.
+        if batch >= self._next:
+            self._next = batch + CHECK_EVERY
+            self.model.watch.check()
+
+    def on_epoch_end(self, epoch, logs=None) -> None:
+        self.model.watch.check()

@@ -1,0 +1,47 @@
+"""What replicas tell one another: sums, gathered batches, and the rows that are this replica's own."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+
+def replica_count() -> int:
+    """Returns the number of replicas that train in step; 1 without a strategy."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def sum_over_replicas(tensor: tf.Tensor) -> tf.Tensor:
+    """Returns the sum of a tensor over all replicas (differentiable); the tensor itself on one."""
+    if replica_count() == 1:
+        return tensor
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tensor)
+
+
+def gather(tensor: tf.Tensor) -> tf.Tensor:
+    """Returns the rows of all replicas in order, so that a batch-coupled loss sees the whole batch.
+
+    The operation is differentiable: a loss formed on the gathered rows by every replica and then
+    divided by the number of replicas has the gradient that one device would compute.
+
+    Args:
+        tensor: Shape ``(rows, ...)``, this replica's part of the batch.
+
+    Returns:
+        Shape ``(all rows, ...)``, equal on every replica.
+    """
+    if replica_count() == 1:
+        return tensor
+    return tf.distribute.get_replica_context().all_gather(tensor, axis=0)
+
+
+def own_rows(tensor: tf.Tensor, rows: tf.Tensor | int) -> tf.Tensor:
+    """Returns this replica's rows of a tensor that covers the whole batch; undoes :func:`gather`.
+
+    Args:
+        tensor: Shape ``(all rows, ...)``, equal on every replica.
+        rows: How many rows a replica holds; the same for all of them.
+    """
+    if replica_count() == 1:
+        return tensor
+    first = tf.distribute.get_replica_context().replica_id_in_sync_group * rows
+    return tensor[first : first + rows]

@@ -1,0 +1,275 @@
+"""The networks of a distillation and how each is run: once for every view and step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import keras
+import tensorflow as tf
+
+from tfkd import models
+from tfkd.core.divergences import mean_of_probabilities
+from tfkd.core.frozen import freeze
+from tfkd.core.objective import VIEW_KEYS, Companion, Place, Requires
+from tfkd.errors import TfkdError
+
+
+class Networks:
+    """Student, teachers and companions, each with the union of the taps that were asked for.
+
+    Args:
+        student: The network that is trained.
+        teachers: Its teachers; none for plain training.
+        requirements: What the objectives need.
+        teacher_dtype: ``"bfloat16"`` runs frozen teachers in that precision; ``None`` as they are.
+        fold_teacher: Whether batch normalisation of frozen teachers is folded into the layers
+            before it.
+        trainable_teacher: Whether the teacher trains as well; it is then run as it is.
+
+    Raises:
+        TfkdError: For a missing teacher, unknown taps, a class count or output that does not fit.
+    """
+
+    def __init__(
+        self,
+        student: models.Network,
+        teachers: Iterable[models.Network],
+        requirements: Iterable[Requires],
+        *,
+        teacher_dtype: str | None = None,
+        fold_teacher: bool = True,
+        trainable_teacher: bool = False,
+    ) -> None:
+        self.student = student
+        self.teachers = list(teachers)
+        self._taps = _union(requirements)
+        self._taps.setdefault(("student", "main"), []).insert(0, "logits")
+        self._trainable_teacher = trainable_teacher
+        self._heads: dict[str, keras.Model] = {}
+        self._names = self._teacher_names()
+        self._check()
+        self.companions: dict[str, Companion] = {}
+        self.run_teachers = list(self.teachers)
+        if not trainable_teacher:
+            self.run_teachers = [
+                freeze(teacher, keep=self._taps_of(name), dtype=teacher_dtype, fold=fold_teacher)
+                for teacher, name in zip(self.teachers, self._names)
+            ]
+        self._runners: dict[Place, keras.Model | None] = {}
+        for place in self._own_places():
+            self._runners[place] = self._runner(self.network(place[0]).model, self._taps[place])
+
+    def _teacher_names(self) -> list[str]:
+        if len(self.teachers) == 1:
+            return ["teacher"]
+        return [f"teacher:{position}" for position in range(len(self.teachers))]
+
+    def _taps_of(self, name: str) -> list[str]:
+        wanted = [name, "teacher"]
+        return sorted(
+            {tap for (each, _), taps in self._taps.items() if each in wanted for tap in taps}
+        )
+
+    def _own_places(self) -> list[Place]:
+        """Spells ``teacher`` out as each teacher's own place, and leaves companions for later."""
+        places: list[Place] = []
+        for (network, view), taps in list(self._taps.items()):
+            if network == "teacher" and len(self.teachers) > 1:
+                if set(taps) != {"logits"}:
+                    raise TfkdError(
+                        f"taps {sorted(set(taps) - {'logits'})} of 'teacher' with "
+                        f"{len(self.teachers)} teachers: name one of them, as in 'teacher:0'"
+                    )
+                for name in self._names:
+                    union = self._taps.setdefault((name, view), [])
+                    union.extend(["logits"] if "logits" not in union else [])
+                    places.append((name, view))
+            elif network == "student" or network in self._names:
+                places.append((network, view))
+        return list(dict.fromkeys(places))
+
+    def network(self, name: str) -> models.Network:
+        """Returns the student or a teacher, as it is run."""
+        return self.student if name == "student" else self.run_teachers[self._names.index(name)]
+
+    @staticmethod
+    def _runner(model: keras.Model, taps: Iterable[str]) -> keras.Model | None:
+        """Returns the tapped model, or ``None`` where the model itself gives all that is asked."""
+        return None if list(taps) == ["logits"] else models.tapped(model, list(taps))
+
+    def _check(self) -> None:
+        needs_teacher = [network for network, _ in self._taps if network.split(":")[0] == "teacher"]
+        if needs_teacher and not self.teachers:
+            raise TfkdError(
+                "the distillation losses need a teacher: found None, wanted a keras.Model"
+            )
+        unknown_views = sorted({view for _, view in self._taps if view not in VIEW_KEYS})
+        if unknown_views:
+            raise TfkdError(f"unknown views {unknown_views} (known: {', '.join(VIEW_KEYS)})")
+        classes = {name: _class_count(net.model, name) for name, net in self._named()}
+        for name, count in classes.items():
+            if count != classes["student"]:
+                raise TfkdError(
+                    f"{name} gives {count} classes, but the student gives {classes['student']}"
+                )
+        self.num_classes = classes["student"]
+
+    def _named(self) -> list[tuple[str, models.Network]]:
+        return [("student", self.student), *zip(self._names, self.teachers)]
+
+    @property
+    def input_shape(self) -> tuple[int | None, ...]:
+        """Height, width and channels of the student's input."""
+        shape = self.student.model.input_shape
+        return tuple(shape[1:])
+
+    @property
+    def has_teacher_logits(self) -> bool:
+        """Whether some objective reads the teacher's logits on the main view."""
+        return "logits" in self._taps.get(("teacher", "main"), ())
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of the batch that hold the images of the views that are run."""
+        return sorted({VIEW_KEYS[view] for _, view in self._taps})
+
+    def shapes(self) -> dict[Place, dict[str, tuple[int | None, ...]]]:
+        """Returns the shape of each tap of student and teachers, ``None`` for the batch axis."""
+        found: dict[Place, dict[str, tuple[int | None, ...]]] = {}
+        for place in self._runners:
+            model = self.network(place[0]).model
+            taps = list(self._taps[place])
+            if taps == ["logits"]:
+                found[place] = {"logits": (None, self.num_classes)}
+            else:
+                found[place] = dict(models.tap_shapes(model, taps))
+        for network, view in self._taps:
+            if network == "teacher" and (network, view) not in found:
+                found[(network, view)] = {"logits": (None, self.num_classes)}
+        return found
+
+    def add_companions(self, companions: Mapping[str, Companion]) -> None:
+        """Takes in the networks that objectives made in ``setup``.
+
+        Raises:
+            TfkdError: For a name that is taken, or a tap of a network that nobody made.
+        """
+        for name, companion in companions.items():
+            if name in self.companions or name.split(":")[0] in ("student", "teacher"):
+                raise TfkdError(f"companion {name!r}: the name is taken")
+            self.companions[name] = companion
+        for (network, view), taps in self._taps.items():
+            if network in companions:
+                model = companions[network].model
+                self._runners[(network, view)] = self._runner(model, taps)
+
+    def check_companions(self) -> None:
+        """Checks that every network that an objective reads exists."""
+        known = {"student", "teacher", *self._names, *self.companions}
+        for network, _ in self._taps:
+            if network not in known:
+                raise TfkdError(f"unknown network {network!r} in requires (known: {sorted(known)})")
+
+    def companion_variable_ids(self) -> set[int]:
+        """Returns the identities of the variables that only companions hold."""
+        own = {id(v) for each in self.companions.values() for v in each.model.variables}
+        return own - {id(v) for v in self.student.model.variables}
+
+    def head(self, name: str) -> keras.Model:
+        """Returns the sub-model of ``student`` or a teacher from ``pre_pool`` to the logits."""
+        if name not in self._heads:
+            self._heads[name] = models.head(self.network(name).model, "pre_pool")
+        return self._heads[name]
+
+    def run(
+        self,
+        batch: Mapping[str, tf.Tensor],
+        *,
+        training: bool,
+        views: Iterable[str] | None = None,
+        only: Iterable[str] | None = None,
+    ) -> dict[Place, dict[str, tf.Tensor]]:
+        """Runs every network once on every view that was asked for.
+
+        Pixels are normalised once for each view and kind of normalisation. Outputs of teachers and
+        companions carry no gradient.
+
+        Args:
+            batch: The batch, with the images of the views.
+            training: Whether the student trains (its batch normalisation uses the batch).
+            views: Only these views; ``None`` is all.
+            only: Only these networks; ``None`` is all.
+        """
+        images: dict[tuple[str, models.Preprocess], tf.Tensor] = {}
+
+        def normalised(view: str, preprocess: models.Preprocess) -> tf.Tensor:
+            if (view, preprocess) not in images:
+                images[(view, preprocess)] = preprocess(batch[VIEW_KEYS[view]])
+            return images[(view, preprocess)]
+
+        outputs: dict[Place, dict[str, tf.Tensor]] = {}
+        for (name, view), runner in self._runners.items():
+            if (views is not None and view not in views) or (only is not None and name not in only):
+                continue
+            if name in self.companions:
+                companion = self.companions[name]
+                model, mode = companion.model, training and companion.training
+                preprocess = self.student.preprocess
+            else:
+                network = self.network(name)
+                model, preprocess = network.model, network.preprocess
+                mode = training and (name == "student" or self._trainable_teacher)
+            pixels = normalised(view, preprocess)
+            if runner is None:
+                result = {"logits": model(pixels, training=mode)}
+            else:
+                result = dict(runner(pixels, training=mode))
+            if name != "student" and not self._trainable_teacher:
+                result = {tap: tf.stop_gradient(value) for tap, value in result.items()}
+            outputs[(name, view)] = result
+        if len(self.teachers) > 1:
+            for network, view in self._taps:
+                if network == "teacher" and (self._names[0], view) in outputs:
+                    logits = [outputs[(name, view)]["logits"] for name in self._names]
+                    outputs[("teacher", view)] = {"logits": mean_of_probabilities(logits)}
+        return outputs
+
+
+def _union(requirements: Iterable[Requires]) -> dict[Place, list[str]]:
+    taps: dict[Place, list[str]] = {}
+    for requires in requirements:
+        for place, names in requires.taps.items():
+            union = taps.setdefault(tuple(place), [])
+            union.extend(name for name in names if name not in union)
+    return {
+        place: (["logits"] if "logits" in names else []) + [n for n in names if n != "logits"]
+        for place, names in taps.items()
+    }
+
+
+def _class_count(model: keras.Model, name: str) -> int:
+    """Returns the width of a model's logits; refuses outputs that are no logits."""
+    if not model.built:
+        raise TfkdError(f"{name} {model.name!r} is not built: call it once on a batch, or build it")
+    shape = _output_shape(model)
+    if isinstance(shape, (dict, list)) or len(shape) != 2 or shape[-1] is None:
+        raise TfkdError(f"{name} {model.name!r} has output {shape}, wanted logits (batch, classes)")
+    layers = getattr(model, "layers", None)
+    activation = getattr(layers[-1], "activation", None) if layers else None
+    if activation in (keras.activations.softmax, keras.activations.sigmoid):
+        raise TfkdError(
+            f"{name} {model.name!r} ends in {activation.__name__}, wanted logits: "
+            "make its last layer with activation=None"
+        )
+    return int(shape[-1])
+
+
+def _output_shape(model: keras.Model):
+    try:
+        return model.output_shape
+    except (AttributeError, ValueError):
+        shape = getattr(model, "_build_shapes_dict", None) or {}
+        first = next(iter(shape.values()), None)
+        if first is None:
+            raise TfkdError(f"{model.name!r} has no known input shape; build it first") from None
+        return model.compute_output_shape(tuple(first))

@@ -1,0 +1,264 @@
+"""The contract of a distillation method: what it needs, and what it adds to the loss."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfkd.errors import TfkdError
+
+Place = tuple[str, str]
+"""A (network, view): ``("student", "main")``, ``("teacher", "strong")``."""
+
+_KERAS_NAMES = (
+    "weights", "losses", "variables", "trainable_variables", "non_trainable_variables",
+    "trainable_weights", "non_trainable_weights", "metrics", "metrics_variables", "path", "call",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Requires:
+    """What an objective needs; checked against data and models before the first step.
+
+    Attributes:
+        taps: For each (network, view) the names of the features that :meth:`Objective.compute`
+            reads. Networks: ``student``, ``teacher`` (``teacher:0``, ``teacher:1`` for the features
+            of one of several teachers) or the name of a companion; views: ``main`` and those of
+            :data:`VIEW_KEYS`. ``"logits"`` is a tap like any other.
+        index: Whether the batch must hold the position of each image in the training set.
+        epochs: Whether the number of epochs of the run must be known.
+        train_size: Whether the size of the training set must be known (banks, memories).
+        dense_labels: Whether labels may be distributions (mixup, cutmix).
+        batch_keys: Further keys that the batch must hold.
+    """
+
+    taps: Mapping[Place, Sequence[str]] = field(default_factory=dict)
+    index: bool = False
+    epochs: bool = False
+    train_size: bool = False
+    dense_labels: bool = False
+    batch_keys: tuple[str, ...] = ()
+
+    @property
+    def teacher(self) -> bool:
+        """Whether a teacher is needed."""
+        return any(network.split(":")[0] == "teacher" for network, _ in self.taps)
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The views that are read, in a fixed order."""
+        return tuple(sorted({view for _, view in self.taps}))
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys, besides image and label, that the batch must hold."""
+        views = [VIEW_KEYS[view] for view in self.views if view != "main"]
+        return tuple(views) + (("index",) if self.index else ()) + tuple(self.batch_keys)
+
+
+VIEW_KEYS = {
+    "main": "image",
+    "strong": "image_strong",
+    "second": "image_second",
+    "third": "image_third",
+    "pair": "image_pair",
+    "rotations": "image_rotations",
+}
+"""The key of the batch that holds the images of each view."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What :meth:`Objective.setup` is told about the run.
+
+    Attributes:
+        num_classes: Width of the logits.
+        image_shape: ``(height, width, channels)`` of the student's input.
+        shapes: For each (network, view) the shape of each tap that was asked for, with ``None`` for
+            the batch axis.
+        train_size: Number of training images, or ``None`` where it is not known.
+        batch_size: Images of one step over all replicas, or ``None``.
+        seed: Seed of everything that an objective draws.
+        head: ``head("teacher" | "student")`` is the sub-model from ``pre_pool`` to the logits.
+        network: ``network(name)`` is the model behind a name, for companions that start as copies.
+    """
+
+    num_classes: int
+    image_shape: tuple[int | None, ...]
+    shapes: Mapping[Place, Mapping[str, tuple[int | None, ...]]]
+    train_size: int | None
+    batch_size: int | None
+    seed: int
+    head: Callable[[str], keras.Model]
+    network: Callable[[str], keras.Model]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What :meth:`Objective.compute` returns.
+
+    Attributes:
+        losses: Named scalars, each formed by ``context.mean``. The names are those of
+            :attr:`Objective.terms`.
+        carry: Tensors that :meth:`Objective.after_step` stores in banks, queues and memories.
+    """
+
+    losses: Mapping[str, tf.Tensor]
+    carry: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Companion:
+    """A network that an objective owns and the distiller runs, such as a moving-average twin.
+
+    Attributes:
+        model: A functional model of normalised images, or of a tap (see ``source``).
+        training: Whether its batch normalisation uses the statistics of the batch.
+    """
+
+    model: keras.Model
+    training: bool = True
+
+
+class Objective(keras.layers.Layer):
+    """One loss of one paper.
+
+    A method writes ``requires`` and ``compute``; every other hook has a default. The layer may hold
+    weights and sub-layers (connectors, heads), which are trained with the student, and weights with
+    ``trainable=False`` (banks, queues), which are checkpointed; neither is ever part of the saved
+    student.
+
+    Attributes:
+        requires: A :class:`Requires`, as a class attribute, an instance attribute or a property.
+        terms: The names of the losses that ``compute`` returns; ``()`` means one, called as the
+            objective is.
+        label_loss: ``"add"`` where the label loss is added by the distiller, ``"own"`` where a term
+            of this objective takes its place.
+        companions: Networks by name that the distiller runs as it runs teacher and student; filled
+            by :meth:`setup`.
+    """
+
+    requires: Requires = Requires()
+    terms: tuple[str, ...] = ()
+    label_loss: str = "add"
+
+    def __init_subclass__(cls, **kwargs) -> None:
+        super().__init_subclass__(**kwargs)
+        taken = [name for name in _KERAS_NAMES if name in vars(cls)]
+        if taken:
+            raise TypeError(
+                f"objective {cls.__name__} defines {', '.join(taken)}, which Keras layers already "
+                "use for something else; choose another name"
+            )
+
+    def __init__(self, name: str | None = None, **kwargs) -> None:
+        super().__init__(name=name or snake_case(type(self).__name__), **kwargs)
+        self.companions: dict[str, Companion] = {}
+        self.built = True
+
+    def term_names(self) -> tuple[str, ...]:
+        """Returns the names of this objective's losses."""
+        return tuple(self.terms) or (self.name,)
+
+    def setup(self, spec: Spec) -> None:
+        """Makes connectors, heads, banks, queues and companions from the shapes of the run.
+
+        Called once, when the distiller is made, inside the scope of its strategy. All variables
+        must exist afterwards.
+
+        Args:
+            spec: Shapes of the taps, class count, size of the training set.
+
+        Raises:
+            TfkdError: When the shapes cannot be made to fit.
+        """
+
+    def before_step(self, context) -> None:
+        """Runs before the networks of a training step; moving-average twins are updated here.
+
+        Args:
+            context: The batch without network outputs.
+        """
+
+    def student_logits(self, context) -> tf.Tensor | None:
+        """Returns the logits that training uses in place of the student's own, or ``None``.
+
+        Args:
+            context: The batch with the outputs of every network.
+        """
+        return None
+
+    def compute(self, context) -> Terms | Mapping[str, tf.Tensor] | tf.Tensor:
+        """Returns the losses of a batch.
+
+        Args:
+            context: A :class:`tfkd.core.context.Context`: outputs of every network that
+                ``requires`` names, labels, epoch, ``mean`` and ``gather``. Nothing is written here,
+                but for this objective's own batch-normalisation statistics and spectral-norm
+                vectors.
+
+        Returns:
+            :class:`Terms`, or its losses alone, or, for one loss, the scalar.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define compute(context)")
+
+    def after_step(self, context, carry: Mapping[str, Any]) -> None:
+        """Writes banks, queues and memories after the update of a training step.
+
+        Args:
+            context: That of ``compute``.
+            carry: What ``compute`` handed on.
+        """
+
+    def schedule(self, epoch: tf.Tensor) -> Mapping[str, tf.Tensor] | tf.Tensor | float:
+        """Returns the factor of each term, or one for all, at an epoch.
+
+        Args:
+            epoch: Scalar float32, counted from 0. It is read from a variable inside the compiled
+                step, so nothing retraces; use TensorFlow operations on it.
+        """
+        return 1.0
+
+    def stages(self) -> Sequence | None:
+        """Returns the list of :class:`tfkd.core.stage.Stage` of a method that trains in phases."""
+        return None
+
+    def finalize(self, student: keras.Model) -> keras.Model:
+        """Returns the clean student after training; by default the student as it is.
+
+        Args:
+            student: The trained student.
+        """
+        return student
+
+    def to_terms(self, result) -> Terms:
+        """Returns what ``compute`` returned as :class:`Terms`, checked against :attr:`terms`.
+
+        Raises:
+            TfkdError: When names differ from the declared ones or a loss is not a scalar.
+        """
+        if not isinstance(result, Terms):
+            result = Terms(result if isinstance(result, Mapping) else {self.name: result})
+        if set(result.losses) != set(self.term_names()):
+            raise TfkdError(
+                f"objective {self.name}: compute returned the losses {sorted(result.losses)}, "
+                f"but its terms are {sorted(self.term_names())}"
+            )
+        for name, value in result.losses.items():
+            shape = tf.convert_to_tensor(value).shape
+            if shape.rank != 0:
+                raise TfkdError(
+                    f"objective {self.name}: loss {name} has shape {tuple(shape)}, wanted a scalar "
+                    "(form it with context.mean)"
+                )
+        return result
+
+
+def snake_case(name: str) -> str:
+    """Returns a class name in snake case: ``WeightedLoss`` -> ``weighted_loss``."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()

@@ -1,0 +1,55 @@
+"""Published methods by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+from tfkd.errors import TfkdError, unknown
+
+_METHODS: dict[str, Callable] = {}
+
+
+def register(name: str) -> Callable:
+    """Returns a decorator that makes an objective class (or a function that makes one) available.
+
+    Args:
+        name: The word used in configurations; also the name of the file.
+
+    Raises:
+        TfkdError: When the name is taken.
+    """
+
+    def decorate(maker: Callable) -> Callable:
+        if name in _METHODS and _METHODS[name] is not maker:
+            raise TfkdError(f"distiller {name!r} is registered twice")
+        _METHODS[name] = maker
+        return maker
+
+    return decorate
+
+
+def names() -> list[str]:
+    """Returns the names of all registered methods, sorted."""
+    return sorted(_METHODS)
+
+
+def create(name: str, **settings):
+    """Returns the objective of a method.
+
+    Args:
+        name: One of :func:`names`.
+        **settings: The method's own hyper-parameters.
+
+    Raises:
+        TfkdError: For an unknown name or setting; the nearest known one is named.
+    """
+    if name not in _METHODS:
+        raise unknown("distiller", name, names())
+    maker = _METHODS[name]
+    parameters = inspect.signature(maker).parameters
+    known = [key for key, value in parameters.items() if value.kind is not value.VAR_KEYWORD]
+    for key in settings:
+        if key not in known and key != "name":
+            raise unknown(f"setting of distiller {name}", key, known)
+    return maker(**settings)

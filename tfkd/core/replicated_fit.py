@@ -1,0 +1,113 @@
+"""Keras' ``fit`` under several replicas, several workers and several steps for each call.
+
+Keras 3 builds its training function so that neither ``steps_per_execution > 1`` under replicas nor
+several workers run at all. This mix-in replaces that one function: one compiled call runs the steps
+in a loop, skips what must not run (after a non-finite loss, or beyond the end of an epoch), and
+reduces the metrics over replicas.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from tfkd.errors import TfkdError
+
+
+class ReplicatedFit:
+    """Mix-in for a ``keras.Model`` with its own ``train_step``, ``test_step``, ``train_results`` and
+    ``test_results`` (the metrics of an epoch and of an evaluation).
+
+    The model must hold all its variables (optimizer and metrics included) before the first call: a
+    variable made inside a compiled function under a strategy ends in an error that names no cause.
+    :meth:`prepare_for` is called with the form of a batch in time to make them.
+    """
+
+    def may_step(self) -> tf.Tensor:
+        """Returns whether another training step may run; a scalar bool read inside the graph."""
+        return tf.constant(True)
+
+    def prepare_for(self, element_spec) -> None:
+        """Checks the form of the batches and makes what is still missing.
+
+        Args:
+            element_spec: ``tf.TypeSpec`` structure of one batch of one replica.
+        """
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None) -> None:
+        if iterator is not None:
+            spec = iterator._distributed_dataset.element_spec
+            strategy = self.distribute_strategy
+            if strategy.num_replicas_in_sync > 1:
+                spec = tf.nest.map_structure(
+                    lambda each: getattr(each, "_component_specs", (each,))[0], spec
+                )
+        else:
+            data = tuple(each for each in data_batch if each is not None)
+            spec = tf.nest.map_structure(
+                lambda each: tf.type_spec_from_value(tf.constant(each)), data
+            )
+        self.prepare_for(spec)
+
+    def make_train_function(self, force: bool = False):
+        if self.train_function is not None and not force:
+            return self.train_function
+        self.train_function = self._steps_function(
+            self.train_step, self.train_results, self.may_step
+        )
+        return self.train_function
+
+    def make_test_function(self, force: bool = False):
+        if self.test_function is not None and not force:
+            return self.test_function
+        self.test_function = self._steps_function(
+            self.test_step, self.test_results, lambda: tf.constant(True)
+        )
+        return self.test_function
+
+    def _steps_function(self, step, results, may_run):
+        strategy = self.distribute_strategy
+        if self.jit_compile:
+            if strategy.num_replicas_in_sync > 1:
+                raise TfkdError(
+                    "jit_compile=True (XLA) under "
+                    f"{strategy.num_replicas_in_sync} replicas: XLA cannot reach the variables of "
+                    "other replicas; use one replica or jit_compile=False"
+                )
+            step = tf.function(step, jit_compile=True, reduce_retracing=True)
+
+        @tf.autograph.experimental.do_not_convert
+        def run(data) -> None:
+            strategy.run(step, args=(data,))
+
+        @tf.autograph.experimental.do_not_convert
+        def metrics() -> dict:
+            values = strategy.run(results)
+            return tf.nest.map_structure(
+                lambda value: strategy.reduce(tf.distribute.ReduceOp.MEAN, value, axis=None), values
+            )
+
+        def steps(iterator):
+            if may_run():
+                run(next(iterator))
+            for _ in tf.range(self.steps_per_execution - 1):
+                if may_run():
+                    following = iterator.get_next_as_optional()
+                    if following.has_value():
+                        run(following.get_value())
+            return metrics()
+
+        def one(data):
+            if may_run():
+                run(data)
+            return metrics()
+
+        if not self.run_eagerly:
+            steps = tf.function(steps, reduce_retracing=True)
+            one = tf.function(one, reduce_retracing=True)
+
+        def function(iterator):
+            if isinstance(iterator, (tf.data.Iterator, tf.distribute.DistributedIterator)):
+                return steps(iterator)
+            return one(next(iterator))
+
+        return function

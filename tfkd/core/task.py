@@ -1,0 +1,90 @@
+"""What a label means: the one place that knows that an image has a class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import keras
+import tensorflow as tf
+
+from tfkd.core.divergences import cross_entropy
+from tfkd.errors import TfkdError
+
+
+class Classification:
+    """One class for each image.
+
+    The distiller, the context and the objectives ask the task for everything that depends on what
+    ``label`` is; another task (detection, say) offers the same three methods.
+
+    Args:
+        loss: The label loss: a Keras loss name, function or object of ``(labels, logits)``. ``None``
+            is softmax cross-entropy on logits, for class numbers and for dense labels.
+    """
+
+    def __init__(self, loss=None) -> None:
+        self._loss = keras.losses.get(loss)
+
+    def batch(self, data) -> dict[str, tf.Tensor]:
+        """Returns a batch as a dict, whatever form ``fit`` was given.
+
+        Args:
+            data: A dict with ``image``, ``label`` and perhaps ``sample_weight``, ``index`` and
+                further views, or a tuple ``(image, label)`` or ``(image, label, sample_weight)``.
+
+        Raises:
+            TfkdError: When there is no image or no label.
+        """
+        if not isinstance(data, Mapping):
+            image, label, weight = keras.utils.unpack_x_y_sample_weight(data)
+            if isinstance(image, Mapping):
+                data = dict(image)
+                if label is not None:
+                    data["label"] = label
+            else:
+                data = {"image": image, "label": label}
+            if weight is not None:
+                data["sample_weight"] = weight
+        missing = [key for key in ("image", "label") if data.get(key) is None]
+        if missing:
+            found = sorted(key for key in data if data[key] is not None)
+            raise TfkdError(
+                f"batch without {' and '.join(missing)}: found {found}, "
+                "wanted a dict with image and label, or a tuple (image, label[, sample_weight])"
+            )
+        return dict(data)
+
+    def label_loss(self, labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+        """Returns the label loss of each sample, shape ``(batch,)``, in float32.
+
+        Args:
+            labels: As in the batch.
+            outputs: The student's logits, ``(batch, classes)``.
+        """
+        if self._loss is None:
+            return cross_entropy(labels, outputs)
+        function = self._loss.call if isinstance(self._loss, keras.Loss) else self._loss
+        values = tf.cast(function(labels, outputs), tf.float32)
+        return (
+            tf.reshape(values, [tf.shape(values)[0], -1])[:, 0] if values.shape.rank > 1 else values
+        )
+
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """Returns fresh metrics of ``(labels, logits)`` for one run: the top-1 accuracy."""
+        return [ClassAccuracy()]
+
+
+class ClassAccuracy(keras.metrics.MeanMetricWrapper):
+    """Top-1 accuracy for class numbers and for dense labels (whose largest entry counts)."""
+
+    def __init__(self, name: str = "accuracy", dtype=None) -> None:
+        super().__init__(fn=_class_matches, name=name, dtype=dtype)
+        self._direction = "up"
+
+
+def _class_matches(labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+    labels = tf.convert_to_tensor(labels)
+    if labels.shape.rank == 2 and labels.shape[-1] == outputs.shape[-1] and labels.shape[-1] != 1:
+        labels = tf.argmax(labels, axis=-1)
+    labels = tf.cast(tf.reshape(labels, [-1]), tf.int64)
+    return tf.cast(tf.equal(labels, tf.argmax(outputs, axis=-1)), tf.float32)

@@ -1,0 +1,15 @@
+"""What goes in: the name of a data set, or arrays, to `tf.data` batches that are dicts.
+
+    data = tfkd.data.load("cifar10", batch_size=64, seed=0)
+    for batch in data.train(first_step=0, last_step=data.steps_per_epoch):
+        batch["image"], batch["label"]
+
+A training batch is a pure function of (seed, global step), so that a run can go on anywhere.
+"""
+
+from tfkd.data.arrays import from_arrays
+from tfkd.data.dataset import DataInfo, DataSet
+from tfkd.data.decoding import explain
+from tfkd.data.loading import IN_MEMORY_BYTES, load
+
+__all__ = ["IN_MEMORY_BYTES", "DataInfo", "DataSet", "explain", "from_arrays", "load"]

@@ -1,0 +1,166 @@
+"""Data sets from NumPy arrays, the embedded digits among them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from tfkd.data import splits
+from tfkd.data.dataset import DataSet
+from tfkd.data.decoding import resized
+from tfkd.data.parts import Parts
+from tfkd.data.source import MemoryImages
+from tfkd.data.statistics import mean_and_std
+from tfkd.errors import TfkdError
+
+Arrays = tuple[np.ndarray, np.ndarray]
+
+_DIGITS_APART = 360
+
+
+def from_arrays(
+    train: Arrays,
+    test: Arrays,
+    *,
+    validation: Arrays | float | int | None = None,
+    num_classes: int | None = None,
+    class_names: Sequence[str] | None = None,
+    name: str = "arrays",
+    augment: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> DataSet:
+    """Makes a data set of images in memory.
+
+    Args:
+        train: (images, labels): uint8 (N, H, W, C) pixels 0..255 and integers (N,).
+        test: Likewise; images of the same shape.
+        validation: Likewise; or a fraction or a number of training images to set apart, evenly
+            over the classes and the same whatever the seed; None or 0 for no validation part.
+        num_classes: Number of classes; by default the greatest label of all parts, plus 1.
+        class_names: Names of the classes, by default the labels as text.
+        name: Name in messages and results.
+        augment: "none" (default), "crop_flip", "crop", "flip" or "shift".
+        mean: Mean of each channel in pixel units 0..255, by default measured on `train`.
+        std: Standard deviation likewise.
+        batch_size: Rows of a global batch.
+        seed: Seed of order and augmentation.
+
+    Raises:
+        TfkdError: Arrays of the wrong type, shape or length, labels out of range, or settings that
+            do not fit the arrays.
+    """
+    parts = _parts(train, test, validation, num_classes, class_names, name, mean, std)
+    return parts.data_set(name, "none" if augment is None else augment, batch_size, seed)
+
+
+def digit_parts(validation: float | int | None, image_size: tuple[int, int] | None) -> Parts:
+    """Returns scikit-learn's handwritten digits.
+
+    1,797 grey images of 8 x 8 pixels; the values 0..16 become 0..255. The set has no official
+    split: 360 test images, and 360 for validation unless something else is asked for, are set
+    apart evenly over the classes by a fixed rule.
+
+    Args:
+        validation: None for the 360; otherwise a fraction or a number of the other 1,437, or 0.
+        image_size: (height, width) to resize to, or None.
+    """
+    from sklearn.datasets import load_digits  # costs half a second, wanted here only
+
+    bunch = load_digits()
+    images = np.round(bunch.images[..., None] * (255 / 16)).astype(np.uint8)
+    if image_size is not None:
+        images = resized(tf.constant(images), image_size).numpy()
+    labels = bunch.target.astype(np.int32)
+    rest, test = splits.stratified(labels, _DIGITS_APART)
+    return _parts(
+        train=(images[rest], labels[rest]),
+        test=(images[test], labels[test]),
+        validation=_DIGITS_APART if validation is None else validation,
+        num_classes=10,
+        class_names=None,
+        name="digits",
+        mean=None,
+        std=None,
+    )
+
+
+def _parts(train, test, validation, num_classes, class_names, name, mean, std) -> Parts:
+    """Returns the parts of a set of arrays; arguments as for `from_arrays`."""
+    train_images, train_labels = _checked(name, "train", train)
+    shape = train_images.shape[1:]
+    parts = {"test": _checked(name, "test", test, shape)}
+    if isinstance(validation, (tuple, list)):
+        parts["validation"] = _checked(name, "validation", validation, shape)
+    elif validation is not None:
+        count = splits.part_size(validation, len(train_labels))
+        if count:
+            kept, apart = splits.stratified(train_labels, count)
+            parts["validation"] = (train_images[apart], train_labels[apart])
+            train_images, train_labels = train_images[kept], train_labels[kept]
+    parts["train"] = (train_images, train_labels)
+
+    greatest = max(int(labels.max()) for _, labels in parts.values())
+    if num_classes is None:
+        num_classes = len(class_names) if class_names else greatest + 1
+    if greatest >= num_classes:
+        raise TfkdError(
+            f"{name}: found label {greatest}, wanted labels from 0 to {num_classes - 1} "
+            f"for {num_classes} classes"
+        )
+    names = tuple(class_names) if class_names else tuple(map(str, range(num_classes)))
+    if len(names) != num_classes:
+        raise TfkdError(f"{name}: found {len(names)} class names, wanted {num_classes}")
+    if mean is None or std is None:
+        measured = mean_and_std(train_images)
+        mean = measured[0] if mean is None else mean
+        std = measured[1] if std is None else std
+    for what, values in (("mean", mean), ("std", std)):
+        if len(values) != shape[2]:
+            raise TfkdError(
+                f"{name}: found {len(values)} values of {what}, wanted {shape[2]}, one a channel"
+            )
+
+    sources = {key: MemoryImages(images, labels) for key, (images, labels) in parts.items()}
+    return Parts(
+        train=sources["train"],
+        test=sources["test"],
+        validation=sources.get("validation"),
+        mean=tuple(float(each) for each in mean),
+        std=tuple(float(each) for each in std),
+        class_names=names,
+    )
+
+
+def _checked(name: str, part: str, arrays: Arrays, shape: tuple | None = None) -> Arrays:
+    """Returns (images, labels) of one part as arrays, or raises TfkdError for what is wrong."""
+    where = f"{name}, {part}"
+    if not isinstance(arrays, (tuple, list)) or len(arrays) != 2:
+        raise TfkdError(f"{where}: found {type(arrays).__name__}, wanted a pair (images, labels)")
+    images, labels = np.asarray(arrays[0]), np.asarray(arrays[1])
+    if images.ndim != 4 or images.dtype != np.uint8:
+        raise TfkdError(
+            f"{where}: found images {images.dtype} {images.shape}, wanted pixels 0..255 as uint8 "
+            f"(count, height, width, channels)"
+        )
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise TfkdError(
+            f"{where}: found labels {labels.dtype} {labels.shape}, wanted integers (count,)"
+        )
+    if len(images) != len(labels) or not len(images):
+        raise TfkdError(
+            f"{where}: found {len(images)} images and {len(labels)} labels, "
+            f"wanted one label an image and at least one image"
+        )
+    if labels.min() < 0:
+        raise TfkdError(f"{where}: found label {labels.min()}, wanted labels from 0 on")
+    if shape is not None and images.shape[1:] != shape:
+        raise TfkdError(
+            f"{where}: found images of shape {images.shape[1:]}, wanted {shape}, "
+            f"the shape of the training images"
+        )
+    return images, labels.astype(np.int32)

@@ -1,0 +1,53 @@
+"""What every loader hands over: three opened parts and what is known about them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from tfkd.data import augmentation as augmentations
+from tfkd.data.dataset import DataInfo, DataSet
+from tfkd.data.source import ImageSource
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """A data set without batch size, seed and augmentation.
+
+    Attributes:
+        train: The training images.
+        test: The test images.
+        validation: The validation images, None if there are none.
+        mean: Mean of each channel of the training images, in pixel units 0..255.
+        std: Standard deviation likewise.
+        class_names: Names of the classes, in the order of the labels.
+    """
+
+    train: ImageSource
+    test: ImageSource
+    validation: ImageSource | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    class_names: tuple[str, ...]
+
+    def data_set(self, name: str, augment: str, batch_size: int, seed: int) -> DataSet:
+        """Returns the data set; raises TfkdError for settings that do not fit it."""
+        info = DataInfo(
+            name=name,
+            num_classes=len(self.class_names),
+            image_shape=self.train.image_shape,
+            train_size=self.train.size,
+            validation_size=self.validation.size if self.validation else 0,
+            test_size=self.test.size,
+            mean=self.mean,
+            std=self.std,
+            class_names=self.class_names,
+        )
+        return DataSet(
+            info,
+            self.train,
+            self.test,
+            self.validation,
+            augmentations.named(augment),
+            batch_size,
+            seed,
+        )

@@ -1,0 +1,53 @@
+"""Named streams of random bits that depend on (seed, stream, counter) and on nothing else.
+
+Every draw of the data layer comes from here, so that a batch can be made again from its global
+step alone: no generator carries a state that a checkpoint would have to hold.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import tensorflow as tf
+
+from tfkd.errors import TfkdError
+
+SEED_LIMIT = 2**31
+
+
+def check_seed(seed: int) -> int:
+    """Returns the seed; raises TfkdError unless it is an integer in 0 .. 2**31 - 1."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < SEED_LIMIT:
+        raise TfkdError(f"data seed: found {seed!r}, wanted an integer from 0 to {SEED_LIMIT - 1}")
+    return seed
+
+
+def key(seed: int, stream: str, counter: tf.Tensor | int) -> tf.Tensor:
+    """Returns the stateless seed of one draw.
+
+    Args:
+        seed: The seed of the data set, 0 .. 2**31 - 1.
+        stream: What is drawn ("order", "image", ...); its checksum keeps streams apart, so that a
+            new stream never changes the numbers of the old ones.
+        counter: The epoch or the global step, an integer scalar.
+
+    Returns:
+        An int64 tensor of shape (2,) for the `tf.random.stateless_*` functions.
+    """
+    high = tf.constant((seed << 32) + zlib.crc32(stream.encode()), tf.int64)
+    return tf.stack([high, tf.cast(counter, tf.int64)])
+
+
+def bits(seed: int, stream: str, counter: tf.Tensor | int, shape: list[int]) -> tf.Tensor:
+    """Returns uniform int32 bit patterns of the given shape for one draw (see `key`)."""
+    # The generator is named: "auto" may choose another one on another kind of machine.
+    return tf.random.stateless_uniform(
+        shape, key(seed, stream, counter), minval=None, maxval=None, dtype=tf.int32, alg="philox"
+    )
+
+
+def permutation(size: int | tf.Tensor, seed: int, stream: str, counter: tf.Tensor) -> tf.Tensor:
+    """Returns a random order of 0 .. size - 1, int32 (size,), for one draw (see `key`)."""
+    return tf.random.experimental.stateless_shuffle(
+        tf.range(size), key(seed, stream, counter), alg="philox"
+    )

@@ -1,0 +1,107 @@
+"""Record files of tensorflow-datasets that are too large for memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from tfkd.data import decoding, randomness
+from tfkd.data.decoding import Form
+from tfkd.data.source import ImageSource, Tokens
+from tfkd.errors import TfkdError
+
+_READERS = 16
+_WINDOW = 1024
+
+
+class RecordImages(ImageSource):
+    """A range of the examples of one prepared split, read record by record.
+
+    Records cannot be reached by position. An epoch's order is: the files in an order drawn from
+    (seed, epoch), sixteen of them read in turn, and the records shuffled in windows of 1,024.
+    Starting in the middle of an epoch reads the records before it, without decoding them.
+    """
+
+    def __init__(self, builder, split: str, start: int, stop: int, form: Form):
+        """Opens a split of a prepared tensorflow-datasets builder.
+
+        Args:
+            builder: The prepared builder, with the features `image` and `label`.
+            split: Name of the split.
+            start: First example used, counted in the order of the files.
+            stop: Example to stop before.
+            form: What the images must look like.
+
+        Raises:
+            TfkdError: The split is not stored as TFRecord files.
+        """
+        facts = builder.info.splits[split]
+        if builder.info.file_format.value != "tfrecord":
+            raise TfkdError(
+                f"{builder.name}: is stored as {builder.info.file_format.value} files and too "
+                f"large for memory; wanted tfrecord files"
+            )
+        self.size = stop - start
+        self.image_shape = form.shape
+        self._form = form
+        self._start, self._stop = start, stop
+        self._features = builder.info.features
+        self._keys = builder.info.supervised_keys
+        self._paths = [str(path) for path in facts.filepaths]
+        self._offsets = np.cumsum([0, *facts.shard_lengths[:-1]])
+
+    def _records(self, paths: tf.Tensor, offsets: tf.Tensor, readers: int) -> tf.data.Dataset:
+        """Returns the tokens of some files, in the order of the files."""
+
+        def one_file(path: tf.Tensor, offset: tf.Tensor) -> tf.data.Dataset:
+            return tf.data.TFRecordDataset(path).enumerate(offset)
+
+        def inside(position: tf.Tensor, record: tf.Tensor) -> tf.Tensor:
+            del record
+            return (position >= self._start) & (position < self._stop)
+
+        def tokens(position: tf.Tensor, record: tf.Tensor) -> Tokens:
+            return {"index": tf.cast(position - self._start, tf.int32), "record": record}
+
+        files = tf.data.Dataset.from_tensor_slices((paths, offsets))
+        walk = files.interleave(one_file, cycle_length=readers, deterministic=True)
+        return walk.filter(inside).map(tokens)
+
+    def in_order(self) -> tf.data.Dataset:
+        return self._records(self._paths, self._offsets, readers=1)
+
+    def shuffled(self, seed: int, batch_size: int, first_step: int) -> tf.data.Dataset:
+        steps = self.size // batch_size
+        first_epoch, skipped = divmod(first_step, steps)
+        windows = -(-self.size // _WINDOW)
+
+        def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
+            order = randomness.permutation(len(self._paths), seed, "files", epoch)
+            paths, offsets = tf.gather(self._paths, order), tf.gather(self._offsets, order)
+
+            def mix(number: tf.Tensor, tokens: Tokens) -> Tokens:
+                size = tf.size(tokens["index"])
+                window = randomness.permutation(size, seed, "records", epoch * windows + number)
+                return {key: tf.gather(value, window) for key, value in tokens.items()}
+
+            walk = self._records(paths, offsets, readers=min(_READERS, len(self._paths)))
+            walk = walk.batch(_WINDOW).enumerate().map(mix).unbatch()
+            walk = walk.batch(batch_size, drop_remainder=True)
+            return walk.skip(tf.where(epoch == first_epoch, tf.cast(skipped, tf.int64), 0))
+
+        return tf.data.Dataset.counter(first_epoch).flat_map(epoch_batches)
+
+    def _parsed(self, tokens: Tokens, key: str, kind: tf.TensorSpec) -> tf.Tensor:
+        def one(record: tf.Tensor) -> tf.Tensor:
+            value = self._features.deserialize_example(record)[key]
+            if kind.dtype == tf.uint8:
+                return decoding.fit(value, self._form)
+            return tf.cast(value, tf.int32)
+
+        return tf.map_fn(one, tokens["record"], fn_output_signature=kind)
+
+    def pixels(self, tokens: Tokens) -> tf.Tensor:
+        return self._parsed(tokens, self._keys[0], tf.TensorSpec(self.image_shape, tf.uint8))
+
+    def labels(self, tokens: Tokens) -> tf.Tensor:
+        return self._parsed(tokens, self._keys[1], tf.TensorSpec([], tf.int32))

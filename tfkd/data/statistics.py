@@ -1,0 +1,31 @@
+"""Mean and standard deviation of the channels, exact for uint8 images."""
+
+from __future__ import annotations
+
+import numpy as np
+
+_CHUNK = 4096
+
+
+def mean_and_std(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns the mean and the standard deviation of every channel, in pixel units 0..255.
+
+    Args:
+        images: uint8 (N, H, W, C).
+
+    Returns:
+        (mean, std), tuples of C floats. The deviation of a channel that never changes is given
+        as 1, so that dividing by it is harmless.
+    """
+    channels = images.shape[-1]
+    histogram = np.zeros((channels, 256), np.int64)
+    for start in range(0, len(images), _CHUNK):
+        chunk = images[start : start + _CHUNK]
+        for channel in range(channels):
+            histogram[channel] += np.bincount(chunk[..., channel].ravel(), minlength=256)
+    values = np.arange(256.0)
+    share = histogram / histogram.sum(axis=1, keepdims=True)
+    mean = share @ values
+    variance = (share * (values - mean[:, None]) ** 2).sum(axis=1)
+    std = np.where(variance > 0, np.sqrt(variance), 1.0)
+    return tuple(mean.tolist()), tuple(std.tolist())

@@ -1,0 +1,23 @@
+"""Plain training: the label loss alone, with no teacher. The baseline of every comparison."""
+
+from __future__ import annotations
+
+from tfkd.core import Objective, Terms, register
+
+
+@register("plain")
+class Plain(Objective):
+    """Adds nothing to the label loss.
+
+    Args:
+        name: Name of the objective.
+    """
+
+    def __init__(self, name: str = "plain") -> None:
+        super().__init__(name=name)
+
+    def term_names(self) -> tuple[str, ...]:
+        return ()
+
+    def compute(self, context) -> Terms:
+        return Terms({})

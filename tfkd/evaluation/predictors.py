@@ -1,0 +1,86 @@
+"""Anything that classifies, as one function from raw pixels to logits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from tfkd import models
+from tfkd.errors import TfkdError, unknown
+
+Predict = Callable[[tf.Tensor], tf.Tensor]
+
+
+def predictor(network: models.Network | keras.Model) -> Predict:
+    """Returns a network as a function of raw pixels, its preprocessing included.
+
+    Args:
+        network: A network, or a model that takes pixels as they are.
+
+    Returns:
+        A ``tf.function``: images (batch, height, width, channels) of any dtype, pixels 0..255, to
+        float32 logits (batch, classes), in inference mode.
+    """
+    network = models.as_network(network)
+
+    @tf.function(reduce_retracing=True)
+    def predict(images: tf.Tensor) -> tf.Tensor:
+        logits = network.model(network.preprocess(images), training=False)
+        return tf.cast(logits, tf.float32)
+
+    return predict
+
+
+def saved_model_predictor(
+    path: str | os.PathLike, signature: str = "serving_default"
+) -> Predict:
+    """Returns a SavedModel as a function of raw pixels.
+
+    An export of tfkd fits as it is. Another SavedModel fits if its signature takes one image tensor
+    of raw pixels and returns one output, or several of which one is called ``logits``.
+
+    Args:
+        path: The folder of the SavedModel.
+        signature: The signature to call.
+
+    Returns:
+        A function: images (batch, height, width, channels), pixels 0..255, cast to the dtype that
+        the signature wants, to float32 logits (batch, classes).
+
+    Raises:
+        TfkdError: When the folder is not a SavedModel, is damaged, or has no such signature.
+    """
+    if not tf.saved_model.contains_saved_model(str(path)):
+        found = "a folder without saved_model.pb" if Path(path).is_dir() else "no such folder"
+        raise TfkdError(f"SavedModel {str(path)!r}: found {found}, wanted an exported folder")
+    try:
+        loaded = tf.saved_model.load(str(path))
+    # A damaged file fails in as many ways as it has parts: protocol buffers, variables, functions.
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise TfkdError(
+            f"SavedModel {str(path)!r}: found one that does not load ({reason}), wanted a whole one"
+        ) from error
+    if signature not in loaded.signatures:
+        raise unknown(f"signature of SavedModel {str(path)!r}:", signature, loaded.signatures)
+    function = loaded.signatures[signature]
+    inputs = function.structured_input_signature[1]
+    outputs = sorted(function.structured_outputs)
+    if len(inputs) != 1 or (len(outputs) != 1 and "logits" not in outputs):
+        raise TfkdError(
+            f"signature {signature!r} of SavedModel {str(path)!r}: found inputs {sorted(inputs)} "
+            f"and outputs {outputs}, wanted one image and one output or one called 'logits'"
+        )
+    (name, spec), *_ = inputs.items()
+    output = "logits" if "logits" in outputs else outputs[0]
+
+    def predict(images: tf.Tensor) -> tf.Tensor:
+        return tf.cast(function(**{name: tf.cast(images, spec.dtype)})[output], tf.float32)
+
+    # A signature owns its variables through the loaded object, which must outlive this call.
+    predict.loaded = loaded
+    return predict

@@ -1,0 +1,42 @@
+"""The networks, and what can be done with any Keras model: taps, heads, copies, costs.
+
+    student = tfkd.models.create("resnet20", num_classes=100)
+    features = tfkd.models.tapped(student, ["stage1", "pooled", "logits"])
+    print(tfkd.models.cost(student))
+"""
+
+from tfkd.models import cost_rules, resnet
+from tfkd.models.batch_normalization import BatchNormalization
+from tfkd.models.cost import Cost, LayerCost, Work, cost, rule
+from tfkd.models.folding import fold
+from tfkd.models.graph import is_functional
+from tfkd.models.network import Network, as_network
+from tfkd.models.preprocess import Preprocess
+from tfkd.models.registry import create, names, register
+from tfkd.models.stock import stock, stock_layer
+from tfkd.models.taps import head, tap_names, tap_shapes, tapped
+
+__all__ = [
+    "BatchNormalization",
+    "Cost",
+    "LayerCost",
+    "Network",
+    "Preprocess",
+    "Work",
+    "as_network",
+    "cost",
+    "cost_rules",
+    "create",
+    "fold",
+    "head",
+    "is_functional",
+    "names",
+    "register",
+    "resnet",
+    "rule",
+    "stock",
+    "stock_layer",
+    "tap_names",
+    "tap_shapes",
+    "tapped",
+]

@@ -1,0 +1,174 @@
+"""Walking functional Keras models: the one place that reads how Keras stores their graphs.
+
+Keras has no public way to list the calls of a functional model, so this file uses the attributes
+`_functional`, `_nodes_by_depth`, `_inbound_nodes` and a node's `arguments.fill_in`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import keras
+from keras.src.models.functional import Functional
+
+from tfkd.errors import TfkdError
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of one operation (a layer, a sub-model, or a function of `keras.ops`) in a graph.
+
+    Attributes:
+        name: The operation's name, with ":1", ":2".. in order of calling if it is called more than
+            once in this graph.
+        operation: What is called.
+        node: Keras' record of the call.
+    """
+
+    name: str
+    operation: keras.Operation
+    node: object
+
+    @property
+    def inputs(self) -> list:
+        """The symbolic tensors that the call reads."""
+        return self.node.input_tensors
+
+    @property
+    def outputs(self) -> list:
+        """The symbolic tensors that the call makes."""
+        return self.node.outputs
+
+    @property
+    def output(self):
+        """The one symbolic tensor that the call makes, or None if it makes several."""
+        return self.outputs[0] if len(self.outputs) == 1 else None
+
+    @property
+    def keywords(self) -> dict:
+        """The keyword arguments of the call."""
+        return self.node.arguments.kwargs
+
+
+def is_functional(model) -> bool:
+    """Whether a model is wholly described by a graph of layers: functional, or a built Sequential."""
+    if isinstance(model, keras.Sequential):
+        return type(model).call is keras.Sequential.call and model._functional is not None
+    return isinstance(model, Functional) and type(model).call is Functional.call
+
+
+def graph_of(model: keras.Model) -> Functional:
+    """The functional model that holds a model's graph: itself, or a Sequential's inner one.
+
+    Raises:
+        TfkdError: If the model has no graph: it is subclassed, or a Sequential without input shape.
+    """
+    if not is_functional(model):
+        raise TfkdError(
+            f"model {getattr(model, 'name', model)!r}: found {type(model).__name__}, whose layers "
+            "cannot be listed; wanted a functional model, or a Sequential with an Input"
+        )
+    return model._functional if isinstance(model, keras.Sequential) else model
+
+
+def calls(model: keras.Model) -> list[Call]:
+    """The calls in a model's graph, each after those it depends on; sub-models are one call each."""
+    graph = graph_of(model)
+    nodes = [
+        node
+        for depth in sorted(graph._nodes_by_depth, reverse=True)
+        for node in graph._nodes_by_depth[depth]
+        if not node.is_input
+    ]
+    by_operation: dict[int, list] = {}
+    for node in nodes:
+        by_operation.setdefault(id(node.operation), []).append(node)
+    for shared in by_operation.values():
+        shared.sort(key=lambda node: node.operation._inbound_nodes.index(node))
+
+    def name(node) -> str:
+        shared = by_operation[id(node.operation)]
+        if len(shared) == 1:
+            return node.operation.name
+        return f"{node.operation.name}:{shared.index(node) + 1}"
+
+    return [Call(name(node), node.operation, node) for node in nodes]
+
+
+def all_calls(model: keras.Model, prefix: str = "") -> Iterator[tuple[str, Call]]:
+    """Pairs of path and call for every call in a model and its sub-models.
+
+    The path of a call inside sub-model `backbone` is `backbone/` and its path there. A sub-model
+    comes before its content.
+    """
+    for call in calls(model):
+        yield prefix + call.name, call
+        if is_functional(call.operation):
+            yield from all_calls(call.operation, f"{prefix}{call.name}/")
+
+
+def run(model: keras.Model, inputs, perform: Callable[[Call, tuple, dict], object]):
+    """Runs a model's graph with `perform(call, args, kwargs)` in place of every call.
+
+    Args:
+        model: A model with a graph.
+        inputs: Tensors in the structure of the model's inputs, real or symbolic.
+        perform: Returns the outputs of a call for the given arguments.
+
+    Returns:
+        The outputs, in the structure of the model's outputs.
+    """
+    graph = graph_of(model)
+    tensors = {
+        id(reference): tensor
+        for reference, tensor in zip(graph.inputs, keras.tree.flatten(inputs), strict=True)
+    }
+    for call in calls(model):
+        args, kwargs = call.node.arguments.fill_in(tensors)
+        outputs = keras.tree.flatten(perform(call, args, kwargs))
+        for reference, tensor in zip(call.outputs, outputs, strict=True):
+            tensors[id(reference)] = tensor
+    return keras.tree.map_structure(lambda reference: tensors[id(reference)], graph.output)
+
+
+def new_inputs(model: keras.Model):
+    """Fresh symbolic inputs like those of `model`, in the same structure."""
+    return keras.tree.map_structure(
+        lambda tensor: keras.Input(
+            batch_shape=tensor.shape, dtype=tensor.dtype, sparse=tensor.sparse, name=tensor.name
+        ),
+        graph_of(model).input,
+    )
+
+
+def trace(
+    model: keras.Model, inputs=None, prefix: str = ""
+) -> Iterator[tuple[str, Call, tuple, dict, object]]:
+    """Follows shapes through a model and its sub-models, without leaving a mark on either.
+
+    Unlike the tensors that Keras recorded inside a sub-model, which have the shape of the
+    sub-model's own input, these have the shapes that the outer model gives it.
+
+    Args:
+        model: A model with a graph.
+        inputs: Symbolic tensors in the structure of the model's inputs; the model's own if None.
+        prefix: Put before every path.
+
+    Yields:
+        Path, call, symbolic arguments, keyword arguments and symbolic outputs of every call, a
+        sub-model's after its content.
+    """
+    found = []
+
+    def perform(call, args, kwargs):
+        if is_functional(call.operation):
+            outer = f"{prefix}{call.name}/"
+            inner = list(trace(call.operation, args[0] if args else kwargs["inputs"], outer))
+            found.extend(inner)
+        outputs = call.operation.compute_output_spec(*args, **kwargs)
+        found.append((prefix + call.name, call, args, kwargs, outputs))
+        return outputs
+
+    run(model, graph_of(model).input if inputs is None else inputs, perform)
+    yield from found

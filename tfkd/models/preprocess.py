@@ -1,0 +1,68 @@
+"""How pixels become what a network was trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from tfkd.errors import TfkdError
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Normalises pixels: (pixel - mean) / std for each channel, in float32.
+
+    Attributes:
+        mean: The mean of each channel, in pixel units 0..255; a single value serves all channels,
+            an empty tuple leaves the pixels as they are.
+        std: The standard deviation of each channel, in the same units.
+
+    Raises:
+        TfkdError: If the lengths differ, or a deviation is not positive.
+    """
+
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def __post_init__(self):
+        for field in ("mean", "std"):
+            object.__setattr__(self, field, tuple(float(each) for each in getattr(self, field)))
+        if len(self.mean) != len(self.std):
+            raise TfkdError(
+                f"preprocess: found {len(self.mean)} means and {len(self.std)} deviations; wanted "
+                "one of each per channel"
+            )
+        if not all(each > 0 for each in self.std):
+            raise TfkdError(f"preprocess: found deviations {self.std}; wanted all above 0")
+
+    @classmethod
+    def none(cls) -> Preprocess:
+        """Only casts to float32: for a network that normalises inside, or not at all."""
+        return cls()
+
+    def __call__(self, pixels) -> tf.Tensor:
+        """Returns float32 images for pixels (batch, height, width, channels) of any dtype.
+
+        Raises:
+            TfkdError: If the pixels have another number of channels.
+        """
+        images = tf.cast(pixels, tf.float32)
+        if not self.mean:
+            return images
+        channels = images.shape[-1]
+        if channels is not None and len(self.mean) not in (1, channels):
+            raise TfkdError(
+                f"preprocess: found images of {channels} channels; wanted {len(self.mean)}, one "
+                "per mean"
+            )
+        return (images - tf.constant(self.mean)) / tf.constant(self.std)
+
+    def to_config(self) -> dict[str, list[float]]:
+        """A dict for JSON, from which `from_config` makes an equal object."""
+        return {"mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, list[float]]) -> Preprocess:
+        """The object whose `to_config` gave `config`."""
+        return cls(tuple(config["mean"]), tuple(config["std"]))

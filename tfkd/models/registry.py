@@ -1,0 +1,116 @@
+"""The networks that tfkd knows by name, and how one is made."""
+
+from __future__ import annotations
+
+import inspect
+import numbers
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import keras
+
+from tfkd.errors import TfkdError, unknown
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the registry keeps of one network.
+
+    Attributes:
+        build: Takes `num_classes`, `input_shape`, `name` and the network's own keyword arguments,
+            and returns a functional model from images to logits.
+        smallest: The least height and width, in pixels, that the network takes.
+    """
+
+    build: Callable[..., keras.Model]
+    smallest: int
+
+
+_networks: dict[str, Entry] = {}
+
+
+def register(name: str, *, smallest: int = 1) -> Callable:
+    """Returns a decorator that makes a builder known as `name`.
+
+    The builder is called as `build(num_classes=, input_shape=, name=, **kwargs)` with arguments
+    that were checked here, and returns a functional model, image -> logits, whose layers bear the
+    tap names `stem`, `stage1..N`, `stage1_pre..`, `pre_pool`, `pooled` and `logits`.
+
+    Args:
+        name: The name for `create`.
+        smallest: The least height and width of an image, in pixels.
+
+    Raises:
+        TfkdError: If the name is taken.
+    """
+
+    def add(build: Callable[..., keras.Model]) -> Callable[..., keras.Model]:
+        if name in _networks:
+            raise TfkdError(f"network {name!r}: found it registered already; wanted a new name")
+        _networks[name] = Entry(build, smallest)
+        return build
+
+    return add
+
+
+def names() -> tuple[str, ...]:
+    """The names that `create` accepts, family by family, small to large."""
+    return tuple(_networks)
+
+
+def create(
+    name: str,
+    num_classes: int,
+    input_shape: tuple[int | None, int | None, int] = (32, 32, 3),
+    **kwargs,
+) -> keras.Model:
+    """Builds a network with fresh weights.
+
+    Args:
+        name: One of `names()`.
+        num_classes: The number of classes, at least 2.
+        input_shape: Height, width and channels of an image. A side that is None may vary.
+        **kwargs: The network's own arguments.
+
+    Returns:
+        A functional model from normalised images (batch, height, width, channels) to float32
+        logits (batch, num_classes).
+
+    Raises:
+        TfkdError: For an unknown name, a class count, image or argument that does not fit.
+    """
+    if name not in _networks:
+        raise unknown("network", name, names())
+    entry = _networks[name]
+    if not _is_count(num_classes) or num_classes < 2:
+        raise TfkdError(
+            f"network {name!r}: found num_classes={num_classes!r}; wanted a whole number, 2 or more"
+        )
+    input_shape = _checked_shape(name, input_shape, entry.smallest)
+    accepted = inspect.signature(entry.build).parameters
+    for argument in kwargs:
+        if argument not in accepted:
+            own = set(accepted) - {"num_classes", "input_shape", "name"}
+            raise unknown(f"argument of network {name!r}", argument, own)
+    return entry.build(
+        num_classes=int(num_classes), input_shape=input_shape, name=name, **kwargs
+    )
+
+
+def _is_count(value) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _checked_shape(name: str, input_shape, smallest: int) -> tuple[int | None, int | None, int]:
+    """Returns `input_shape` as a tuple, or raises if no image of the network's has it."""
+    found = f"network {name!r}: found input_shape={input_shape!r}"
+    try:
+        height, width, channels = input_shape
+    except (TypeError, ValueError):
+        raise TfkdError(f"{found}; wanted (height, width, channels)") from None
+    if not _is_count(channels) or channels < 1:
+        raise TfkdError(f"{found}; wanted 1 or more channels")
+    for side in (height, width):
+        if side is not None and (not _is_count(side) or side < smallest):
+            raise TfkdError(f"{found}; wanted an image of {smallest}x{smallest} pixels or more")
+    return height, width, channels

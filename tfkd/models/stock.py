@@ -1,0 +1,130 @@
+"""Copies of models in stock Keras layers, that load where tfkd is not installed."""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Callable
+
+import keras
+from keras.src.saving.serialization_lib import SafeModeScope
+
+from tfkd.errors import TfkdError
+from tfkd.models.batch_normalization import BatchNormalization
+from tfkd.models.graph import is_functional, new_inputs, run
+
+
+def stock(model: keras.Model) -> keras.Model:
+    """Clones a model with stock Keras layers in place of tfkd's, and the same weights.
+
+    The copy computes the same function at inference (equal but for the order of rounding, as stock
+    batch normalisation is composed of other operations), has the same layer names, and its
+    `.keras` file loads without tfkd. Training it further differs in one thing: stock batch
+    normalisation keeps the biased variance.
+
+    Args:
+        model: A functional model, or a Sequential with an input shape.
+
+    Returns:
+        A new functional model that shares nothing with `model`.
+
+    Raises:
+        TfkdError: If the model is subclassed, or a layer cannot be cloned or has no stock form.
+    """
+    copy, layers = rebuild(model, stock_layer)
+    for original, clone in layers:
+        copy_weights(original, clone)
+    for layer in copy._flatten_layers():
+        if type(layer).__module__.partition(".")[0] == "tfkd":
+            raise TfkdError(
+                f"model {model.name!r}: found layer {layer.name!r} of tfkd's class "
+                f"{type(layer).__name__}, which has no stock form here; wanted stock Keras layers"
+            )
+    return copy
+
+
+@functools.singledispatch
+def stock_layer(layer: keras.Layer) -> keras.Layer:
+    """Returns a new layer of stock Keras with the configuration of `layer`, without its weights.
+
+    Register further layer classes with `stock_layer.register(TheClass)`; any other layer is made
+    again from its own configuration.
+
+    Raises:
+        TfkdError: If the layer cannot be made again.
+    """
+    return remade(layer)
+
+
+@stock_layer.register(BatchNormalization)
+def _stock_batch_normalization(layer):
+    # Synchronization exists on TensorFlow alone; without it the file loads on every Keras backend.
+    return remade(layer, keras.layers.BatchNormalization, synchronized=False)
+
+
+def remade(layer: keras.Layer, kind: type | None = None, **changes) -> keras.Layer:
+    """Returns a layer of class `kind` (its own if None) from a layer's configuration with changes.
+
+    Raises:
+        TfkdError: If the layer cannot be made again.
+    """
+    kind = type(layer) if kind is None else kind
+    try:
+        # A Python function in a Lambda layer is not read from a file here, so it is safe to revive.
+        with SafeModeScope(safe_mode=False):
+            return kind.from_config({**layer.get_config(), **changes})
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise TfkdError(
+            f"layer {layer.name!r}: found a {type(layer).__name__} that cannot be cloned ({reason}); "
+            "wanted one that from_config(get_config()) makes again"
+        ) from error
+
+
+def rebuild(
+    model: keras.Model, make: Callable[[keras.Layer], keras.Layer]
+) -> tuple[keras.Model, list[tuple[keras.Layer, keras.Layer]]]:
+    """Builds a model of the same form from new layers; sub-models and shared layers stay such.
+
+    Args:
+        model: A model with a graph.
+        make: Returns the new layer, of the same name, for a layer that is not a sub-model.
+
+    Returns:
+        The new functional model, and the pairs of old and new layers.
+    """
+    made: dict[int, tuple[keras.Layer, keras.Layer]] = {}
+
+    def new(operation):
+        if not isinstance(operation, keras.Layer):
+            return operation  # A function of keras.ops holds nothing.
+        if id(operation) not in made:
+            layer = build(operation) if is_functional(operation) else make(operation)
+            made[id(operation)] = (operation, layer)
+        return made[id(operation)][1]
+
+    def perform(call, args, kwargs):
+        layer = new(call.operation)
+        if isinstance(layer, keras.layers.Identity):
+            return layer(*args)  # It may stand for a layer with more arguments, as mask.
+        return layer(*args, **kwargs)
+
+    def build(each):
+        inputs = new_inputs(each)
+        return keras.Model(inputs, run(each, inputs, perform), name=each.name)
+
+    # Initializers draw their seeds from Python's generator; a copy must not shift what follows.
+    state = random.getstate()
+    try:
+        copy = build(model)
+    finally:
+        random.setstate(state)
+    return copy, [pair for pair in made.values() if not is_functional(pair[0])]
+
+
+def copy_weights(original: keras.Layer, clone: keras.Layer) -> None:
+    """Sets every variable of a clone, states of random seeds included, to the original's."""
+    for old, new in zip(original.variables, clone.variables, strict=True):
+        new.assign(old)
+    if isinstance(clone, keras.layers.Normalization):
+        clone.finalize_state()

@@ -1,0 +1,91 @@
+"""From a config to data and networks."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import keras
+import ml_collections
+
+from tfkd import data, models
+from tfkd.errors import TfkdError
+from tfkd.training.config import to_dict
+
+
+def data_set(config: ml_collections.ConfigDict) -> data.DataSet:
+    """Returns the data of a config.
+
+    Raises:
+        TfkdError: When it cannot be found or read.
+    """
+    fields = config.data
+    return data.load(
+        fields.name,
+        batch_size=config.train.batch_size,
+        seed=config.train.seed,
+        validation=fields.validation,
+        image_size=fields.image_size,
+        augment=fields.augment,
+        directory=fields.directory,
+        download=fields.download,
+        skip_corrupt=fields.skip_corrupt,
+    )
+
+
+def preprocess(kind: str, info: data.DataInfo) -> models.Preprocess:
+    """Returns the normalisation that a network gets: the data set's, or none."""
+    return models.Preprocess(info.mean, info.std) if kind == "dataset" else models.Preprocess.none()
+
+
+def student(config: ml_collections.ConfigDict, info: data.DataInfo) -> models.Network:
+    """Returns the student, initialised from the seed of the run whatever was made before it.
+
+    Args:
+        config: The experiment.
+        info: Its data.
+
+    Raises:
+        TfkdError: For an unknown network, or images that it cannot take.
+    """
+    keras.utils.set_random_seed(config.train.seed)
+    name = config.student.name
+    model = models.create(
+        name, info.num_classes, info.image_shape, **to_dict(config.student.kwargs)
+    )
+    if config.train.batch_norm == "local":
+        for layer in model.layers:
+            if isinstance(layer, models.BatchNormalization):
+                layer.synchronized = False
+    return models.Network(model, preprocess(config.student.preprocess, info), name)
+
+
+def check_fits(network: models.Network, info: data.DataInfo, who: str) -> None:
+    """Checks that a network that was loaded takes the images and knows the classes of the data.
+
+    Raises:
+        TfkdError: Naming both.
+    """
+    classes = network.model.output_shape[-1]
+    if classes != info.num_classes:
+        raise TfkdError(f"{who} has {classes} classes, but {info.name} has {info.num_classes}")
+    shape = tuple(network.model.input_shape[1:])
+    if any(a is not None and a != b for a, b in zip(shape, info.image_shape)):
+        raise TfkdError(
+            f"{who} takes images {shape}, but those of {info.name} are {info.image_shape}"
+        )
+
+
+@contextlib.contextmanager
+def precision(name: str) -> Iterator[None]:
+    """Sets Keras' precision while the networks of a run are made, and sets it back.
+
+    Args:
+        name: ``float32``, ``mixed_bfloat16`` or ``mixed_float16``.
+    """
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

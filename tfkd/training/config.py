@@ -1,0 +1,293 @@
+"""The fields of an experiment: their types, defaults and meaning, and how a config file is read."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+from ml_collections import config_dict
+
+from tfkd import models
+from tfkd.core import registry
+from tfkd.errors import TfkdError, unknown
+
+_REPOSITORY = Path(__file__).resolve().parents[2]
+
+MEANINGS = {
+    "experiment": "name of the experiment in results and tables",
+    "data.name": "digits | a tensorflow-datasets name such as cifar10 | folder:PATH",
+    "data.directory": "where tensorflow-datasets keeps prepared sets; none: its own default",
+    "data.download": "whether the data set may be downloaded",
+    "data.validation": "part (below 1) or number of training images held out; none: the set's own",
+    "data.image_size": "side to which images are resized; none: as they are",
+    "data.augment": "none | shift | crop | flip | crop_flip; unset: the set's own",
+    "data.skip_corrupt": "whether unreadable images of a folder are skipped",
+    "student.name": "network that is trained, one of tfkd.models.names()",
+    "student.kwargs": "further arguments of the network",
+    "student.preprocess": "dataset (mean and deviation of the data set) | none (pixels as they are)",
+    "teacher.name": "network of the teacher where only its weights are given",
+    "teacher.kwargs": "further arguments of the network",
+    "teacher.config": "config that trains the teacher on demand, such as configs/quickstart.py:teacher",
+    "teacher.workdir": "run folder of the teacher, {seed} filled in; trained there if it is missing",
+    "teacher.weights": "a .keras file that holds the teacher, in place of config and workdir",
+    "teacher.which": "last | best: which of the teacher's students teaches",
+    "teacher.seed": "seed of the teacher's run; none: train.seed",
+    "teacher.dtype": "bfloat16 runs the frozen teacher in that precision; none: as it is",
+    "teacher.fold": "whether the teacher's batch normalisation is folded into its layers",
+    "distiller": "list of (name, weight, settings); empty: plain training",
+    "student_loss_weight": "weight of the label loss",
+    "train.epochs": "passes over the training set",
+    "train.batch_size": "images of one step over all replicas",
+    "train.seed": "seed of initialisation, order, augmentation and everything drawn",
+    "train.learning_rate": "base learning rate",
+    "train.optimizer.name": "sgd | adam | adamw | rmsprop",
+    "train.optimizer.momentum": "momentum of sgd",
+    "train.optimizer.nesterov": "Nesterov momentum of sgd",
+    "train.optimizer.form": "torch (learning rate outside the buffer) | keras (inside, as Caffe)",
+    "train.optimizer.weight_decay": "weight decay",
+    "train.optimizer.beta_1": "decay of the mean of gradients of adam and adamw",
+    "train.optimizer.beta_2": "decay of the mean of squares of adam and adamw",
+    "train.optimizer.rho": "decay of the mean of squares of rmsprop",
+    "train.optimizer.epsilon": "added to the root of adam, adamw and rmsprop",
+    "train.optimizer.decay": "coupled (L2, added to the gradient) | decoupled; none: the usual one",
+    "train.optimizer.decay_exclude": "what does not decay: bias, batch_normalization, path patterns",
+    "train.optimizer.clip_norm": "largest norm of the whole gradient; none: no clipping",
+    "train.schedule.name": "constant | step | cosine",
+    "train.schedule.milestones": "epochs at which step multiplies the rate",
+    "train.schedule.factor": "factor of step at each milestone",
+    "train.schedule.per_step": "whether cosine moves with every step instead of every epoch",
+    "train.schedule.final_rate": "last rate of cosine",
+    "train.schedule.warmup_epochs": "length of the linear warm-up",
+    "train.schedule.warmup_factor": "first rate of the warm-up as a part of the base rate",
+    "train.steps_per_execution": "steps of one compiled call",
+    "train.batch_norm": "synchronized (1 and 2 replicas agree) | local (faster): under replicas",
+    "train.precision": "float32 | mixed_bfloat16 | mixed_float16",
+    "train.jit_compile": "XLA; one replica only, and slower on CPUs",
+    "train.evaluate_every": "epochs between two evaluations on the validation images",
+    "train.checkpoint_seconds": "least time between two checkpoints",
+    "train.verbose": "1: progress bar, 2: one line an epoch, 0: silent",
+    "export.enabled": "whether the run ends with a SavedModel in its folder",
+    "export.fold": "whether batch normalisation is folded into the exported layers",
+    "compare.seeds": "seeds of tools/compare.py",
+}
+"""What each field means; also the text of ``--help``."""
+
+
+def default() -> ml_collections.ConfigDict:
+    """Returns a config with every field at its default; experiments change what is theirs.
+
+    Fields without a value (``None``) keep their type: they are placeholders. The dict is locked, so
+    that a misspelt field is an error.
+    """
+    config = ml_collections.ConfigDict()
+    config.experiment = _unset(str)
+    config.data = dict(
+        name="digits", directory=_unset(str), download=False, validation=_unset(float), image_size=_unset(int),
+        augment=_unset(str), skip_corrupt=False,
+    )  # fmt: skip
+    config.student = dict(name="resnet8", kwargs={}, preprocess="dataset")
+    config.teacher = dict(
+        name=_unset(str), kwargs={}, config=_unset(str), workdir=_unset(str), weights=_unset(str), which="last", seed=_unset(int),
+        dtype=_unset(str), fold=True,
+    )  # fmt: skip
+    config.distiller = ()
+    config.student_loss_weight = 1.0
+    config.train = dict(
+        epochs=1,
+        batch_size=64,
+        seed=0,
+        learning_rate=0.05,
+        optimizer=dict(
+            name="sgd", momentum=0.9, nesterov=False, form="torch", weight_decay=5e-4,
+            decay=_unset(str), decay_exclude=(), clip_norm=_unset(float),
+            beta_1=_unset(float), beta_2=_unset(float), rho=_unset(float), epsilon=_unset(float),
+        ),
+        schedule=dict(
+            name="step", milestones=(), factor=0.1, per_step=False, final_rate=0.0,
+            warmup_epochs=0.0, warmup_factor=0.1,
+        ),
+        steps_per_execution=1,
+        batch_norm="synchronized",
+        precision="float32",
+        jit_compile=False,
+        evaluate_every=1,
+        checkpoint_seconds=30.0,
+        verbose=1,
+    )  # fmt: skip
+    config.export = dict(enabled=False, fold=True)
+    config.compare = dict(seeds=(0, 1, 2))
+    return config.lock()
+
+
+def method(name: str, weight: float = 1.0, **settings) -> ml_collections.ConfigDict:
+    """Returns one entry of ``config.distiller``.
+
+    Args:
+        name: A registered distiller.
+        weight: Its weight in the total loss.
+        **settings: Its hyper-parameters.
+    """
+    return ml_collections.ConfigDict(dict(name=name, weight=float(weight), settings=settings))
+
+
+def to_dict(value: Any) -> Any:
+    """Returns a config as plain dicts, lists and values, as ``config.json`` holds it."""
+    if isinstance(value, (ml_collections.ConfigDict, Mapping)):
+        return {key: to_dict(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_dict(each) for each in value]
+    return value
+
+
+def settings(section: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Returns one section of a config as plain keyword arguments, with tuples for its lists."""
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in to_dict(section).items()}
+
+
+def load(reference: str) -> ml_collections.ConfigDict:
+    """Reads a config file.
+
+    Args:
+        reference: ``PATH`` or ``PATH:ARGUMENT``; the path is looked for from the working folder and
+            then from the repository.
+
+    Raises:
+        TfkdError: When there is no such file, or it has no ``get_config``.
+    """
+    path, _, argument = reference.partition(":")
+    places = [Path(path), _REPOSITORY / path]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise TfkdError(f"config {path!r}: no such file, wanted a Python file with get_config")
+    spec = importlib.util.spec_from_file_location(f"tfkd_config_{found.stem}", found)
+    if spec is None:
+        raise TfkdError(
+            f"config {path!r}: found a file that is not Python, wanted get_config in a .py"
+        )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise TfkdError(f"config {path!r}: found no function get_config")
+    return module.get_config(argument or None) if argument else module.get_config()
+
+
+def validate(config: ml_collections.ConfigDict) -> None:
+    """Checks what can be checked before anything is loaded.
+
+    Raises:
+        TfkdError: Naming the field, what was found and what is wanted.
+    """
+    _check_fields(config)
+    if config.student.name not in models.names():
+        raise unknown("network (student.name)", config.student.name, models.names())
+    train = config.train
+    _at_least("train.epochs", train.epochs, 1)
+    _at_least("train.batch_size", train.batch_size, 1)
+    _at_least("train.steps_per_execution", train.steps_per_execution, 1)
+    _at_least("train.evaluate_every", train.evaluate_every, 1)
+    _at_least("train.checkpoint_seconds", train.checkpoint_seconds, 0)
+    _at_least("student_loss_weight", config.student_loss_weight, 0)
+    _one_of("train.batch_norm", train.batch_norm, ("synchronized", "local"))
+    _one_of("train.precision", train.precision, ("float32", "mixed_bfloat16", "mixed_float16"))
+    _one_of("student.preprocess", config.student.preprocess, ("dataset", "none"))
+    _one_of("teacher.which", config.teacher.which, ("last", "best"))
+    if config.teacher.dtype is not None:
+        _one_of("teacher.dtype", config.teacher.dtype, ("float32", "bfloat16"))
+    for position, entry in enumerate(config.distiller):
+        _check_method(position, entry)
+    if needs_teacher(config) and not has_teacher(config):
+        raise TfkdError(
+            "the distiller needs a teacher: found none of teacher.config, teacher.workdir and "
+            "teacher.weights, wanted one of them"
+        )
+
+
+def has_teacher(config: ml_collections.ConfigDict) -> bool:
+    """Returns whether the config names a teacher."""
+    return any(config.teacher[key] for key in ("config", "workdir", "weights"))
+
+
+def needs_teacher(config: ml_collections.ConfigDict) -> bool:
+    """Returns whether some method of the config has a teacher."""
+    return any(objective.requires.teacher for objective in objectives(config))
+
+
+def objectives(config: ml_collections.ConfigDict) -> list:
+    """Returns fresh objectives of the config's methods."""
+    return [
+        registry.create(entry["name"], **to_dict(entry.get("settings", {})))
+        for entry in config.distiller
+    ]
+
+
+def override(config: ml_collections.ConfigDict, **fields) -> ml_collections.ConfigDict:
+    """Returns a copy with some fields changed, named by their dotted path with ``__`` for dots."""
+    copy = ml_collections.ConfigDict(config, convert_dict=False).copy_and_resolve_references()
+    with copy.unlocked():
+        copy.update_from_flattened_dict({key.replace("__", "."): v for key, v in fields.items()})
+    return copy.lock()
+
+
+def differences(found: Any, wanted: Any, path: str = "") -> list[str]:
+    """Returns the dotted fields in which two plain configs differ, with both values."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        keys = sorted(set(found) | set(wanted))
+        return [
+            line
+            for key in keys
+            for line in differences(
+                found.get(key), wanted.get(key), f"{path}.{key}" if path else str(key)
+            )
+        ]
+    if json.dumps(found, sort_keys=True) == json.dumps(wanted, sort_keys=True):
+        return []
+    return [f"{path} is {found!r} there and {wanted!r} here"]
+
+
+def _unset(kind: type) -> ml_collections.FieldReference:
+    """Returns an empty field of a type; a new one each time, because a placeholder is shared."""
+    return config_dict.placeholder(kind)
+
+
+def _check_fields(config: ml_collections.ConfigDict) -> None:
+    """Refuses fields that no config has; those of networks and methods are checked by them."""
+    reference = default()
+
+    def walk(value, known, path: str) -> None:
+        for key in value:
+            here = f"{path}.{key}" if path else key
+            if key not in known:
+                names = [f"{path}.{each}" if path else each for each in known]
+                raise unknown("config field", here, names)
+            if isinstance(known[key], ml_collections.ConfigDict) and here not in (
+                "student.kwargs",
+                "teacher.kwargs",
+            ):
+                walk(value[key], known[key], here)
+
+    walk(config, reference, "")
+
+
+def _check_method(position: int, entry) -> None:
+    where = f"distiller[{position}]"
+    if not isinstance(entry, (Mapping, ml_collections.ConfigDict)) or "name" not in entry:
+        raise TfkdError(f"{where}: found {entry!r}, wanted name, weight and settings")
+    extra = [key for key in entry if key not in ("name", "weight", "settings")]
+    if extra:
+        raise unknown(f"field of {where}", extra[0], ("name", "weight", "settings"))
+    _at_least(f"{where}.weight", entry.get("weight", 1.0), 0)
+    registry.create(entry["name"], **to_dict(entry.get("settings", {})))
+
+
+def _at_least(name: str, value, low) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= low:
+        raise TfkdError(f"{name}: found {value!r}, wanted a number >= {low}")
+
+
+def _one_of(name: str, value, allowed) -> None:
+    if value not in allowed:
+        raise unknown(name, value, allowed)

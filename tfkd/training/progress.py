@@ -1,0 +1,166 @@
+"""What happens between the steps of a run: metrics, the best student, checkpoints, TensorBoard."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfkd.core import Distiller
+from tfkd.training import checkpoints
+from tfkd.training.run_folder import RunFolder
+
+
+@dataclass
+class State:
+    """Where a run stands, besides its variables.
+
+    Attributes:
+        stage: Number of the running stage.
+        epoch: Epochs done, over all stages.
+        step: Training steps done, over all stages.
+        history: The rows of ``metrics.csv``.
+        best_value: Best accuracy so far, in percent; -1 before the first.
+        best_epoch: The epoch that reached it, counted from 1.
+        seconds: Training time before this process.
+    """
+
+    stage: int = 0
+    epoch: int = 0
+    step: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best_value: float = -1.0
+    best_epoch: int = 0
+    seconds: float = 0.0
+
+
+class Progress(keras.callbacks.Callback):
+    """Keeps :class:`State`, writes the files of the run folder, and restores them.
+
+    Args:
+        folder: The run folder.
+        state: The state to keep.
+        steps_per_epoch: Steps of one epoch.
+        evaluate_every: Epochs between two evaluations.
+        checkpoint_seconds: Least time between two checkpoints.
+        writes: Whether this process writes files (the chief of several workers).
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        state: State,
+        *,
+        steps_per_epoch: int,
+        evaluate_every: int,
+        checkpoint_seconds: float,
+        writes: bool,
+    ) -> None:
+        super().__init__()
+        self.folder = folder
+        self.state = state
+        self.best_student: list[np.ndarray] | None = None
+        self._steps_per_epoch = steps_per_epoch
+        self._evaluate_every = evaluate_every
+        self._checkpoint_seconds = checkpoint_seconds
+        self._writes = writes
+        self._store = checkpoints.Checkpoints(folder.checkpoints)
+        self._restored_sums: dict[str, np.ndarray] = {}
+        self._started = self._saved = time.monotonic()
+        self._events = tf.summary.create_file_writer(str(folder.events)) if writes else None
+
+    def restore(self, distiller: Distiller, prepare_stage) -> bool:
+        """Brings the distiller and this state to the newest checkpoint, if there is one.
+
+        Args:
+            distiller: The distiller, compiled for the first stage.
+            prepare_stage: ``prepare_stage(number)`` compiles it for another one.
+
+        Returns:
+            Whether a checkpoint was found.
+        """
+        found = self._store.load()
+        if found is None:
+            return False
+        arrays, meta = found
+        if meta["stage"] != 0:
+            prepare_stage(meta["stage"])
+        best = [key for key in arrays if key.startswith("best/")]
+        if best:
+            ordered = sorted(best, key=lambda key: int(key.split("/")[1]))
+            self.best_student = [arrays.pop(key) for key in ordered]
+        checkpoints.assign(distiller.state(), arrays)
+        for name, value in meta.items():
+            setattr(self.state, name, value)
+        if self.state.step % self._steps_per_epoch:
+            self._restored_sums = {
+                name: value for name, value in arrays.items() if name.startswith("metrics/")
+            }
+        if self._writes:
+            self.folder.write_metrics(self.state.history)
+        return True
+
+    @property
+    def seconds(self) -> float:
+        """Training time so far, over all processes."""
+        return self.state.seconds + time.monotonic() - self._started
+
+    def start_clock(self) -> None:
+        """Starts the time of this process."""
+        self._started = self._saved = time.monotonic()
+
+    def on_epoch_begin(self, epoch, logs=None) -> None:
+        # Keras has just reset the metrics; an epoch that a kill interrupted goes on with its sums.
+        if self._restored_sums:
+            variables = self.model.state()
+            for name, value in self._restored_sums.items():
+                variables[name].assign(value)
+            self._restored_sums = {}
+
+    def on_train_batch_end(self, batch, logs=None) -> None:
+        # The end of an epoch belongs to on_epoch_end, which first evaluates it and writes its row.
+        due = time.monotonic() - self._saved >= self._checkpoint_seconds
+        if due and self.model.step % self._steps_per_epoch:
+            self.save()
+
+    def on_epoch_end(self, epoch, logs=None) -> None:
+        logs = {name: float(value) for name, value in (logs or {}).items()}
+        self.state.epoch += 1
+        rate = float(np.asarray(self.model.optimizer.learning_rate))
+        row = {"epoch": self.state.epoch, "learning_rate": rate, **logs}
+        self.state.history.append(row)
+        value = logs.get("val_accuracy")
+        if value is not None and 100 * value > self.state.best_value:
+            self.state.best_value = 100 * value
+            self.state.best_epoch = self.state.epoch
+            self.best_student = [np.asarray(v) for v in self.model.student.variables]
+        if self._writes:
+            self.folder.write_metrics(self.state.history)
+            with self._events.as_default():
+                for name, number in row.items():
+                    tf.summary.scalar(name, number, step=self.state.epoch)
+        if time.monotonic() - self._saved >= self._checkpoint_seconds:
+            self.save()
+
+    def save(self) -> None:
+        """Writes a checkpoint of this moment."""
+        distiller = self.model
+        distiller.watch.check()
+        self.state.step = distiller.step
+        self._saved = time.monotonic()
+        if not self._writes:
+            return
+        arrays = checkpoints.values(distiller.state())
+        for position, value in enumerate(self.best_student or ()):
+            arrays[f"best/{position}"] = value
+        meta = {**vars(self.state), "seconds": self.seconds}
+        self._store.save(arrays, meta, self.state.step)
+
+    def close(self) -> None:
+        """Finishes the event file."""
+        if self._events is not None:
+            self._events.close()

@@ -1,0 +1,92 @@
+"""Which devices train together."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import tensorflow as tf
+
+from tfkd.errors import TfkdError, unknown
+
+NAMES = ("auto", "one", "mirrored", "multi_worker")
+
+
+def create(name: str = "auto") -> tf.distribute.Strategy:
+    """Returns a distribution strategy.
+
+    Args:
+        name: ``one``: a single device. ``mirrored``: all GPUs of this machine, or all logical CPUs
+            where there is no GPU. ``multi_worker``: the cluster of the environment variable
+            ``TF_CONFIG``. ``auto``: ``multi_worker`` where ``TF_CONFIG`` names several workers,
+            ``mirrored`` where there are several GPUs, else ``one``.
+
+    Raises:
+        TfkdError: For an unknown name, or ``multi_worker`` without a readable ``TF_CONFIG``.
+    """
+    if name not in NAMES:
+        raise unknown("strategy", name, NAMES)
+    if name == "auto":
+        several = len(tf.config.list_physical_devices("GPU")) > 1
+        name = "multi_worker" if _workers() > 1 else "mirrored" if several else "one"
+    if name == "one":
+        return tf.distribute.get_strategy()
+    if name == "mirrored":
+        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+        return tf.distribute.MirroredStrategy([device.name for device in devices])
+    if not _workers():
+        raise TfkdError(
+            "strategy 'multi_worker': found no TF_CONFIG in the environment, wanted the cluster and "
+            "the task of this worker as JSON"
+        )
+    return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+def split_cpu(devices: int) -> None:
+    """Makes several logical devices of the CPU, to try replicas on a machine without GPUs.
+
+    Args:
+        devices: Their number; 1 leaves the CPU as it is.
+
+    Raises:
+        TfkdError: When TensorFlow has already started, or the number is not positive.
+    """
+    if devices < 1:
+        raise TfkdError(f"cpu_devices: found {devices}, wanted a number >= 1")
+    if devices == 1:
+        return
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    try:
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration()] * devices
+        )
+    except RuntimeError as error:
+        raise TfkdError(
+            f"cpu_devices={devices}: TensorFlow has already started ({error})"
+        ) from None
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Returns whether this process writes the files of the run."""
+    resolver = strategy.cluster_resolver
+    if resolver is None or not resolver.task_type:
+        return True
+    return resolver.task_type == "chief" or (
+        resolver.task_type == "worker"
+        and resolver.task_id == 0
+        and "chief" not in resolver.cluster_spec().as_dict()
+    )
+
+
+def _workers() -> int:
+    """Returns the number of workers that ``TF_CONFIG`` names; 0 without it."""
+    text = os.environ.get("TF_CONFIG", "")
+    if not text:
+        return 0
+    try:
+        cluster = json.loads(text)["cluster"]
+        return len(cluster.get("worker", ())) + len(cluster.get("chief", ()))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise TfkdError(
+            f"TF_CONFIG is {text[:80]!r}, wanted JSON with 'cluster' and 'task'"
+        ) from None

@@ -1,0 +1,93 @@
+"""The teacher of a run: read from a file, or from a run folder that is trained when it is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import ml_collections
+
+from tfkd import data, models
+from tfkd.errors import TfkdError
+from tfkd.models.storage import load_network
+from tfkd.training import build
+from tfkd.training import config as configs
+
+
+def reference(config: ml_collections.ConfigDict) -> tuple[ml_collections.ConfigDict, Path]:
+    """Returns the config and the run folder of a teacher that is trained on demand.
+
+    Args:
+        config: The experiment of the student, with ``teacher.config``.
+
+    Raises:
+        TfkdError: When the teacher's config cannot be read.
+    """
+    seed = config.train.seed if config.teacher.seed is None else config.teacher.seed
+    teacher = configs.override(
+        configs.load(config.teacher.config),
+        train__seed=seed,
+        data__directory=config.data.directory,
+        data__download=config.data.download,
+        train__verbose=config.train.verbose,
+    )
+    name = teacher.experiment or teacher.student.name
+    pattern = config.teacher.workdir or f"runs/teachers/{name}/seed{{seed}}"
+    return teacher, Path(pattern.replace("{seed}", str(seed)))
+
+
+def obtain(
+    config: ml_collections.ConfigDict,
+    info: data.DataInfo,
+    train: Callable[[ml_collections.ConfigDict, Path], dict],
+) -> models.Network | None:
+    """Returns the teacher, or ``None`` where the config names none.
+
+    Args:
+        config: The experiment of the student.
+        info: Its data.
+        train: ``train(config, workdir)`` runs an experiment, or finds it finished.
+
+    Raises:
+        TfkdError: When the teacher cannot be found, or does not fit the data.
+    """
+    if not configs.has_teacher(config):
+        return None
+    fields = config.teacher
+    if fields.weights:
+        network = _from_weights(config, info)
+    elif fields.config:
+        teacher, folder = reference(config)
+        train(teacher, folder)
+        network = load_network(folder, fields.which)
+    else:
+        seed = config.train.seed if fields.seed is None else fields.seed
+        network = load_network(fields.workdir.replace("{seed}", str(seed)), fields.which)
+    build.check_fits(network, info, f"teacher {network.name}")
+    return network
+
+
+def _from_weights(config: ml_collections.ConfigDict, info: data.DataInfo) -> models.Network:
+    fields = config.teacher
+    path = Path(fields.weights)
+    if not path.is_file():
+        raise TfkdError(
+            f"teacher.weights {str(path)!r}: no such file, wanted a .keras or .weights.h5 file"
+        )
+    if path.suffix == ".keras":
+        return load_network(path.parent, {"student_best.keras": "best"}.get(path.name, "last"))
+    if not fields.name:
+        raise TfkdError(
+            f"teacher.weights {str(path)!r} needs teacher.name, the network of the weights"
+        )
+    model = models.create(
+        fields.name, info.num_classes, info.image_shape, **configs.to_dict(fields.kwargs)
+    )
+    try:
+        model.load_weights(path)
+    except (ValueError, OSError, KeyError) as error:
+        reason = str(error).split("\n")[0]
+        raise TfkdError(
+            f"teacher.weights {str(path)!r} does not fit {fields.name}: {reason}"
+        ) from None
+    return models.Network(model, build.preprocess("dataset", info), fields.name)

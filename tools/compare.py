@@ -1,0 +1,50 @@
+"""Compares a teacher, a student alone and the same student distilled, over several seeds.
+
+    python tools/compare.py --config=configs/quickstart.py --workdir=runs/quickstart
+
+Each run is an ordinary run folder, WORKDIR/ROLE/seedN, that tools/train.py with the same config
+also makes. The same command continues where it stopped. The rows go to WORKDIR/summary.json.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from absl import flags
+from ml_collections import config_flags
+
+from tools import entry
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Distillation experiment: a Python file with get_config, or FILE:ARGUMENT."
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the comparison.")
+_SEEDS = flags.DEFINE_list("seeds", None, "Seeds, such as 0,1,2; by default compare.seeds.")
+_STRATEGY = flags.DEFINE_enum(
+    "strategy",
+    "auto",
+    ["auto", "one", "mirrored", "multi_worker"],
+    "Devices: one, all GPUs of the machine, or the cluster of TF_CONFIG; auto chooses.",
+)
+
+
+def main(_) -> None:
+    from tfkd.errors import TfkdError
+    from tfkd.training import compare
+
+    config = _CONFIG.value
+    if config is None or _WORKDIR.value is None:
+        raise TfkdError("wanted --config=FILE and --workdir=FOLDER (see --help)")
+    try:
+        seeds = [int(seed) for seed in _SEEDS.value or config.compare.seeds]
+    except ValueError:
+        raise TfkdError(f"--seeds={','.join(_SEEDS.value)}: wanted whole numbers") from None
+    rows = compare.compare(config, _WORKDIR.value, seeds, _STRATEGY.value)
+    print(f"\n{compare.table(rows)}")
+
+
+if __name__ == "__main__":
+    entry.run(main, epilog=entry.config_help)

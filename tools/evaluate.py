@@ -1,0 +1,54 @@
+"""Measures a run folder's student or a SavedModel on a data set.
+
+    python tools/evaluate.py --run=runs/quickstart/distilled/seed0
+    python tools/evaluate.py --saved_model=runs/quickstart/export --data=digits --json=scores.json
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from absl import flags
+
+from tools import entry
+
+_RUN = flags.DEFINE_string("run", None, "The run folder: the --workdir of a training run.")
+_WHICH = flags.DEFINE_enum(
+    "which", "last", ["last", "best"], "The student of the last epoch or of the best on validation."
+)
+_SAVED_MODEL = flags.DEFINE_string("saved_model", None, "A SavedModel, instead of --run.")
+_DATA = flags.DEFINE_string(
+    "data",
+    None,
+    "A data set as in a config's data.name: digits, cifar10, folder:PATH, ... "
+    "Left out: the run's own.",
+)
+_DIRECTORY = flags.DEFINE_string("directory", None, "Where --data lies, as in data.directory.")
+_SPLIT = flags.DEFINE_enum("split", "test", ["test", "validation", "train"], "The part to use.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images in a batch.", lower_bound=1)
+_JSON = flags.DEFINE_string("json", None, "A file to write the numbers to.")
+
+
+def main(_) -> None:
+    """Evaluates, prints a table and writes the JSON file."""
+    from tfkd.evaluation import reports
+
+    report = reports.report(
+        run=_RUN.value,
+        which=_WHICH.value,
+        saved_model=_SAVED_MODEL.value,
+        data_name=_DATA.value,
+        directory=_DIRECTORY.value,
+        split=_SPLIT.value,
+        batch_size=_BATCH_SIZE.value,
+    )
+    print(reports.table(report))
+    if _JSON.value:
+        reports.write_report(report, _JSON.value)
+
+
+if __name__ == "__main__":
+    entry.run(main)

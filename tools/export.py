@@ -1,0 +1,56 @@
+"""Writes the student of a run folder as a SavedModel for plain TensorFlow.
+
+    python tools/export.py --run=runs/quickstart/distilled/seed0 --output=exported/student
+
+The folder then loads without tfkd or Keras:
+
+    student = tf.saved_model.load("exported/student")
+    outputs = student.signatures["serving_default"](image=pixels)  # uint8 (batch, H, W, C)
+    outputs["logits"], outputs["probabilities"]
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from absl import flags
+
+from tools import entry
+
+_RUN = flags.DEFINE_string("run", None, "The run folder: the --workdir of a training run.")
+_WHICH = flags.DEFINE_enum(
+    "which", "last", ["last", "best"], "The student of the last epoch or of the best on validation."
+)
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "The folder to write: new, empty, or an earlier export, which is replaced."
+)
+_FOLD = flags.DEFINE_boolean(
+    "fold", True, "Fold batch normalisation into the layers before it: faster, equal logits."
+)
+
+
+def main(_) -> None:
+    """Exports and says what was written."""
+    from tfkd import export
+    from tfkd.errors import TfkdError
+    from tfkd.models.storage import load_description, load_network
+
+    if _RUN.value is None or _OUTPUT.value is None:
+        raise TfkdError("wanted --run=FOLDER and --output=FOLDER (see --help)")
+    network = load_network(_RUN.value, _WHICH.value)
+    class_names = load_description(_RUN.value)["class_names"]
+    path = export.save(network, _OUTPUT.value, fold=_FOLD.value, class_names=class_names)
+    known = export.describe(path)
+    sizes = [
+        f"{known[key]:,} {word}"
+        for key, word in (("num_classes", "classes"), ("params", "parameters"), ("macs", "MACs"))
+        if known[key] is not None
+    ]
+    print(f"{path}: {known['name']}, {', '.join(sizes)}; logits checked against the network")
+
+
+if __name__ == "__main__":
+    entry.run(main)

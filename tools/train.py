@@ -1,0 +1,48 @@
+"""Trains one experiment: a teacher, a student alone, or a distilled student.
+
+    python tools/train.py --config=configs/quickstart.py --workdir=runs/example
+
+The same command continues an interrupted run, and says so when the run is finished. Any field of
+the config can be changed on the command line, for instance --config.train.epochs=3.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from absl import flags
+from ml_collections import config_flags
+
+from tools import entry
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Experiment: a Python file with get_config, or FILE:ARGUMENT."
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Run folder, made if it does not exist.")
+_STRATEGY = flags.DEFINE_enum(
+    "strategy",
+    "auto",
+    ["auto", "one", "mirrored", "multi_worker"],
+    "Devices: one, all GPUs of the machine, or the cluster of TF_CONFIG; auto chooses.",
+)
+_CPU_DEVICES = flags.DEFINE_integer(
+    "cpu_devices", 1, "Splits the CPU into so many devices, to try replicas without GPUs."
+)
+
+
+def main(_) -> None:
+    from tfkd import training
+    from tfkd.errors import TfkdError
+    from tfkd.training import strategy
+
+    if _CONFIG.value is None or _WORKDIR.value is None:
+        raise TfkdError("wanted --config=FILE and --workdir=FOLDER (see --help)")
+    strategy.split_cpu(_CPU_DEVICES.value)
+    training.run(_CONFIG.value, _WORKDIR.value, _STRATEGY.value)
+
+
+if __name__ == "__main__":
+    entry.run(main, epilog=entry.config_help)
