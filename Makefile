@@ -43,5 +43,5 @@ test: env
 	$(VENV)/bin/python -m pytest -q --durations=15 tests
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .hypothesis bazel-*
+	rm -rf $(VENV) build *.egg-info .pytest_cache .hypothesis .ruff_cache bazel-*
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

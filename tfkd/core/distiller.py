@@ -297,6 +297,8 @@ class Distiller(ReplicatedFit, keras.Model):
             TfkdError: When the batches lack something that an objective needs.
         """
         callbacks = [EpochClock(epochs), StopOnNonFinite(), *as_list(callbacks)]
+        if args and isinstance(args[0], tf.data.Dataset):
+            kwargs.setdefault("shuffle", False)  # Keras warns that it leaves a data set's order.
         self.watch.reset()
         return super().fit(*args, callbacks=callbacks, epochs=epochs, **kwargs)
 

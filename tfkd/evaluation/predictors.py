@@ -35,9 +35,7 @@ def predictor(network: models.Network | keras.Model) -> Predict:
     return predict
 
 
-def saved_model_predictor(
-    path: str | os.PathLike, signature: str = "serving_default"
-) -> Predict:
+def saved_model_predictor(path: str | os.PathLike, signature: str = "serving_default") -> Predict:
     """Returns a SavedModel as a function of raw pixels.
 
     An export of tfkd fits as it is. Another SavedModel fits if its signature takes one image tensor

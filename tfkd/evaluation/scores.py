@@ -106,9 +106,7 @@ def accuracy(
     return evaluate({"network": predict}, dataset, topk).scores["network"]
 
 
-def agreement(
-    first: Predict, second: Predict, dataset: Iterable[Mapping[str, tf.Tensor]]
-) -> float:
+def agreement(first: Predict, second: Predict, dataset: Iterable[Mapping[str, tf.Tensor]]) -> float:
     """Returns the percentage, 0..100, of images on which two networks name the same class.
 
     Arguments and errors are those of ``evaluate``.
@@ -216,8 +214,7 @@ def _check(name: str, logits: np.ndarray, batch: int, label: np.ndarray) -> None
     """Raises unless logits are (batch, classes) and every label is one of the classes."""
     if logits.ndim != 2 or len(logits) != batch:
         raise TfkdError(
-            f"output of {name!r} to evaluate: found shape {logits.shape}, "
-            f"wanted ({batch}, classes)"
+            f"output of {name!r} to evaluate: found shape {logits.shape}, wanted ({batch}, classes)"
         )
     if len(label) and not 0 <= label.min() <= label.max() < logits.shape[-1]:
         raise TfkdError(

@@ -102,9 +102,7 @@ def _checked(network: models.Network, class_names: Sequence[str] | None) -> list
     return [str(name) for name in class_names]
 
 
-def _serving_module(
-    model: keras.Model, preprocess: Callable[[tf.Tensor], tf.Tensor]
-) -> tf.Module:
+def _serving_module(model: keras.Model, preprocess: Callable[[tf.Tensor], tf.Tensor]) -> tf.Module:
     """Returns a module whose functions ``serve`` and ``serve_normalised`` are the signatures."""
     module = tf.Module()
     shape = (None, *model.input_shape[1:])

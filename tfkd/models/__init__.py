@@ -5,7 +5,9 @@
     print(tfkd.models.cost(student))
 """
 
-from tfkd.models import cost_rules, resnet
+# These are imported for what they register: counting rules and networks.
+from tfkd.models import cost_rules as _cost_rules  # noqa: F401
+from tfkd.models import resnet as _resnet  # noqa: F401
 from tfkd.models.batch_normalization import BatchNormalization
 from tfkd.models.cost import Cost, LayerCost, Work, cost, rule
 from tfkd.models.folding import fold
@@ -25,14 +27,12 @@ __all__ = [
     "Work",
     "as_network",
     "cost",
-    "cost_rules",
     "create",
     "fold",
     "head",
     "is_functional",
     "names",
     "register",
-    "resnet",
     "rule",
     "stock",
     "stock_layer",

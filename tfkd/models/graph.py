@@ -73,12 +73,20 @@ def graph_of(model: keras.Model) -> Functional:
 
 
 def calls(model: keras.Model) -> list[Call]:
-    """The calls in a model's graph, each after those it depends on; sub-models are one call each."""
+    """The calls in a model's graph in order; a sub-model is one call.
+
+    A call comes after those it depends on, and the second call of a layer after its first, so that
+    a copy that makes its calls in this order has them under the same names.
+    """
     graph = graph_of(model)
+    # Among nodes of equal depth Keras keeps no order; its list of operations is in graph order.
+    position = {id(operation): index for index, operation in enumerate(graph.operations)}
     nodes = [
         node
         for depth in sorted(graph._nodes_by_depth, reverse=True)
-        for node in graph._nodes_by_depth[depth]
+        for node in sorted(
+            graph._nodes_by_depth[depth], key=lambda node: position[id(node.operation)]
+        )
         if not node.is_input
     ]
     by_operation: dict[int, list] = {}
@@ -86,14 +94,22 @@ def calls(model: keras.Model) -> list[Call]:
         by_operation.setdefault(id(node.operation), []).append(node)
     for shared in by_operation.values():
         shared.sort(key=lambda node: node.operation._inbound_nodes.index(node))
+    inside = {id(node) for node in nodes}
+    ordered: dict[int, Call] = {}
 
-    def name(node) -> str:
+    def place(node) -> None:
+        if id(node) in ordered or id(node) not in inside:
+            return
         shared = by_operation[id(node.operation)]
-        if len(shared) == 1:
-            return node.operation.name
-        return f"{node.operation.name}:{shared.index(node) + 1}"
+        number = shared.index(node)
+        for earlier in (*node.parent_nodes, *shared[:number]):
+            place(earlier)
+        suffix = f":{number + 1}" if len(shared) > 1 else ""
+        ordered[id(node)] = Call(node.operation.name + suffix, node.operation, node)
 
-    return [Call(name(node), node.operation, node) for node in nodes]
+    for node in nodes:
+        place(node)
+    return list(ordered.values())
 
 
 def all_calls(model: keras.Model, prefix: str = "") -> Iterator[tuple[str, Call]]:

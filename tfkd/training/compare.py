@@ -15,7 +15,7 @@ import ml_collections
 from tfkd import evaluation, export
 from tfkd.errors import TfkdError
 from tfkd.models.storage import load_network
-from tfkd.training import build, teachers
+from tfkd.training import build, curves, teachers
 from tfkd.training import config as configs
 from tfkd.training.run import run
 from tfkd.training.run_folder import RunFolder
@@ -70,7 +70,7 @@ def compare(
     seeds: Sequence[int],
     strategy: str = "auto",
 ) -> list[dict[str, Any]]:
-    """Trains every role with every seed and writes ``summary.json`` and ``summary.csv``.
+    """Trains every role with every seed and writes ``summary.json``, ``summary.csv`` and ``curves.png``.
 
     Finished runs are not repeated, and an interrupted one goes on. With ``export.enabled`` the
     distilled student of the first seed is exported to ``export/`` in the folder.
@@ -95,6 +95,7 @@ def compare(
     exported = config.export.enabled
     config = configs.override(config, export__enabled=False)
     rows = []
+    runs: dict[str, list[Path]] = {role: [] for role in ROLES}
     for seed in seeds:
         planned = roles(config, seed, workdir)
         folders = {role: folder for role, (_, folder) in planned.items()}
@@ -102,10 +103,13 @@ def compare(
             print(f"\n{role}, seed {seed}: {folder}", flush=True)
             result = run(settings, folder, strategy)
             rows.append(_row(role, seed, result))
+            runs[role].append(folder)
         rows[-2]["agreement"] = _agreement(config, folders["alone"], folders["teacher"])
     overview = RunFolder(workdir)
     overview.write_json("summary.json", {"experiment": config.experiment, "rows": rows})
     overview.write_text("summary.csv", _as_csv(rows))
+    name = config.experiment or config.student.name
+    curves.draw(runs, rows, workdir / "curves.png", f"{name}: {len(seeds)} seed(s)")
     if exported:
         _export(config, workdir, seeds[0])
     return rows

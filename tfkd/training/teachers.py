@@ -17,6 +17,8 @@ from tfkd.training import config as configs
 def reference(config: ml_collections.ConfigDict) -> tuple[ml_collections.ConfigDict, Path]:
     """Returns the config and the run folder of a teacher that is trained on demand.
 
+    The teacher sees the student's data, whatever its own config says.
+
     Args:
         config: The experiment of the student, with ``teacher.config``.
 
@@ -27,8 +29,7 @@ def reference(config: ml_collections.ConfigDict) -> tuple[ml_collections.ConfigD
     teacher = configs.override(
         configs.load(config.teacher.config),
         train__seed=seed,
-        data__directory=config.data.directory,
-        data__download=config.data.download,
+        **{f"data__{field}": value for field, value in config.data.items()},
         train__verbose=config.train.verbose,
     )
     name = teacher.experiment or teacher.student.name

@@ -1,0 +1,91 @@
+"""Copies in stock Keras layers, and that they load without tfkd."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from tfkd import models
+from tfkd.errors import TfkdError
+
+LOAD_WITHOUT_TFKD = """
+import sys
+sys.modules["tfkd"] = None  # Any import of it fails from here on.
+import keras, numpy
+model = keras.saving.load_model(sys.argv[1])
+numpy.save(sys.argv[3], model(numpy.load(sys.argv[2]), training=False))
+"""
+
+
+def trained_a_little(model, images):
+    """The model after its statistics have seen a few batches."""
+    for _ in range(3):
+        model(images, training=True)
+    return model
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32)
+
+
+def test_a_stock_copy_has_the_same_outputs_weights_and_names(images):
+    model = trained_a_little(models.create("resnet20", 10, (8, 8, 3)), images)
+    copy = models.stock(model)
+    assert all(type(layer).__module__.startswith("keras.") for layer in copy.layers)
+    assert models.tap_names(copy) == models.tap_names(model)
+    for one, other in zip(model.weights, copy.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+        assert one is not other
+    expected = model(images, training=False).numpy()
+    found = copy(images, training=False).numpy()
+    assert np.abs(found - expected).max() <= 1e-6 * np.abs(expected).max()
+
+
+def test_nested_and_frozen_layers_stay_nested_and_frozen(images):
+    inner = models.create("resnet8", 10, (8, 8, 3))
+    inner.get_layer("stem_conv").trainable = False
+    image = keras.Input((8, 8, 3))
+    model = trained_a_little(keras.Model(image, keras.layers.Dense(3)(inner(image))), images)
+    copy = models.stock(model)
+    assert not copy.get_layer("resnet8").get_layer("stem_conv").trainable
+    assert len(copy.trainable_variables) == len(model.trainable_variables)
+    expected = model(images, training=False).numpy()
+    np.testing.assert_allclose(copy(images, training=False), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_an_adapted_normalisation_layer_is_copied_with_its_statistics(images):
+    normalization = keras.layers.Normalization()
+    normalization.adapt(images * 3 + 1)
+    image = keras.Input((8, 8, 3))
+    model = keras.Model(image, normalization(image))
+    np.testing.assert_allclose(models.stock(model)(images), model(images), rtol=1e-6)
+
+
+def test_the_saved_copy_loads_in_a_process_without_tfkd(images, tmp_path):
+    model = trained_a_little(models.create("resnet8", 10, (8, 8, 3)), images)
+    models.stock(model).save(tmp_path / "student.keras")
+    np.save(tmp_path / "images.npy", images)
+    files = [str(tmp_path / name) for name in ("student.keras", "images.npy", "logits.npy")]
+    subprocess.run([sys.executable, "-c", LOAD_WITHOUT_TFKD, *files], check=True, cwd=tmp_path)
+    expected = model(images, training=False).numpy()
+    found = np.load(tmp_path / "logits.npy")
+    assert np.abs(found - expected).max() <= 1e-6 * np.abs(expected).max()
+
+
+def test_a_layer_of_tfkd_inside_a_wrapper_is_named():
+    image = keras.Input((2, 8, 8, 3))
+    wrapped = keras.layers.TimeDistributed(models.BatchNormalization(name="norm"))
+    with pytest.raises(TfkdError, match="'norm' of tfkd's class BatchNormalization"):
+        models.stock(keras.Model(image, wrapped(image)))
+
+
+def test_a_subclassed_model_is_refused():
+    class Subclassed(keras.Model):
+        def call(self, inputs):
+            return inputs
+
+    with pytest.raises(TfkdError, match="found Subclassed.*wanted a functional"):
+        models.stock(Subclassed())

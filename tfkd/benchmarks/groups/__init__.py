@@ -1,0 +1,1 @@
+"""One file for each group of benchmarks; see :mod:`tfkd.benchmarks.runner`."""

@@ -1,0 +1,125 @@
+"""A local official archive to a prepared tensorflow-datasets set, without network."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from tfkd.data.catalogue import builder_for
+from tfkd.errors import TfkdError
+
+_CHUNK = 2**20
+
+
+def prepare(name: str, archives: Sequence[str], directory: str | None = None) -> Path:
+    """Prepares a set of tensorflow-datasets from archives on this machine.
+
+    Args:
+        name: Name of the set, such as `cifar10`.
+        archives: The official files, under any name: all that the set would download.
+        directory: Where to keep prepared sets; None for tensorflow-datasets' own place.
+
+    Returns:
+        The folder of the prepared set; a set that is there already is left as it is.
+
+    Raises:
+        TfkdError: The set is unknown, or a file is missing, unknown or damaged.
+    """
+    builder = builder_for(name, directory)
+    if builder.is_prepared():
+        return Path(builder.data_dir)
+    expected = {
+        facts.filename: facts for facts in (builder.url_infos or {}).values() if facts.filename
+    }
+    if not expected:
+        raise TfkdError(
+            f"{name}: tensorflow-datasets records no files for it, so that none can be checked; "
+            f"wanted a set such as cifar10 or cifar100"
+        )
+    found = {}
+    for archive in archives:
+        filename = _recognised(name, Path(archive), expected)
+        found[filename] = Path(archive).resolve()
+    missing = sorted(set(expected) - set(found))
+    if missing:
+        raise TfkdError(
+            f"{name}: found {len(found)} of {len(expected)} files, wanted also "
+            f"{', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}"
+        )
+    _prepare(builder, name, found)
+    return Path(builder.data_dir)
+
+
+def _recognised(name: str, archive: Path, expected: dict) -> str:
+    """Returns the official name of a file, after checking its size and checksum."""
+    if not archive.is_file():
+        raise TfkdError(
+            f"{archive}: no such file; wanted {' or '.join(sorted(expected))} of {name}"
+        )
+    size = archive.stat().st_size
+    candidates = [each for each in expected.values() if each.filename == archive.name]
+    if not candidates and len(expected) == 1:
+        candidates = list(expected.values())
+    if not candidates:
+        candidates = [each for each in expected.values() if int(each.size) == size]
+    if not candidates:
+        raise TfkdError(
+            f"{archive}: is no file of {name}; wanted {', '.join(sorted(expected)[:5])}"
+        )
+    if int(candidates[0].size) != size:
+        raise TfkdError(
+            f"{archive}: found {size} bytes, wanted {int(candidates[0].size)}, the size of the "
+            f"official {candidates[0].filename}"
+        )
+    digest = _sha256(archive)
+    for each in candidates:
+        if each.checksum == digest:
+            return each.filename
+    raise TfkdError(
+        f"{archive}: found sha256 {digest}, wanted {candidates[0].checksum}, that of the official "
+        f"{candidates[0].filename}"
+    )
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _prepare(builder, name: str, found: dict[str, Path]) -> None:
+    import tensorflow_datasets as tfds
+
+    target = Path(builder.data_dir)
+    if target.is_dir() and not any(target.iterdir()):
+        target.rmdir()  # left over; tensorflow-datasets would take it for a prepared set
+    root = Path(builder.data_dir_root)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        # Beside the result, because the place of temporary files is often small.
+        with tempfile.TemporaryDirectory(dir=root, prefix=".prepare_") as work:
+            local = Path(work) / "manual"
+            local.mkdir()
+            for filename, archive in found.items():
+                (local / filename).symlink_to(archive)
+            builder.download_and_prepare(
+                download_dir=os.path.join(work, "downloads"),
+                download_config=tfds.download.DownloadConfig(
+                    manual_dir=local,
+                    extract_dir=os.path.join(work, "extracted"),
+                    try_download_gcs=False,
+                ),
+            )
+    # Extraction fails in as many ways as there are formats; the user needs the reason.
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [""]
+        raise TfkdError(f"{name}: cannot be prepared in {root}: {reason[0]}") from error
+    if not builder.is_prepared():
+        raise TfkdError(
+            f"{name}: {target} holds something that is not a prepared set; remove it and try again"
+        )
