@@ -8,6 +8,8 @@ import keras
 import pytest
 import tensorflow as tf
 
+from tfkd.training import strategy
+
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
@@ -19,7 +21,7 @@ def fixed_seed():
     keras.utils.set_random_seed(0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def two_replicas():
-    """A mirrored strategy over two logical CPUs."""
-    return tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
+    """The mirrored strategy over the two logical CPUs; a process can only have one."""
+    return strategy.create("mirrored")

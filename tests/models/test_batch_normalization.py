@@ -167,6 +167,15 @@ def test_a_function_computes_what_eager_mode_computes():
     np.testing.assert_allclose(traced.moving_mean, eager.moving_mean, rtol=1e-6)
 
 
+def test_it_compiles_with_xla():
+    inputs = batch((4, 3, 3, 5))
+    eager, compiled = BatchNormalization(), BatchNormalization()
+    compiled.build(inputs.shape)
+    function = tf.function(lambda images: compiled(images, training=True), jit_compile=True)
+    np.testing.assert_allclose(function(inputs), eager(inputs, training=True), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(compiled.moving_variance, eager.moving_variance, rtol=1e-5)
+
+
 def test_second_derivatives_agree_between_the_fused_and_the_composed_form():
     inputs, weights = batch((4, 3, 3, 5)), batch((4, 3, 3, 5), seed=1)
     found = []
@@ -184,7 +193,9 @@ def test_second_derivatives_agree_between_the_fused_and_the_composed_form():
 
 
 def test_the_configuration_makes_an_equal_layer():
-    layer = BatchNormalization(momentum=0.7, epsilon=3e-4, synchronized=False, scale=False, name="n")
+    layer = BatchNormalization(
+        momentum=0.7, epsilon=3e-4, synchronized=False, scale=False, name="n"
+    )
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
     assert type(again) is BatchNormalization
     assert again.get_config() == layer.get_config()

@@ -13,12 +13,16 @@ layers = keras.layers
 CASES = {
     "convolution": (layers.Conv2D(10, (3, 5), padding="same"), 10 * (60 + 1), 8 * 6 * 10 * 15 * 4),
     "stride and no padding": (
-        layers.Conv2D(10, 3, strides=2, use_bias=False), 360, 3 * 2 * 10 * 9 * 4
+        layers.Conv2D(10, 3, strides=2, use_bias=False),
+        360,
+        3 * 2 * 10 * 9 * 4,
     ),
     "groups": (layers.Conv2D(10, 3, padding="same", groups=2), 190, 8 * 6 * 10 * 9 * 2),
     "dilation": (layers.Conv2D(10, 3, dilation_rate=2), 370, 4 * 2 * 10 * 9 * 4),
     "depthwise": (
-        layers.DepthwiseConv2D(3, depth_multiplier=2, padding="same"), 8 * 10, 8 * 6 * 8 * 9
+        layers.DepthwiseConv2D(3, depth_multiplier=2, padding="same"),
+        8 * 10,
+        8 * 6 * 8 * 9,
     ),
     "separable": (
         layers.SeparableConv2D(10, 3, depth_multiplier=2, strides=2, padding="same"),
@@ -26,13 +30,17 @@ CASES = {
         4 * 3 * 8 * 9 + 4 * 3 * 8 * 10,
     ),
     "transposed": (
-        layers.Conv2DTranspose(10, 3, strides=2, padding="same"), 370, 8 * 6 * 4 * 9 * 10
+        layers.Conv2DTranspose(10, 3, strides=2, padding="same"),
+        370,
+        8 * 6 * 4 * 9 * 10,
     ),
     "dense on the last axis": (layers.Dense(10), 50, 8 * 6 * 4 * 10),
     "normalisation": (layers.BatchNormalization(), 8, 0),
     "pooling": (layers.AveragePooling2D(2), 0, 0),
     "one-dimensional, once per row": (
-        layers.TimeDistributed(layers.Conv1D(10, 3, padding="same")), 130, 8 * 6 * 10 * 3 * 4
+        layers.TimeDistributed(layers.Conv1D(10, 3, padding="same")),
+        130,
+        8 * 6 * 10 * 3 * 4,
     ),
 }
 
@@ -89,9 +97,7 @@ def test_a_sub_model_counts_by_its_layers_at_the_size_it_is_called_with():
     cost = models.cost(keras.Model(image, inner(inner(pooled)[..., :3])))
     rows = {row.name: row for row in cost.layers if row.kind == "Conv2D"}
     macs = 4 * 4 * 4 * 9 * 3
-    assert {name: row.macs for name, row in rows.items()} == {
-        "in:1/conv": macs, "in:2/conv": macs
-    }
+    assert {name: row.macs for name, row in rows.items()} == {"in:1/conv": macs, "in:2/conv": macs}
     assert cost.params == 4 * 27 + 4
     assert cost.macs == 2 * macs
 

@@ -236,6 +236,16 @@ def test_a_layer_that_two_graphs_read_is_left_alone():
     assert difference(model, models.fold(model)) <= 1e-5
 
 
+def test_a_batch_normalisation_that_is_called_twice_is_left_alone():
+    image = keras.Input((8, 8, 3))
+    norm = models.BatchNormalization(name="norm")
+    summed = norm(layers.Conv2D(3, 1, name="conv")(image)) + norm(layers.ReLU()(image))
+    model = shaken(keras.Model(image, layers.Flatten()(summed)))
+    folded = models.fold(model)
+    assert kinds(folded)["norm"] is layers.BatchNormalization
+    assert difference(model, folded) <= 1e-5
+
+
 def test_a_convolution_that_is_also_an_output_is_left_alone():
     image = keras.Input((8, 8, 3))
     raw = layers.Conv2D(3, 1, name="conv")(image)

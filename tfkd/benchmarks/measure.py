@@ -111,7 +111,7 @@ def measure(
     Args:
         experiment: The cases and comparisons.
         rounds: Turns of each case; in every round each case has one.
-        turn: Seconds that a turn should last; a case is run as often as fits, at least once.
+        turn: Seconds that a turn lasts at least; a case is run until they have passed.
         clock: Tells the time in seconds.
 
     Raises:
@@ -147,23 +147,26 @@ def _seconds(
     cases: Sequence[Case], rounds: int, turn: float, clock: Callable[[], float]
 ) -> dict[str, list[float]]:
     """Returns the seconds of one run of each case, once for each round."""
-
-    def timed(case: Case, runs: int) -> float:
-        if case.prepare is not None:
-            case.prepare()
-        start = clock()
-        for _ in range(runs):
-            case.run()
-        return (clock() - start) / runs
-
     for case in cases:
-        timed(case, 1)  # Whatever is made at the first run (graphs, caches) is not counted.
-    runs = {case.name: max(1, round(turn / max(timed(case, 2), 1e-6))) for case in cases}
+        case.run()  # Whatever is made at the first run (graphs, caches) is not counted.
     found: dict[str, list[float]] = {case.name: [] for case in cases}
     for _ in range(rounds):
         for case in cases:
-            found[case.name].append(timed(case, runs[case.name]))
+            found[case.name].append(_turn(case, turn, clock))
     return found
+
+
+def _turn(case: Case, seconds: float, clock: Callable[[], float]) -> float:
+    """Returns the mean time of a run, over runs until the turn has lasted its time."""
+    if case.prepare is not None:
+        case.prepare()
+    runs, start = 0, clock()
+    while True:
+        case.run()
+        runs += 1
+        passed = clock() - start
+        if passed >= seconds:
+            return passed / runs
 
 
 def _row(

@@ -8,13 +8,10 @@ of the file is that of the group, the first line of its docstring describes it.
 from __future__ import annotations
 
 import dataclasses
-import gc
 import importlib
 import pkgutil
 from collections.abc import Callable
 from types import ModuleType
-
-import keras
 
 from tfkd.benchmarks import groups
 from tfkd.benchmarks.measure import Experiment, Row, measure
@@ -61,9 +58,6 @@ def run(
         experiment = _without_goals(experiment) if tiny else experiment
         experiment = dataclasses.replace(experiment, name=f"{name}: {experiment.name}")
         found = measure(experiment, rounds, turn)
-        del experiment
-        keras.backend.clear_session()
-        gc.collect()
         show(found)
         rows += found
     return rows

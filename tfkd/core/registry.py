@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable
 
 from tfkd.errors import TfkdError, unknown
+from tfkd.models.registry import is_defined_again
+from tfkd.models.registry import is_defined_again
 
 _METHODS: dict[str, Callable] = {}
 
@@ -21,7 +23,7 @@ def register(name: str) -> Callable:
     """
 
     def decorate(maker: Callable) -> Callable:
-        if name in _METHODS and _METHODS[name] is not maker:
+        if name in _METHODS and not is_defined_again(_METHODS[name], maker):
             raise TfkdError(f"distiller {name!r} is registered twice")
         _METHODS[name] = maker
         return maker

@@ -145,7 +145,7 @@ class DataSet:
             )
             return {name: maker(batch) for name, maker in makers.items()}
 
-        made = _mapped(share.spread(walk.enumerate(first_step)), make)
+        made = share.mapped(walk.enumerate(first_step), make)
         count = tf.data.INFINITE_CARDINALITY
         if last_step is not None:
             count = (last_step - first_step) * share.count
@@ -199,7 +199,7 @@ class DataSet:
                 "sample_weight": tokens["weight"],
             }
 
-        made = _mapped(share.spread(walk.enumerate()), make)
+        made = share.mapped(walk.enumerate(), make)
         count = -(-source.size // self.batch_size) * share.count
         return made.apply(tf.data.experimental.assert_cardinality(count))
 
@@ -212,11 +212,3 @@ class DataSet:
         }
         return filled | {"weight": tf.cast(rows < found, tf.float32)}
 
-
-def _mapped(walk: tf.data.Dataset, make) -> tf.data.Dataset:
-    made = walk.map(make, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    options = tf.data.Options()
-    options.deterministic = True
-    # Slices are dealt out above; TensorFlow must not divide them a second time.
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return made.prefetch(tf.data.AUTOTUNE).with_options(options)

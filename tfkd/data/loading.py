@@ -84,9 +84,9 @@ def _image_size(image_size: int | Sequence[int] | None) -> tuple[int, int] | Non
     """Returns (height, width) or None; raises TfkdError for anything else."""
     if image_size is None:
         return None
-    pair = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    pair = image_size if isinstance(image_size, Sequence) else (image_size, image_size)
     if len(pair) != 2 or not all(isinstance(each, int) and each > 0 for each in pair):
         raise TfkdError(
             f"image_size: found {image_size!r}, wanted one number or (height, width), from 1 on"
         )
-    return pair
+    return tuple(pair)

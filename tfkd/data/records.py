@@ -64,7 +64,7 @@ class RecordImages(ImageSource):
             return {"index": tf.cast(position - self._start, tf.int32), "record": record}
 
         files = tf.data.Dataset.from_tensor_slices((paths, offsets))
-        walk = files.interleave(one_file, cycle_length=readers, deterministic=True)
+        walk = files.interleave(one_file, cycle_length=readers)
         return walk.filter(inside).map(tokens)
 
     def in_order(self) -> tf.data.Dataset:

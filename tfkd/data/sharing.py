@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import tensorflow as tf
 
 from tfkd.data.source import Tokens
 from tfkd.errors import TfkdError
+
+Make = Callable[[tf.Tensor, tf.Tensor, Tokens], dict[str, tf.Tensor]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,31 +52,43 @@ class Share:
         local = replicas // pipelines
         return cls(batch_size // replicas, context.input_pipeline_id * local, local)
 
-    def spread(self, batches: tf.data.Dataset) -> tf.data.Dataset:
-        """Cuts numbered global batches into the slices of this pipeline.
+    def mapped(self, batches: tf.data.Dataset, make: Make) -> tf.data.Dataset:
+        """Makes the batches of this pipeline, several at a time, in their order.
 
         Args:
             batches: Yields (step, tokens) with token tensors of shape (batch_size, ...).
+            make: Called with the step, the first row of a slice in the global batch and the tokens
+                of the slice, tensors of shape (rows, ...).
 
         Returns:
-            Yields (step, first_row, tokens): for every step this pipeline's slices in order, with
-            token tensors of shape (rows, ...).
+            Yields, for every step, what `make` returns for each slice of this pipeline in order.
         """
 
-        def cut(step: tf.Tensor, tokens: Tokens, number: tf.Tensor | int) -> tuple:
+        def one(step: tf.Tensor, tokens: Tokens, number: tf.Tensor | int) -> dict[str, tf.Tensor]:
             first_row = tf.convert_to_tensor(number, tf.int32) * self.rows
 
-            def rows_of(tensor: tf.Tensor) -> tf.Tensor:
+            def slice_of(tensor: tf.Tensor) -> tf.Tensor:
+                if tensor.shape[0] == self.rows:
+                    return tensor
                 part = tensor[first_row : first_row + self.rows]
                 return tf.ensure_shape(part, [self.rows, *tensor.shape[1:]])
 
-            return step, first_row, {key: rows_of(value) for key, value in tokens.items()}
+            return make(step, first_row, {key: slice_of(each) for key, each in tokens.items()})
+
+        def numbered(step: tf.Tensor, tokens: Tokens) -> tf.data.Dataset:
+            numbers = tf.data.Dataset.range(
+                self.first, self.first + self.count, output_type=tf.int32
+            )
+            return numbers.map(lambda number: (step, tokens, number))
 
         if self.count == 1:
-            return batches.map(lambda step, tokens: cut(step, tokens, self.first))
-        numbers = tf.range(self.first, self.first + self.count)
-        return batches.flat_map(
-            lambda step, tokens: tf.data.Dataset.from_tensor_slices(numbers).map(
-                lambda number: cut(step, tokens, number)
-            )
-        )
+            walk, function = batches, lambda step, tokens: one(step, tokens, self.first)
+        else:
+            walk, function = batches.flat_map(numbered), one
+        made = walk.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        options = tf.data.Options()
+        options.deterministic = True
+        # Slices are dealt out here; TensorFlow must not divide them a second time.
+        off = tf.data.experimental.AutoShardPolicy.OFF
+        options.experimental_distribute.auto_shard_policy = off
+        return made.prefetch(tf.data.AUTOTUNE).with_options(options)

@@ -26,7 +26,7 @@ def part_size(validation: float | int, train_size: int) -> int:
         count = validation
     elif 0 < validation < 1:
         count = max(1, round(validation * train_size))
-    elif validation == int(validation):
+    elif validation.is_integer():
         count = int(validation)
     else:
         count = -1

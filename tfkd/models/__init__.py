@@ -1,5 +1,7 @@
 """The networks, and what can be done with any Keras model: taps, heads, copies, costs.
 
+For example:
+
     student = tfkd.models.create("resnet20", num_classes=100)
     features = tfkd.models.tapped(student, ["stage1", "pooled", "logits"])
     print(tfkd.models.cost(student))

@@ -1,4 +1,4 @@
-"""The one batch normalisation of tfkd's networks: fused where it can be, synchronized where it must."""
+"""The batch normalisation of tfkd's networks: fused on one device, synchronized over replicas."""
 
 from __future__ import annotations
 

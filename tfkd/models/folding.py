@@ -39,9 +39,7 @@ _KERNELS = {
 _DTYPES = (None, "float32", "bfloat16", "float16")
 
 
-def fold(
-    model: keras.Model, keep: Iterable[str] = (), dtype: str | None = None
-) -> keras.Model:
+def fold(model: keras.Model, keep: Iterable[str] = (), dtype: str | None = None) -> keras.Model:
     """Copies a model for inference, with batch normalisation folded into convolutions and Dense.
 
     A batch normalisation is folded if it is over the last axis, is called once, and reads a

@@ -52,7 +52,7 @@ class Call:
 
 
 def is_functional(model) -> bool:
-    """Whether a model is wholly described by a graph of layers: functional, or a built Sequential."""
+    """Whether a graph of layers says all of a model: a functional one, or a built Sequential."""
     if isinstance(model, keras.Sequential):
         return type(model).call is keras.Sequential.call and model._functional is not None
     return isinstance(model, Functional) and type(model).call is Functional.call

@@ -45,12 +45,25 @@ def register(name: str, *, smallest: int = 1) -> Callable:
     """
 
     def add(build: Callable[..., keras.Model]) -> Callable[..., keras.Model]:
-        if name in _networks:
+        if name in _networks and not is_defined_again(_networks[name].build, build):
             raise TfkdError(f"network {name!r}: found it registered already; wanted a new name")
         _networks[name] = Entry(build, smallest)
         return build
 
     return add
+
+
+def is_defined_again(known: Callable, new: Callable) -> bool:
+    """Whether a definition outside tfkd was run once more and may replace itself.
+
+    A notebook cell is, and a config file that is read both for a student and for its teacher.
+
+    Args:
+        known: What is registered under a name.
+        new: What is to be registered under it.
+    """
+    own = known.__module__.split(".")[0] == __name__.split(".")[0]
+    return known.__qualname__ == new.__qualname__ and not own
 
 
 def names() -> tuple[str, ...]:
@@ -92,9 +105,7 @@ def create(
         if argument not in accepted:
             own = set(accepted) - {"num_classes", "input_shape", "name"}
             raise unknown(f"argument of network {name!r}", argument, own)
-    return entry.build(
-        num_classes=int(num_classes), input_shape=input_shape, name=name, **kwargs
-    )
+    return entry.build(num_classes=int(num_classes), input_shape=input_shape, name=name, **kwargs)
 
 
 def _is_count(value) -> bool:

@@ -2,7 +2,7 @@
 
 A 3x3 stem and three stages of n = (depth - 2) / 6 basic blocks with strides 1, 2, 2. The names
 without a factor have 16, 16, 32 and 64 channels in stem and stages, the `x4` ones 32, 64, 128
-and 256.
+and 256; `widths=(stem, stage 1, stage 2, stage 3)` makes any of them thinner or wider.
 
 Source: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", 2015,
 https://arxiv.org/abs/1512.03385, in the variant that the distillation papers compare on: a 1x1
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import keras
 
+from tfkd.errors import TfkdError
 from tfkd.models.blocks import classifier, convolution, normalization, relu
 from tfkd.models.registry import register
 
@@ -34,8 +35,13 @@ _DEPTHS_AND_WIDTHS = {
 def _register(network: str, depth: int, widths: tuple[int, ...]) -> None:
     # Two stages halve the image: below 4 pixels a side a halving would leave nothing to halve.
     @register(network, smallest=4)
-    def build(num_classes, input_shape, name):
-        return resnet(depth, widths, num_classes, input_shape, name)
+    def build(num_classes, input_shape, name, widths=widths):
+        if len(widths) != 4 or any(int(width) != width or width < 1 for width in widths):
+            raise TfkdError(
+                f"{network}: widths {tuple(widths)}, wanted four channel counts >= 1, of the stem "
+                "and of three stages"
+            )
+        return resnet(depth, tuple(int(width) for width in widths), num_classes, input_shape, name)
 
 
 def resnet(

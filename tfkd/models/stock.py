@@ -76,8 +76,8 @@ def remade(layer: keras.Layer, kind: type | None = None, **changes) -> keras.Lay
     except Exception as error:
         reason = str(error).partition("\n")[0]
         raise TfkdError(
-            f"layer {layer.name!r}: found a {type(layer).__name__} that cannot be cloned ({reason}); "
-            "wanted one that from_config(get_config()) makes again"
+            f"layer {layer.name!r}: found a {type(layer).__name__} that cannot be cloned "
+            f"({reason}); wanted one that from_config(get_config()) makes again"
         ) from error
 
 
@@ -125,6 +125,6 @@ def rebuild(
 def copy_weights(original: keras.Layer, clone: keras.Layer) -> None:
     """Sets every variable of a clone, states of random seeds included, to the original's."""
     for old, new in zip(original.variables, clone.variables, strict=True):
-        new.assign(old)
+        new.assign(keras.ops.convert_to_numpy(old))
     if isinstance(clone, keras.layers.Normalization):
         clone.finalize_state()

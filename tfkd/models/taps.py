@@ -135,7 +135,8 @@ def head(model: keras.Model, start: str = "pre_pool") -> keras.Model:
         return keras.Model(logits, keras.layers.Identity()(logits), name=name)
     if _logits(model) is None:
         raise TfkdError(
-            f"head of model {model.name!r}: found {len(graph_of(model).outputs)} outputs; wanted one"
+            f"head of model {model.name!r}: found {len(graph_of(model).outputs)} outputs; "
+            "wanted one"
         )
     try:
         return _tail(model, path, name)
@@ -181,8 +182,8 @@ def find_tap(model: keras.Model, name: str) -> str:
     several = [path for path in known if _without_numbers(path) == _without_numbers(name)]
     if len(several) > 1:
         raise TfkdError(
-            f"tap {name!r} of model {model.name!r}: found {len(several)} calls of it; wanted one of "
-            + ", ".join(several)
+            f"tap {name!r} of model {model.name!r}: found {len(several)} calls of it; wanted one "
+            f"of {', '.join(several)}"
         )
     raise unknown(f"tap of model {model.name!r}", name, tap_names(model))
 
@@ -252,7 +253,7 @@ def _with_taps(model: keras.Model, paths: list[str], name: str) -> keras.Model:
 
 
 def _tail(model: keras.Model, path: str, name: str) -> keras.Model:
-    """The functional model from the tensor at `path` to the output; a ValueError if it needs more."""
+    """The model from the tensor at `path` to the output; a ValueError if that needs more."""
     graph = graph_of(model)
     first, _, rest = path.partition("/")
     call = next(each for each in calls(model) if each.name == first)
@@ -268,8 +269,8 @@ def _subclassed_output_shape(model: keras.Model) -> tuple[int | None, ...]:
     config = model.get_build_config() if model.built else None
     if not config or not config.get("input_shape"):
         raise TfkdError(
-            f"model {model.name!r}: found a {type(model).__name__} that was never called; wanted one "
-            "called on a batch, so that its shapes are known"
+            f"model {model.name!r}: found a {type(model).__name__} that was never called; wanted "
+            "one called on a batch, so that its shapes are known"
         )
     inputs = keras.KerasTensor(config["input_shape"], dtype="float32")
     return tuple(model.compute_output_spec(inputs).shape[1:])

@@ -45,7 +45,7 @@ MEANINGS = {
     "train.seed": "seed of initialisation, order, augmentation and everything drawn",
     "train.learning_rate": "base learning rate",
     "train.optimizer.name": "sgd | adam | adamw | rmsprop",
-    "train.optimizer.momentum": "momentum of sgd",
+    "train.optimizer.momentum": "momentum of sgd and rmsprop",
     "train.optimizer.nesterov": "Nesterov momentum of sgd",
     "train.optimizer.form": "torch (learning rate outside the buffer) | keras (inside, as Caffe)",
     "train.optimizer.weight_decay": "weight decay",

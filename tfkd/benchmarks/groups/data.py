@@ -8,7 +8,7 @@ from tfkd.benchmarks.measure import Case, Comparison, Experiment
 from tfkd.data.measure import pipelines
 
 # Batches that a pipeline may have ready before its turn begins.
-_BUFFERED = 20
+_BUFFERED = 100
 
 
 def experiments(tiny: bool) -> Iterator[Experiment]:

@@ -76,7 +76,7 @@ def _experiment(pair: _Pair, shape: tuple[int, int, int], batch_size: int) -> Ex
         models.stock(teacher.model), models.stock(network(pair.student).model)
     )
     alone = network(pair.student).model
-    alone.compile(_sgd(), keras.losses.SparseCategoricalCrossentropy(True), ["accuracy"])
+    alone.compile(_sgd(), _label_loss(), metrics=["accuracy"])
 
     def check() -> None:
         for each in (own, tapping, half):
@@ -126,6 +126,10 @@ def _sgd() -> keras.optimizers.Optimizer:
     return keras.optimizers.SGD(1e-3, momentum=0.9)
 
 
+def _label_loss() -> keras.losses.Loss:
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
 def _distiller(teacher, student, losses, weights=0.9, **settings) -> core.Distiller:
     distiller = core.Distiller(teacher, student, losses, weights, 0.1, **settings)
     distiller.compile(_sgd())
@@ -137,9 +141,7 @@ def _keras_distiller(teacher: keras.Model, student: keras.Model) -> keras.Model:
         temperature=_TEMPERATURE, loss=keras.losses.KLDivergence()
     )
     distiller = keras.distillation.Distiller(teacher, student, [loss], [1.0], 0.1)
-    distiller.compile(
-        _sgd(), keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"]
-    )
+    distiller.compile(_sgd(), _label_loss(), metrics=["accuracy"])
     return distiller
 
 
