@@ -1,8 +1,8 @@
-"""The first walk: ResNet-20 teaches ResNet-8 on scikit-learn's handwritten digits.
+"""The first walk: ResNet-20 teaches a thin ResNet-8 on scikit-learn's handwritten digits.
 
 Method: KD, https://arxiv.org/abs/1503.02531
-Expected: teacher about 98.5 %, student alone about 95 %, distilled not below it.
-Cost: about 20 seconds a run on two CPU cores.
+Expected: teacher about 98.5 %, student alone about 93.5 %, distilled about 95.5 %, on 360 test images.
+Cost: about 10 seconds a run on two CPU cores.
 Command: python tools/compare.py --config=configs/quickstart.py --workdir=runs/quickstart
 
 Arguments: ``distilled`` (default), ``alone``, ``teacher``.
@@ -20,8 +20,8 @@ def get_config(argument: str = "distilled"):
     config.experiment = f"quickstart-{argument}"
     config.data.name = "digits"
 
-    config.train.epochs = 12
-    config.train.batch_size = 64
+    config.train.epochs = 15
+    config.train.batch_size = 32
     config.train.learning_rate = 0.05
     config.train.schedule.name = "cosine"
 
@@ -29,7 +29,9 @@ def get_config(argument: str = "distilled"):
         config.student.name = "resnet20"
         return config
 
+    # 2,646 parameters; the usual ResNet-8, with 77,754, needs no teacher on 1,077 images.
     config.student.name = "resnet8"
+    config.student.kwargs.widths = (4, 4, 8, 8)
     if argument == "distilled":
         config.teacher.config = "configs/quickstart.py:teacher"
         config.distiller = (method("kd", weight=0.9, temperature=4.0),)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import os
 import re
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable
 
@@ -18,7 +20,8 @@ from tfkd.errors import TfkdError, TfkdWarning
 _CONFIG_ERRORS = (
     AttributeError,
     ImportError,
-    KeyError,
+    LookupError,
+    NameError,
     OSError,
     SyntaxError,
     TypeError,
@@ -35,24 +38,59 @@ def run(main: Callable, epilog: Callable[[], str] | None = None) -> None:
         epilog: Gives the text that ``--help`` ends with.
     """
     program = sys.argv[0]
-    if any(word in ("--help", "-h", "-help", "--helpshort") for word in sys.argv[1:]):
-        print(help_text(sys.modules[main.__module__].__doc__ or "", epilog))
-        sys.exit(0)
-    warnings.showwarning = _show_warning
     try:
-        argv = flags.FLAGS(sys.argv)
-    except flags.Error as error:
-        _fail(program, f"{error} (--help lists the flags)")
-    except _CONFIG_ERRORS as error:
-        _fail(program, _config_error(error))
-    if len(argv) > 1 and not getattr(main, "takes_arguments", False):
-        _fail(program, f"unexpected argument {argv[1]!r}; every option is a --flag")
-    try:
-        main(argv)
+        if any(word in ("--help", "-h", "-help", "--helpshort") for word in sys.argv[1:]):
+            print(help_text(sys.modules[main.__module__].__doc__ or "", epilog))
+            sys.exit(0)
+        warnings.showwarning = _show_warning
+        _import_tensorflow()
+        main(_parsed(main))
     except TfkdError as error:
         _fail(program, str(error))
     except KeyboardInterrupt:
         _fail(program, "interrupted; the same command continues", status=130)
+
+
+def _parsed(main: Callable) -> list[str]:
+    """Returns the command line without its flags, after these were read.
+
+    Raises:
+        TfkdError: For a wrong flag, config file or config field.
+    """
+    try:
+        argv = flags.FLAGS(sys.argv)
+        if "config" in flags.FLAGS and flags.FLAGS.config is not None:
+            # A file that is missing only fails when the config is looked at.
+            getattr(flags.FLAGS.config, "experiment", None)
+    except (flags.Error, *_CONFIG_ERRORS) as error:
+        raise TfkdError(_flag_error(error)) from None
+    if len(argv) > 1 and not getattr(main, "takes_arguments", False):
+        raise TfkdError(f"unexpected argument {argv[1]!r}; every option is a --flag")
+    return argv
+
+
+def _import_tensorflow() -> None:
+    """Imports TensorFlow without the lines about the machine that it writes meanwhile.
+
+    They come from C++ initialisers that run before TF_CPP_MIN_LOG_LEVEL is looked at, so the file
+    descriptor of stderr itself is set aside. If the import fails, they are shown.
+    """
+    try:
+        stderr = os.dup(2)
+    except OSError:
+        return  # No stderr, nothing to keep clean.
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as aside:
+        os.dup2(aside.fileno(), 2)
+        try:
+            importlib.import_module("tensorflow")
+        except ImportError as error:
+            aside.seek(0)
+            os.write(stderr, aside.read())
+            raise TfkdError(f"tensorflow cannot be imported ({error}); 'make env' installs it") from None
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def help_text(description: str, epilog: Callable[[], str] | None = None) -> str:
@@ -75,6 +113,7 @@ def help_text(description: str, epilog: Callable[[], str] | None = None) -> str:
 
 def config_help() -> str:
     """Returns the list of config fields with their defaults and meanings."""
+    _import_tensorflow()
     from tfkd.training import config as configs
 
     lines = ["Config fields (--config.FIELD=VALUE):"]
@@ -91,25 +130,26 @@ def config_help() -> str:
     return "\n".join(lines)
 
 
-def _config_error(error: Exception) -> str:
-    """Returns one line for what ml_collections raises while it reads ``--config``."""
-    text = " ".join(str(error).split())
-    given = next((word for word in sys.argv[1:] if re.match(r"--?config(=|$)", word)), "--config")
-    if isinstance(error, TfkdError):
-        return text
-    if isinstance(error, FileNotFoundError) or "No such file" in text:
-        return f"{given}: no such file, wanted a Python file with get_config, as in configs/"
-    overridden = [re.match(r"--?config\.([^=]+)", word) for word in sys.argv[1:]]
-    for match in filter(None, overridden):
-        field = match.group(1)
-        key = re.sub(r"\[\d+\]$", "", field.split(".")[-1])
-        if isinstance(error, (AttributeError, KeyError)) and key in text:
-            from tfkd.training import config as configs
+def _flag_error(error: Exception) -> str:
+    """Returns one line for what absl and ml_collections raise while they read the flags."""
+    text = str(error)
+    given = re.search(r"(?:^|\n)--?config[=\n]([^\n]+)", "\n".join(sys.argv[1:]))
+    if given is None or isinstance(error, flags.UnrecognizedFlagError):
+        return f"{text} (--help lists the flags)"
+    from tfkd.training import config as configs
 
-            near = difflib.get_close_matches(field, list(configs.MEANINGS), n=1, cutoff=0.5)
+    known = configs.fields(configs.load(given.group(1)))
+    for word in sys.argv[1:]:
+        field, _, value = re.sub(r"^--?config\.", "", word).partition("=")
+        if field == word.partition("=")[0]:
+            continue
+        if field not in known:
+            near = difflib.get_close_matches(field, known, n=1, cutoff=0.5)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             return f"unknown config field {field!r}{hint} (--help lists the fields)"
-    return f"{given}: {type(error).__name__}: {text}"
+        if f"config.{field}=" in text:
+            return f"config field {field}: found {value!r}, wanted {known[field].__name__}"
+    return f"{text} (--help lists the flags)"
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:

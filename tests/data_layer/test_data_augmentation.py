@@ -7,7 +7,6 @@ import tensorflow as tf
 import tfkd
 from tfkd import data
 from tfkd.data import augmentation as augmentations
-from tfkd.data import croptable
 
 HEIGHT, WIDTH = 7, 6
 
@@ -77,18 +76,6 @@ def test_offsets_of_the_rows_of_a_batch_are_independent():
     assert np.abs(correlations).max() < 0.12
     after = [np.corrcoef(column[:-1], column[1:])[0, 1] for column in placements.T]
     assert np.abs(after).max() < 0.12
-
-
-@pytest.mark.parametrize("augment", ["crop_flip", "flip"])
-def test_large_sets_are_mirrored_after_the_cut_to_the_same_images(augment, monkeypatch):
-    images = source_images()
-    stored = list(views(augment, images, steps=3))
-    monkeypatch.setattr(croptable, "_MIRRORED_BYTES", 0)
-    for (index, image), (same_index, same) in zip(
-        views(augment, images, steps=3), stored, strict=True
-    ):
-        assert index == same_index
-        np.testing.assert_array_equal(image, same)
 
 
 @pytest.mark.parametrize("augment", ["crop_flip", "flip", "crop"])

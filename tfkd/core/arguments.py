@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from numbers import Real
 
 import keras
 
 from tfkd.core.keras_losses import KerasObjective
 from tfkd.core.objective import Objective
 from tfkd.errors import TfkdError
+
+
+RESERVED = ("loss", "total_loss", "student_loss", "distillation_loss", "agreement", "accuracy")
+"""Names under which the distiller logs numbers of its own."""
 
 
 def as_list(value) -> list:
@@ -42,6 +48,12 @@ def as_objectives(losses) -> list[Objective]:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise TfkdError(f"objectives named alike: {', '.join(repeated)}; give each its own name=")
+    taken = sorted(set(names).intersection(RESERVED))
+    if taken:
+        raise TfkdError(
+            f"objective named {taken[0]!r}: found a name that the distiller logs itself "
+            f"({', '.join(RESERVED)}); give it another name="
+        )
     return objectives
 
 
@@ -61,15 +73,26 @@ def as_weights(weights, objectives: Sequence[Objective]) -> list[float]:
 
 
 def non_negative(name: str, value) -> float:
-    """Returns a weight as a float.
+    """Returns a number >= 0 as a float.
 
     Raises:
-        TfkdError: When it is not a finite number >= 0.
+        TfkdError: When it is none, or not finite.
     """
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float))
-        or not 0 <= value < float("inf")
-    ):
+    if not _is_finite(value) or value < 0:
         raise TfkdError(f"{name}: found {value!r}, wanted a number >= 0")
     return float(value)
+
+
+def positive(name: str, value) -> float:
+    """Returns a number > 0 as a float.
+
+    Raises:
+        TfkdError: When it is none, or not finite.
+    """
+    if not _is_finite(value) or value <= 0:
+        raise TfkdError(f"{name}: found {value!r}, wanted a number > 0")
+    return float(value)
+
+
+def _is_finite(value) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)

@@ -14,7 +14,7 @@ def check_batch(
     batch: Mapping[str, tf.TypeSpec],
     *,
     keys: Iterable[str],
-    input_shape: Sequence[int | None],
+    input_shape: Sequence[int | None] | None,
     num_classes: int,
     objectives: Iterable[Objective],
 ) -> None:
@@ -23,7 +23,8 @@ def check_batch(
     Args:
         batch: Type of each entry.
         keys: The entries that must be there.
-        input_shape: ``(height, width, channels)`` that the student takes.
+        input_shape: ``(height, width, channels)`` that the student takes; ``None`` where it is not
+            known.
         num_classes: Width of the logits.
         objectives: The objectives that will read the batch.
 
@@ -36,12 +37,19 @@ def check_batch(
             f"the batch lacks {', '.join(missing)}, which the distillation losses need; "
             f"found {', '.join(sorted(batch))}"
         )
-    found, wanted = tuple(batch["image"].shape[1:]), tuple(input_shape)
-    fits = len(found) == len(wanted) and all(
-        a is None or b is None or a == b for a, b in zip(found, wanted)
-    )
-    if not fits:
-        raise TfkdError(f"images of shape {found}, but the student wants {wanted}")
+    shape = batch["image"].shape
+    if shape.rank is None:
+        raise TfkdError(
+            "images of unknown shape: wanted a data set whose element_spec says (batch, height, "
+            "width, channels)"
+        )
+    if input_shape is not None:
+        found, wanted = tuple(shape[1:]), tuple(input_shape)
+        fits = len(found) == len(wanted) and all(
+            a is None or b is None or a == b for a, b in zip(found, wanted)
+        )
+        if not fits:
+            raise TfkdError(f"images of shape {found}, but the student wants {wanted}")
     label = batch["label"]
     width = label.shape[-1] if label.shape.rank == 2 else 1
     if width not in (1, None, num_classes):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -22,6 +23,9 @@ class Context:
         epoch: Scalar float32, the epoch counted from 0.
         epochs: Scalar float32, the number of epochs of the run.
         step: Scalar int64, training steps done before this one.
+        kept: What an objective keeps from one of its hooks to the next within the step, under its
+            own name. (Under replicas the steps of all of them are traced at once, so that an
+            attribute of the objective would be overwritten.)
     """
 
     def __init__(
@@ -41,11 +45,11 @@ class Context:
         self.epoch = epoch
         self.epochs = epochs
         self.step = step
+        self.kept: dict[str, Any] = {}
         self._seed = seed
         self._outputs = outputs
         self._heads = heads
-        self._training_logits: tf.Tensor | None = None
-        self._rows: dict[bool, tf.Tensor] = {}
+        self._replaced_logits: tf.Tensor | None = None
 
     @property
     def labels(self) -> tf.Tensor:
@@ -103,13 +107,24 @@ class Context:
     @property
     def student_logits(self) -> tf.Tensor:
         """The logits that label loss, objectives and metrics see, float32 ``(batch, classes)``."""
-        if self._training_logits is not None:
-            return self._training_logits
+        if self._replaced_logits is not None:
+            return self._replaced_logits
         return self.output("student")
 
+    @property
+    def student_logits_are_replaced(self) -> bool:
+        """Whether an objective gave logits in place of the student's own."""
+        return self._replaced_logits is not None
+
     def replace_student_logits(self, logits: tf.Tensor) -> None:
-        """Sets the training logits; called by the distiller with what an objective returned."""
-        self._training_logits = as_float(logits)
+        """Sets what :attr:`student_logits` is; the distiller does so with an objective's.
+
+        Raises:
+            TfkdError: When another objective has replaced them already.
+        """
+        if self._replaced_logits is not None:
+            raise TfkdError("found two objectives that replace the student's logits, wanted one")
+        self._replaced_logits = as_float(logits)
 
     def mean(
         self, per_sample: tf.Tensor, mask: tf.Tensor | None = None, gathered: bool = False
@@ -117,10 +132,11 @@ class Context:
         """Returns the mean of a loss over the global batch: the one place where weights enter.
 
         ``sum_i w_i l_i / B`` over the B samples of all replicas; with a mask,
-        ``sum_i m_i w_i l_i / max(sum_i m_i, 1)``. ``w`` is the batch's ``sample_weight``, or 1. In
-        evaluation, where rows of weight 0 fill the last batch, the divisor is ``sum_i w_i``. Further
-        axes of the loss are averaged. On replicas the value is scaled so that the mean over
-        replicas, which is what the distiller forms, is this global mean.
+        ``sum_i m_i w_i l_i / sum_i m_i``, or 0 where it chooses none. ``w`` is the batch's
+        ``sample_weight``, or 1. In evaluation, where rows of weight 0 fill the last batch, the
+        divisor is ``sum_i m_i w_i``. Further axes of the loss are averaged. On replicas the value is
+        scaled so that the mean over replicas, which is what the distiller forms, is this global
+        mean.
 
         Args:
             per_sample: Shape ``(batch, ...)``.
@@ -133,33 +149,27 @@ class Context:
         per_sample = as_float(per_sample)
         if per_sample.shape.rank is not None and per_sample.shape.rank > 1:
             per_sample = tf.reduce_mean(per_sample, axis=list(range(1, per_sample.shape.rank)))
-        weights = self._weights(gathered, per_sample)
-        if mask is not None:
-            mask = tf.cast(mask, per_sample.dtype)
-            count = tf.reduce_sum(mask)
-            weights = mask if weights is None else mask * weights
-        elif weights is not None and not self.training:
-            count = tf.reduce_sum(weights)
-        else:
-            count = tf.cast(tf.shape(per_sample)[0], per_sample.dtype)
-        total = tf.reduce_sum(per_sample if weights is None else per_sample * weights)
+        ones = tf.ones_like(per_sample)
+        chosen = ones if mask is None else tf.cast(tf.reshape(mask, [-1]), per_sample.dtype)
+        weighted = chosen * self._weights(ones, gathered)
+        total = tf.reduce_sum(weighted * per_sample)
+        count = tf.reduce_sum(chosen if self.training else weighted)
         if not gathered:
             count = sum_over_replicas(count) / replica_count()
-        tiny = tf.constant(1.0 / replica_count(), per_sample.dtype)
-        return total / tf.maximum(count, tiny)
+        return tf.math.divide_no_nan(total, count)
 
-    def _weights(self, gathered: bool, per_sample: tf.Tensor) -> tf.Tensor | None:
+    def _weights(self, ones: tf.Tensor, gathered: bool) -> tf.Tensor:
+        """Returns the weight of each row of a loss; ``ones`` where the batch has no weights."""
         weights = self.batch.get("sample_weight")
         if weights is None:
-            return None
-        weights = tf.cast(tf.reshape(weights, [-1]), per_sample.dtype)
-        rows = weights.shape[0]
+            return ones
+        weights = tf.cast(tf.reshape(weights, [-1]), ones.dtype)
         if gathered:
-            return gather(weights)
-        if per_sample.shape[0] is not None and rows is not None and per_sample.shape[0] != rows:
-            # A view with several rows for each image (rotations): the image's weight counts for all.
-            return tf.repeat(weights, per_sample.shape[0] // rows)
-        return weights
+            weights = gather(weights)
+        if ones.shape[0] is not None and ones.shape[0] == weights.shape[0]:
+            return weights
+        # A view may have several rows for each image (rotations): its weight counts for them all.
+        return tf.repeat(weights, tf.shape(ones)[0] // tf.maximum(tf.shape(weights)[0], 1))
 
     def gather(self, tensor: tf.Tensor) -> tf.Tensor:
         """Returns the rows of all replicas in order, differentiably; see :func:`gathering.gather`."""

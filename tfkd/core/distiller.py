@@ -2,48 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 
 import keras
 import tensorflow as tf
 
 from tfkd import models
 from tfkd.core.arguments import as_list, as_objectives, as_weights, non_negative
-from tfkd.core.checks import check_batch
+from tfkd.core.clock import NO_LIMIT, Clock
 from tfkd.core.context import Context
 from tfkd.core.finite import FiniteWatch
-from tfkd.core.fit_callbacks import EpochClock, StopOnNonFinite
 from tfkd.core.gathering import replica_count, sum_over_replicas
-from tfkd.core.networks import Networks
-from tfkd.core.objective import Objective, Spec, Terms
-from tfkd.core.replicated_fit import ReplicatedFit
-from tfkd.core.stage import Stage
+from tfkd.core.keras_doors import KerasDoors
+from tfkd.core.networks import STUDENT, Networks
+from tfkd.core.objective import Objective, Spec
+from tfkd.core.stage import Stage, frozen_layers
+from tfkd.core.state import by_role
 from tfkd.core.task import Classification
 from tfkd.core.term_means import TermMeans
 from tfkd.core.updates import apply_if, gradients_are_finite
-from tfkd.errors import TfkdError
-
-NO_LIMIT = 2**62
-"""Value of the step limit that never stops training."""
+from tfkd.core.weighing import Outcome, names_of, weigh
+from tfkd.errors import TfkdError, unknown
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """The losses of one step.
-
-    Attributes:
-        total: What is differentiated: ``student_loss_weight * label loss + sum of weighted terms``.
-        values: Every number of :meth:`Distiller.loss_names`, in that order.
-        terms: What each active objective returned.
-    """
-
-    total: tf.Tensor
-    values: tf.Tensor
-    terms: Mapping[str, Terms]
-
-
-class Distiller(ReplicatedFit, keras.Model):
+class Distiller(KerasDoors, keras.Model):
     """Trains a student with a label loss and any number of distillation losses.
 
     ``total = student_loss_weight * label_loss + sum_i weight_i * schedule_i(epoch) * loss_i``
@@ -155,22 +138,8 @@ class Distiller(ReplicatedFit, keras.Model):
         self._networks.check_companions()
 
     def _make_state(self) -> None:
-        def counter(name: str, dtype: str, start: int = 0) -> keras.Variable:
-            return self.add_weight(
-                shape=(),
-                dtype=dtype,
-                initializer=keras.initializers.Constant(start),
-                trainable=False,
-                autocast=False,
-                name=name,
-                aggregation="only_first_replica",
-            )
-
-        self._epoch = counter("epoch", "float32")
-        self._epochs = counter("epochs", "float32")
-        self._step = counter("step", "int64")
-        self._step_limit = counter("step_limit", "int64", NO_LIMIT)
-        self.watch = FiniteWatch(self.loss_names(), counter)
+        self.clock = Clock()
+        self.watch = FiniteWatch(self.loss_names())
         self._train_means = TermMeans(self.loss_names(), name="train_losses")
         self._test_means = TermMeans(self.test_names(), name="test_losses")
 
@@ -183,18 +152,14 @@ class Distiller(ReplicatedFit, keras.Model):
             return pairs
         return [pair for pair in pairs if pair[0].name in self.stage.objectives]
 
-    def term_names(self) -> list[str]:
-        """Returns the names under which the single terms are logged."""
-        return [
-            name if objective.term_names() == (objective.name,) else f"{objective.name}/{name}"
-            for objective in self.objectives
-            for name in objective.term_names()
-        ]
+    @property
+    def teachers(self) -> list[keras.Model]:
+        """The teachers as they are run: frozen copies, unless they train."""
+        return [network.model for network in self._networks.run_teachers]
 
     def loss_names(self) -> list[str]:
         """Returns the names of all logged losses, in the order of :attr:`Outcome.values`."""
-        terms = self.term_names()
-        return ["loss", "student_loss", *(["total_loss", "distillation_loss"] if terms else []), *terms]
+        return names_of(self.objectives)
 
     def test_names(self) -> list[str]:
         """Returns the names of the losses that ``evaluate`` reports."""
@@ -225,8 +190,8 @@ class Distiller(ReplicatedFit, keras.Model):
 
         Roles: ``student``, ``objective`` (banks and seed states included), ``companion``, ``teacher``
         where it trains, ``optimizer``, ``metrics`` (the sums of the running epoch) and
-        ``distiller`` (epoch and step). Positions, not paths, because paths repeat when teacher and
-        student are of one architecture.
+        ``distiller`` (epoch and step). Complete after ``compile``; where metrics are given by name,
+        after :meth:`prepare_for`.
         """
         roles: dict[str, Sequence[keras.Variable]] = {"student": self.student.variables}
         for position, objective in enumerate(self.objectives):
@@ -239,15 +204,8 @@ class Distiller(ReplicatedFit, keras.Model):
         if self.compiled and self.optimizer is not None:
             roles["optimizer"] = self.optimizer.variables
         roles["metrics"] = [v for metric in self.metrics for v in metric.variables]
-        roles["distiller"] = [self._epoch, self._epochs, self._step]
-        listed: dict[str, keras.Variable] = {}
-        seen: set[int] = set()
-        for role, variables in roles.items():
-            for position, variable in enumerate(variables):
-                if id(variable) not in seen:
-                    seen.add(id(variable))
-                    listed[f"{role}/{position}"] = variable
-        return listed
+        roles["distiller"] = [self.clock.epoch, self.clock.epochs, self.clock.step]
+        return by_role(roles)
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -255,103 +213,58 @@ class Distiller(ReplicatedFit, keras.Model):
         compiled = [self._compile_metrics] if self.compiled and self._compile_metrics else []
         return own + compiled
 
-    # Keras' doors.
-
-    def call(self, inputs, training: bool = False):
-        network = self._networks.student
-        return self.student(network.preprocess(inputs), training=training)
-
-    def compile(self, optimizer="adam", loss=None, metrics=None, **kwargs) -> None:
-        """Sets optimizer, label loss and metrics.
-
-        Args:
-            optimizer: A Keras optimizer or its name.
-            loss: Label loss of ``(labels, logits)``; ``None`` is the task's own.
-            metrics: Keras metrics of ``(labels, logits)``; ``None`` is the task's own, weighted by
-                ``sample_weight``.
-            **kwargs: Further arguments of ``keras.Model.compile``, such as ``steps_per_execution``.
-                ``jit_compile`` is off unless asked for.
-        """
-        if loss is not None:
-            self.task = type(self.task)(loss)
-        kwargs.setdefault("jit_compile", False)
-        if metrics is None and "weighted_metrics" not in kwargs:
-            kwargs["weighted_metrics"] = self.task.metrics()
-        super().compile(optimizer=optimizer, loss=None, metrics=metrics, **kwargs)
-        self.optimizer.build(self.trained_variables)
-
     def enter_stage(self, stage: Stage | None) -> None:
         """Makes a stage the current one; ``compile`` again afterwards.
 
         Args:
             stage: The stage, or ``None`` for all objectives and variables.
-        """
-        self.stage = stage
-        self.train_function = None
-
-    def fit(self, *args, callbacks=None, epochs: int = 1, **kwargs):
-        """As ``keras.Model.fit``; objectives also learn the epoch, and a NaN stops the run.
 
         Raises:
-            NonFiniteLoss: When a loss or gradient is not finite.
-            TfkdError: When the batches lack something that an objective needs.
+            TfkdError: When it names an objective that is not there.
         """
-        callbacks = [EpochClock(epochs), StopOnNonFinite(), *as_list(callbacks)]
-        if args and isinstance(args[0], tf.data.Dataset):
-            kwargs.setdefault("shuffle", False)  # Keras warns that it leaves a data set's order.
-        self.watch.reset()
-        return super().fit(*args, callbacks=callbacks, epochs=epochs, **kwargs)
+        names = [objective.name for objective in self.objectives]
+        for name in (stage.objectives or ()) if stage is not None else ():
+            if name not in names:
+                raise unknown(f"objective of stage {stage.name}", name, names)
+        self.stage = stage
+        self.train_function = self.test_function = None
 
-    def evaluate(self, *args, **kwargs):
-        """As ``keras.Model.evaluate``: label loss and metrics of the student in inference mode."""
-        self._evaluating = True
-        try:
-            return super().evaluate(*args, **kwargs)
-        finally:
-            self._evaluating = False
-
-    def prepare_for(self, element_spec) -> None:
-        batch = self.task.batch(element_spec)
-        keys = ["image"]
-        if not self._evaluating:
-            keys = list(self._networks.keys)
-            keys += [key for objective in self.objectives for key in objective.requires.keys]
-        check_batch(
-            batch,
-            keys=keys,
-            input_shape=self._networks.input_shape,
-            num_classes=self._networks.num_classes,
-            objectives=self.objectives,
-        )
-        if self._compile_metrics is not None and not self._compile_metrics.built:
-            spec = batch["label"]
-            labels = tf.zeros([1, *(size or 1 for size in spec.shape[1:])], spec.dtype)
-            with self.distribute_strategy.scope():
-                self._compile_metrics.build(labels, tf.zeros((1, self._networks.num_classes)))
+    @contextlib.contextmanager
+    def step_scope(self) -> Iterator[None]:
+        """Holds while a training step is traced: what a stage does not train is frozen."""
+        if self.stage is None or self.stage.trainable is None:
+            yield
+            return
+        roots = [self.student, *self.objectives]
+        twins = {id(layer) for layer in self._networks.companion_layers()}
+        layers = [layer for root in roots for layer in root._flatten_layers()]
+        with frozen_layers(
+            [layer for layer in layers if id(layer) not in twins], self.stage.trainable(self)
+        ):
+            yield
 
     def may_step(self) -> tf.Tensor:
         """Returns whether another step may run: all finite so far, and within the step limit."""
-        below = tf.less(tf.convert_to_tensor(self._step), tf.convert_to_tensor(self._step_limit))
-        return tf.logical_and(self.watch.good(), below)
+        return tf.logical_and(self.watch.good(), self.clock.may_step())
 
     # The clock.
 
     @property
     def step(self) -> int:
         """Training steps done so far."""
-        return int(self._step.numpy())
+        return int(self.clock.step.numpy())
 
     def set_epoch(self, epoch: int) -> None:
         """Sets the epoch, counted from 0, that schedules and objectives see."""
-        self._epoch.assign(epoch)
+        self.clock.epoch.assign(epoch)
 
     def set_epochs(self, epochs: int) -> None:
         """Sets the number of epochs of the run."""
-        self._epochs.assign(epochs)
+        self.clock.epochs.assign(epochs)
 
     def limit_steps(self, last_step: int | None) -> None:
         """Makes training stop at a step even within a call of several steps; ``None`` lifts it."""
-        self._step_limit.assign(NO_LIMIT if last_step is None else last_step)
+        self.clock.step_limit.assign(NO_LIMIT if last_step is None else last_step)
 
     # One step.
 
@@ -396,9 +309,9 @@ class Distiller(ReplicatedFit, keras.Model):
         """
         common = dict(
             training=training,
-            epoch=tf.convert_to_tensor(self._epoch),
-            epochs=tf.convert_to_tensor(self._epochs),
-            step=tf.convert_to_tensor(self._step),
+            epoch=tf.convert_to_tensor(self.clock.epoch),
+            epochs=tf.convert_to_tensor(self.clock.epochs),
+            step=tf.convert_to_tensor(self.clock.step),
             seed=self._seed,
             heads=self._networks.head,
         )
@@ -407,14 +320,19 @@ class Distiller(ReplicatedFit, keras.Model):
             before = Context(batch, outputs={}, **common)
             for objective in objectives:
                 objective.before_step(before)
-        networks = None if training or self._distillation_is_evaluated() else ("student",)
-        views = None if training else ("main",)
-        outputs = self._networks.run(batch, training=training, views=views, only=networks)
+            places = {place for objective in objectives for place in objective.requires.taps}
+        else:
+            places = {STUDENT}
+            if self._distillation_is_evaluated():
+                places.update(self._networks.places("main"))
+        outputs = self._networks.run(batch, places, training=training)
         context = Context(batch, outputs=outputs, **common)
-        for objective in objectives if training else ():
+        for objective in objectives:
             logits = objective.student_logits(context)
             if logits is not None:
                 context.replace_student_logits(logits)
+        if not context.student_logits_are_replaced and STUDENT not in outputs:
+            outputs.update(self._networks.run(batch, {STUDENT}, training=training))
         return context
 
     def weigh(self, context: Context) -> Outcome:
@@ -427,28 +345,7 @@ class Distiller(ReplicatedFit, keras.Model):
         if self.stage is not None and self.stage.student_loss_weight is not None:
             label_weight = self.stage.student_loss_weight
         active = self.active_objectives()
-        label_loss = tf.zeros(())
-        if not any(objective.label_loss == "own" for objective, _ in active):
-            label_loss = context.mean(self.task.label_loss(context.labels, context.student_logits))
-        terms: dict[str, Terms] = {}
-        values: dict[str, tf.Tensor] = {}
-        distillation = tf.zeros(())
-        for objective, weight in active:
-            found = objective.to_terms(objective.compute(context))
-            terms[objective.name] = found
-            factors = objective.schedule(context.epoch)
-            for name, value in found.losses.items():
-                factor = factors[name] if isinstance(factors, Mapping) else factors
-                distillation += weight * tf.cast(factor, tf.float32) * tf.cast(value, tf.float32)
-                values[f"{objective.name}/{name}"] = tf.cast(value, tf.float32)
-        total = label_weight * label_loss + distillation
-        listed = [
-            values.get(f"{objective.name}/{name}", tf.zeros(()))
-            for objective in self.objectives
-            for name in objective.term_names()
-        ]
-        totals = [total, distillation] if listed else []
-        return Outcome(total, tf.stack([total, label_loss, *totals, *listed]), terms)
+        return weigh(context, self.task, self.objectives, active, label_weight)
 
     def update(
         self,
@@ -479,7 +376,7 @@ class Distiller(ReplicatedFit, keras.Model):
         self._train_means.update_state(values, tf.shape(context.student_logits)[0])
         if self._compile_metrics is not None:
             self._compile_metrics.update_state(context.labels, context.student_logits, weights)
-        self._step.assign(self._step + 1)
+        self.clock.tick()
 
     def get_metrics_result(self) -> dict[str, tf.Tensor]:
         """Returns the means of what is running: an epoch or an evaluation."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import keras
 import tensorflow as tf
 
+from tfkd.core.clock import counter
 from tfkd.errors import TfkdError
 
 NONE = -1
@@ -24,12 +24,9 @@ class FiniteWatch:
 
     Args:
         names: Names of the watched losses.
-        counter: ``counter(name, dtype, start)`` makes a scalar variable of the distiller.
     """
 
-    def __init__(
-        self, names: Sequence[str], counter: Callable[[str, str, int], keras.Variable]
-    ) -> None:
+    def __init__(self, names: Sequence[str]) -> None:
         self._names = [*names, GRADIENT]
         self.step = counter("bad_step", "int64", NONE)
         self.epoch = counter("bad_epoch", "float32", NONE)

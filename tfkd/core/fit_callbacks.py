@@ -9,18 +9,7 @@ CHECK_EVERY = 50
 
 
 class EpochClock(keras.callbacks.Callback):
-    """Writes the epoch and the number of epochs into the distiller's variables.
-
-    Args:
-        epochs: Number of epochs of this ``fit``.
-    """
-
-    def __init__(self, epochs: int) -> None:
-        super().__init__()
-        self._total = epochs
-
-    def on_train_begin(self, logs=None) -> None:
-        self.model.set_epochs(self._total)
+    """Writes the epoch into the distiller's variable."""
 
     def on_epoch_begin(self, epoch, logs=None) -> None:
         self.model.set_epoch(epoch)

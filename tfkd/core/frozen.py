@@ -9,10 +9,13 @@ import keras
 import numpy as np
 
 from tfkd import models
-from tfkd.errors import TfkdWarning
+from tfkd.errors import TfkdError, TfkdWarning
 
 FOLDING_TOLERANCE = 1e-5
 """Largest difference that folding may make, relative to the largest absolute logit."""
+
+HALF_TOLERANCE = 0.05
+"""The same for networks that compute in half precision, whose rounding hides smaller differences."""
 
 
 def freeze(
@@ -25,8 +28,9 @@ def freeze(
     """Returns a frozen copy of a network whose batch normalisation is folded into its layers.
 
     The original is neither changed nor used again. The copy is compared with the original on two
-    random images; where folding changes the logits by more than ``1e-5`` of the largest, or where
-    the model is not functional, the network is run as it is and a warning says so.
+    random images. Where folding changes the logits by more than ``1e-5`` of the largest, or where
+    the model cannot be copied (a subclassed one, say), the network is run as it is; where that costs
+    something that was asked for, a warning says so.
 
     Args:
         network: The teacher.
@@ -34,28 +38,30 @@ def freeze(
         dtype: ``"bfloat16"`` to run the copy in that precision; ``None`` for the network's own. The
             check is always made in the network's own precision.
         fold: Whether to fold at all.
+
+    Raises:
+        TfkdError: For a name that is no tap.
     """
-    if not fold or not isinstance(network.model, keras.Model) or not _is_functional(network.model):
+    model, keep = network.model, tuple(keep)
+    if not fold or not models.is_functional(model):
         if dtype is not None:
-            warnings.warn(
-                f"teacher {network.model.name!r} runs in its own precision, not {dtype}: only a "
-                "folded copy of a functional model can change it",
-                TfkdWarning,
-                stacklevel=2,
-            )
+            _warn(f"teacher {model.name!r} runs in its own precision, not {dtype}: it is not folded")
         return network
-    folded = models.fold(network.model, keep=tuple(keep))
-    error = folding_error(network.model, folded)
-    if not error <= FOLDING_TOLERANCE:
-        warnings.warn(
-            f"teacher {network.model.name!r} is not folded: folding changes its logits by {error:.1e} "
-            f"of the largest, more than {FOLDING_TOLERANCE:.0e}",
-            TfkdWarning,
-            stacklevel=2,
+    models.tap_shapes(model, keep or ["logits"])
+    try:
+        folded = models.fold(model, keep=keep)
+    except TfkdError as error:
+        _warn(f"teacher {model.name!r} runs as it is, without folding: {error}")
+        return network
+    error, tolerance = folding_error(model, folded), _tolerance(model)
+    if not error <= tolerance:
+        _warn(
+            f"teacher {model.name!r} is not folded: folding changes its logits by {error:.1e} of the "
+            f"largest, more than {tolerance:.0e}"
         )
         return network
     if dtype is not None:
-        folded = models.fold(network.model, keep=tuple(keep), dtype=dtype)
+        folded = models.fold(model, keep=keep, dtype=dtype)
     folded.trainable = False
     return models.Network(folded, network.preprocess, network.name)
 
@@ -74,5 +80,11 @@ def folding_error(original: keras.Model, folded: keras.Model) -> float:
     return float(np.max(np.abs(wanted - found)) / max(np.max(np.abs(wanted)), 1e-30))
 
 
-def _is_functional(model: keras.Model) -> bool:
-    return isinstance(model, (keras.Sequential,)) or hasattr(model, "_operations")
+def _tolerance(model: keras.Model) -> float:
+    halves = ("float16", "bfloat16")
+    computes_in_half = any(layer.compute_dtype in halves for layer in model._flatten_layers())
+    return HALF_TOLERANCE if computes_in_half else FOLDING_TOLERANCE
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, TfkdWarning, stacklevel=3)

@@ -7,6 +7,7 @@ import warnings
 import keras
 import tensorflow as tf
 
+from tfkd.core.divergences import as_float
 from tfkd.core.gathering import replica_count
 from tfkd.core.objective import Objective, Requires, snake_case
 from tfkd.errors import TfkdWarning
@@ -34,7 +35,8 @@ class KerasObjective(Objective):
             taps={
                 ("teacher", "main"): [self._teacher_tap],
                 ("student", "main"): [self._student_tap],
-            }
+            },
+            dense_labels=True,
         )
         parts = keras.tree.flatten(getattr(loss, "loss", None))
         self._undo = any(isinstance(part, keras.Loss) for part in parts)
@@ -47,13 +49,17 @@ class KerasObjective(Objective):
             )
 
     def compute(self, context) -> tf.Tensor:
-        teacher = context.teacher(self._teacher_tap)
-        student = context.student(self._student_tap)
+        teacher = as_float(context.teacher(self._teacher_tap))
+        student = as_float(context.student(self._student_tap))
         self.loss.validate_outputs(teacher, student)
         scale = replica_count() if self._undo else 1
+        rows = tf.shape(student)[0]
         if context.batch.get("sample_weight") is None:
-            return scale * tf.cast(self.loss.compute_loss(teacher, student), tf.float32)
-        per_sample = tf.vectorized_map(
-            lambda pair: self.loss.compute_loss(pair[0][None], pair[1][None]), (teacher, student)
-        )
-        return scale * context.mean(per_sample)
+            # Spread over the rows, so that replicas of uneven size count by their images.
+            values = tf.repeat(self.loss.compute_loss(teacher, student), rows)
+        else:
+            values = tf.vectorized_map(
+                lambda pair: self.loss.compute_loss(pair[0][None], pair[1][None]),
+                (teacher, student),
+            )
+        return scale * context.mean(values)

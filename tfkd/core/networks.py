@@ -10,8 +10,11 @@ import tensorflow as tf
 from tfkd import models
 from tfkd.core.divergences import mean_of_probabilities
 from tfkd.core.frozen import freeze
+from tfkd.core.model_forms import class_count, image_shape
 from tfkd.core.objective import VIEW_KEYS, Companion, Place, Requires
 from tfkd.errors import TfkdError
+
+STUDENT: Place = ("student", "main")
 
 
 class Networks:
@@ -43,7 +46,8 @@ class Networks:
         self.student = student
         self.teachers = list(teachers)
         self._taps = _union(requirements)
-        self._taps.setdefault(("student", "main"), []).insert(0, "logits")
+        if "logits" not in self._taps.setdefault(STUDENT, []):
+            self._taps[STUDENT].insert(0, "logits")
         self._trainable_teacher = trainable_teacher
         self._heads: dict[str, keras.Model] = {}
         self._names = self._teacher_names()
@@ -106,22 +110,24 @@ class Networks:
         unknown_views = sorted({view for _, view in self._taps if view not in VIEW_KEYS})
         if unknown_views:
             raise TfkdError(f"unknown views {unknown_views} (known: {', '.join(VIEW_KEYS)})")
-        classes = {name: _class_count(net.model, name) for name, net in self._named()}
+        classes = {name: class_count(net.model, name) for name, net in self._named()}
         for name, count in classes.items():
             if count != classes["student"]:
                 raise TfkdError(
                     f"{name} gives {count} classes, but the student gives {classes['student']}"
                 )
+        shapes = {name: image_shape(net.model, name) for name, net in self._named()}
+        for name, shape in shapes.items():
+            if not _agree(shape, shapes["student"]):
+                raise TfkdError(
+                    f"{name} takes images {shape}, but the student takes {shapes['student']}"
+                )
         self.num_classes = classes["student"]
+        self.input_shape = shapes["student"]
+        """Height, width and channels of the student's input; ``None`` where it is not known."""
 
     def _named(self) -> list[tuple[str, models.Network]]:
         return [("student", self.student), *zip(self._names, self.teachers)]
-
-    @property
-    def input_shape(self) -> tuple[int | None, ...]:
-        """Height, width and channels of the student's input."""
-        shape = self.student.model.input_shape
-        return tuple(shape[1:])
 
     @property
     def has_teacher_logits(self) -> bool:
@@ -133,16 +139,16 @@ class Networks:
         """The keys of the batch that hold the images of the views that are run."""
         return sorted({VIEW_KEYS[view] for _, view in self._taps})
 
+    def places(self, view: str) -> list[Place]:
+        """Returns every network that is run on a view, with that view."""
+        return [place for place in self._taps if place[1] == view]
+
     def shapes(self) -> dict[Place, dict[str, tuple[int | None, ...]]]:
         """Returns the shape of each tap of student and teachers, ``None`` for the batch axis."""
         found: dict[Place, dict[str, tuple[int | None, ...]]] = {}
         for place in self._runners:
-            model = self.network(place[0]).model
-            taps = list(self._taps[place])
-            if taps == ["logits"]:
-                found[place] = {"logits": (None, self.num_classes)}
-            else:
-                found[place] = dict(models.tap_shapes(model, taps))
+            shapes = models.tap_shapes(self.network(place[0]).model, self._taps[place])
+            found[place] = {name: (None, *shape) for name, shape in shapes.items()}
         for network, view in self._taps:
             if network == "teacher" and (network, view) not in found:
                 found[(network, view)] = {"logits": (None, self.num_classes)}
@@ -175,6 +181,12 @@ class Networks:
         own = {id(v) for each in self.companions.values() for v in each.model.variables}
         return own - {id(v) for v in self.student.model.variables}
 
+    def companion_layers(self) -> list[keras.Layer]:
+        """Returns the layers of all companions."""
+        return [
+            layer for each in self.companions.values() for layer in each.model._flatten_layers()
+        ]
+
     def head(self, name: str) -> keras.Model:
         """Returns the sub-model of ``student`` or a teacher from ``pre_pool`` to the logits."""
         if name not in self._heads:
@@ -182,24 +194,24 @@ class Networks:
         return self._heads[name]
 
     def run(
-        self,
-        batch: Mapping[str, tf.Tensor],
-        *,
-        training: bool,
-        views: Iterable[str] | None = None,
-        only: Iterable[str] | None = None,
+        self, batch: Mapping[str, tf.Tensor], places: Iterable[Place], *, training: bool
     ) -> dict[Place, dict[str, tf.Tensor]]:
-        """Runs every network once on every view that was asked for.
+        """Runs networks on views, each pair once.
 
-        Pixels are normalised once for each view and kind of normalisation. Outputs of teachers and
-        companions carry no gradient.
+        Pixels are normalised once for each view and kind of normalisation. Outputs of frozen
+        teachers and of companions carry no gradient.
 
         Args:
             batch: The batch, with the images of the views.
+            places: Which networks to run on which views; ``teacher`` stands for all of them.
             training: Whether the student trains (its batch normalisation uses the batch).
-            views: Only these views; ``None`` is all.
-            only: Only these networks; ``None`` is all.
+
+        Returns:
+            For each place the taps that objectives asked for.
         """
+        places = set(places)
+        views_of_all = [view for network, view in places if network == "teacher"]
+        places.update((name, view) for name in self._names for view in views_of_all)
         images: dict[tuple[str, models.Preprocess], tf.Tensor] = {}
 
         def normalised(view: str, preprocess: models.Preprocess) -> tf.Tensor:
@@ -209,29 +221,29 @@ class Networks:
 
         outputs: dict[Place, dict[str, tf.Tensor]] = {}
         for (name, view), runner in self._runners.items():
-            if (views is not None and view not in views) or (only is not None and name not in only):
+            if (name, view) not in places:
                 continue
             if name in self.companions:
                 companion = self.companions[name]
-                model, mode = companion.model, training and companion.training
+                model, mode, learns = companion.model, training and companion.training, False
                 preprocess = self.student.preprocess
             else:
                 network = self.network(name)
                 model, preprocess = network.model, network.preprocess
-                mode = training and (name == "student" or self._trainable_teacher)
+                learns = name == "student" or self._trainable_teacher
+                mode = training and learns
             pixels = normalised(view, preprocess)
             if runner is None:
                 result = {"logits": model(pixels, training=mode)}
             else:
                 result = dict(runner(pixels, training=mode))
-            if name != "student" and not self._trainable_teacher:
+            if not learns:
                 result = {tap: tf.stop_gradient(value) for tap, value in result.items()}
             outputs[(name, view)] = result
         if len(self.teachers) > 1:
-            for network, view in self._taps:
-                if network == "teacher" and (self._names[0], view) in outputs:
-                    logits = [outputs[(name, view)]["logits"] for name in self._names]
-                    outputs[("teacher", view)] = {"logits": mean_of_probabilities(logits)}
+            for view in views_of_all:
+                logits = [outputs[(name, view)]["logits"] for name in self._names]
+                outputs[("teacher", view)] = {"logits": mean_of_probabilities(logits)}
         return outputs
 
 
@@ -247,29 +259,9 @@ def _union(requirements: Iterable[Requires]) -> dict[Place, list[str]]:
     }
 
 
-def _class_count(model: keras.Model, name: str) -> int:
-    """Returns the width of a model's logits; refuses outputs that are no logits."""
-    if not model.built:
-        raise TfkdError(f"{name} {model.name!r} is not built: call it once on a batch, or build it")
-    shape = _output_shape(model)
-    if isinstance(shape, (dict, list)) or len(shape) != 2 or shape[-1] is None:
-        raise TfkdError(f"{name} {model.name!r} has output {shape}, wanted logits (batch, classes)")
-    layers = getattr(model, "layers", None)
-    activation = getattr(layers[-1], "activation", None) if layers else None
-    if activation in (keras.activations.softmax, keras.activations.sigmoid):
-        raise TfkdError(
-            f"{name} {model.name!r} ends in {activation.__name__}, wanted logits: "
-            "make its last layer with activation=None"
-        )
-    return int(shape[-1])
-
-
-def _output_shape(model: keras.Model):
-    try:
-        return model.output_shape
-    except (AttributeError, ValueError):
-        shape = getattr(model, "_build_shapes_dict", None) or {}
-        first = next(iter(shape.values()), None)
-        if first is None:
-            raise TfkdError(f"{model.name!r} has no known input shape; build it first") from None
-        return model.compute_output_shape(tuple(first))
+def _agree(first: tuple | None, second: tuple | None) -> bool:
+    """Returns whether two shapes may be equal; an unknown size fits any."""
+    if first is None or second is None:
+        return True
+    pairs = zip(first, second)
+    return len(first) == len(second) and all(a is None or b is None or a == b for a, b in pairs)

@@ -15,10 +15,7 @@ from tfkd.errors import TfkdError
 Place = tuple[str, str]
 """A (network, view): ``("student", "main")``, ``("teacher", "strong")``."""
 
-_KERAS_NAMES = (
-    "weights", "losses", "variables", "trainable_variables", "non_trainable_variables",
-    "trainable_weights", "non_trainable_weights", "metrics", "metrics_variables", "path", "call",
-)  # fmt: skip
+_MAY_OVERRIDE = ("get_config", "from_config", "supports_masking")
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,8 @@ class Spec:
 
     Attributes:
         num_classes: Width of the logits.
-        image_shape: ``(height, width, channels)`` of the student's input.
+        image_shape: ``(height, width, channels)`` of the student's input; ``None`` for a subclassed
+            one that never said.
         shapes: For each (network, view) the shape of each tap that was asked for, with ``None`` for
             the batch axis.
         train_size: Number of training images, or ``None`` where it is not known.
@@ -89,7 +87,7 @@ class Spec:
     """
 
     num_classes: int
-    image_shape: tuple[int | None, ...]
+    image_shape: tuple[int | None, ...] | None
     shapes: Mapping[Place, Mapping[str, tuple[int | None, ...]]]
     train_size: int | None
     batch_size: int | None
@@ -117,8 +115,8 @@ class Companion:
     """A network that an objective owns and the distiller runs, such as a moving-average twin.
 
     Attributes:
-        model: A functional model of normalised images, or of a tap (see ``source``).
-        training: Whether its batch normalisation uses the statistics of the batch.
+        model: A functional model of images, which are normalised as the student's are.
+        training: Whether its batch normalisation uses the statistics of the batch in training.
     """
 
     model: keras.Model
@@ -149,11 +147,17 @@ class Objective(keras.layers.Layer):
 
     def __init_subclass__(cls, **kwargs) -> None:
         super().__init_subclass__(**kwargs)
-        taken = [name for name in _KERAS_NAMES if name in vars(cls)]
+        taken = [
+            name
+            for name in vars(cls)
+            if hasattr(keras.layers.Layer, name)
+            and not name.startswith("__")
+            and name not in _MAY_OVERRIDE
+        ]
         if taken:
-            raise TypeError(
-                f"objective {cls.__name__} defines {', '.join(taken)}, which Keras layers already "
-                "use for something else; choose another name"
+            raise TfkdError(
+                f"objective {cls.__name__}: found {', '.join(taken)}, which Keras layers already "
+                "use for something else; wanted another name"
             )
 
     def __init__(self, name: str | None = None, **kwargs) -> None:
@@ -186,10 +190,14 @@ class Objective(keras.layers.Layer):
         """
 
     def student_logits(self, context) -> tf.Tensor | None:
-        """Returns the logits that training uses in place of the student's own, or ``None``.
+        """Returns logits that stand in for the student's own, or ``None``.
+
+        Label loss, the other objectives and the metrics then see these. Also called in evaluation,
+        where only the student has outputs, on the main view alone; a method whose student is whole
+        without it returns ``None`` there.
 
         Args:
-            context: The batch with the outputs of every network.
+            context: The batch with the outputs of the networks.
         """
         return None
 

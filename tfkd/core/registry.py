@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from tfkd.errors import TfkdError, unknown
 from tfkd.models.registry import is_defined_again
-from tfkd.models.registry import is_defined_again
 
 _METHODS: dict[str, Callable] = {}
 

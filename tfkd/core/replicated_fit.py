@@ -8,6 +8,8 @@ reduces the metrics over replicas.
 
 from __future__ import annotations
 
+import contextlib
+
 import tensorflow as tf
 
 from tfkd.errors import TfkdError
@@ -25,6 +27,10 @@ class ReplicatedFit:
     def may_step(self) -> tf.Tensor:
         """Returns whether another training step may run; a scalar bool read inside the graph."""
         return tf.constant(True)
+
+    def step_scope(self) -> contextlib.AbstractContextManager:
+        """Returns what surrounds a training step while it is traced."""
+        return contextlib.nullcontext()
 
     def prepare_for(self, element_spec) -> None:
         """Checks the form of the batches and makes what is still missing.
@@ -52,7 +58,7 @@ class ReplicatedFit:
         if self.train_function is not None and not force:
             return self.train_function
         self.train_function = self._steps_function(
-            self.train_step, self.train_results, self.may_step
+            self.train_step, self.train_results, self.may_step, self.step_scope
         )
         return self.train_function
 
@@ -60,11 +66,11 @@ class ReplicatedFit:
         if self.test_function is not None and not force:
             return self.test_function
         self.test_function = self._steps_function(
-            self.test_step, self.test_results, lambda: tf.constant(True)
+            self.test_step, self.test_results, lambda: tf.constant(True), contextlib.nullcontext
         )
         return self.test_function
 
-    def _steps_function(self, step, results, may_run):
+    def _steps_function(self, step, results, may_run, scope):
         strategy = self.distribute_strategy
         if self.jit_compile:
             if strategy.num_replicas_in_sync > 1:
@@ -73,11 +79,19 @@ class ReplicatedFit:
                     f"{strategy.num_replicas_in_sync} replicas: XLA cannot reach the variables of "
                     "other replicas; use one replica or jit_compile=False"
                 )
-            step = tf.function(step, jit_compile=True, reduce_retracing=True)
+            step = tf.function(step, jit_compile=True, autograph=False, reduce_retracing=True)
+
+        def after_data(data) -> None:
+            # An iterator at its end is an operation that fails while others, independent of it, run
+            # on: without this, counters would count a step that never was.
+            parts = tf.nest.flatten(data, expand_composites=True)
+            with tf.control_dependencies([part for part in parts if tf.is_tensor(part)]):
+                step(data)
 
         @tf.autograph.experimental.do_not_convert
         def run(data) -> None:
-            strategy.run(step, args=(data,))
+            with scope():
+                strategy.run(after_data, args=(data,))
 
         @tf.autograph.experimental.do_not_convert
         def metrics() -> dict:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -18,7 +19,8 @@ class Stage:
         optimizer: ``optimizer(steps_per_epoch)`` makes a fresh optimizer for the stage; ``None`` is
             the optimizer of the run.
         trainable: ``trainable(distiller)`` lists the variables that the stage trains; ``None`` is
-            the student and every objective.
+            the student and every objective. Layers that hold none of them are frozen: their batch
+            normalisation uses the moving statistics and leaves them as they are.
         objectives: Names of the objectives that take part; ``None`` is all of them.
         student_loss_weight: Weight of the label loss in this stage; ``None`` is the distiller's.
     """
@@ -29,3 +31,30 @@ class Stage:
     trainable: Callable[[keras.Model], Sequence[keras.Variable]] | None = None
     objectives: tuple[str, ...] | None = None
     student_loss_weight: float | None = None
+
+
+@contextlib.contextmanager
+def frozen_layers(
+    layers: Iterable[keras.Layer], trained: Iterable[keras.Variable]
+) -> Iterator[None]:
+    """Freezes, for a while, the layers none of whose own variables are trained.
+
+    Keras reads ``trainable`` when a step is traced, so that is when this must hold; the layers'
+    own flags, which are saved with a model, stay what they were.
+
+    Args:
+        layers: Layers, without their sub-layers.
+        trained: The variables that are trained.
+    """
+    kept = {id(variable) for variable in trained}
+    frozen = []
+    for layer in layers:
+        own = [] if list(layer._flatten_layers(include_self=False)) else layer.trainable_variables
+        if own and not any(id(variable) in kept for variable in own):
+            layer.trainable = False
+            frozen.append(layer)
+    try:
+        yield
+    finally:
+        for layer in frozen:
+            layer.trainable = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 
 import keras
@@ -20,10 +21,18 @@ class Classification:
     Args:
         loss: The label loss: a Keras loss name, function or object of ``(labels, logits)``. ``None``
             is softmax cross-entropy on logits, for class numbers and for dense labels.
+
+    Raises:
+        TfkdError: For a loss of probabilities.
     """
 
     def __init__(self, loss=None) -> None:
         self._loss = keras.losses.get(loss)
+        if _wants_probabilities(self._loss):
+            raise TfkdError(
+                f"label loss {loss!r}: found a loss of probabilities, wanted one of logits: None, or "
+                "a Keras loss object with from_logits=True"
+            )
 
     def batch(self, data) -> dict[str, tf.Tensor]:
         """Returns a batch as a dict, whatever form ``fit`` was given.
@@ -65,13 +74,19 @@ class Classification:
             return cross_entropy(labels, outputs)
         function = self._loss.call if isinstance(self._loss, keras.Loss) else self._loss
         values = tf.cast(function(labels, outputs), tf.float32)
-        return (
-            tf.reshape(values, [tf.shape(values)[0], -1])[:, 0] if values.shape.rank > 1 else values
-        )
+        further = list(range(1, values.shape.rank))
+        return tf.reduce_mean(values, axis=further) if further else values
 
     def metrics(self) -> list[keras.metrics.Metric]:
         """Returns fresh metrics of ``(labels, logits)`` for one run: the top-1 accuracy."""
         return [ClassAccuracy()]
+
+
+def _wants_probabilities(loss) -> bool:
+    if loss is None or isinstance(loss, keras.Loss):
+        return getattr(loss, "from_logits", None) is False
+    parameter = inspect.signature(loss).parameters.get("from_logits")
+    return parameter is not None and parameter.default is False
 
 
 class ClassAccuracy(keras.metrics.MeanMetricWrapper):

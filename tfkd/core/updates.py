@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from tfkd.core.gathering import replica_count, sum_over_replicas
+from tfkd.errors import TfkdError
 
 Pairs = Sequence[tuple[tf.Tensor, keras.Variable]]
 
@@ -17,7 +18,8 @@ def gradients_are_finite(gradients: Sequence[tf.Tensor]) -> tf.Tensor:
     if not gradients:
         return tf.constant(True)
     # A sum is finite unless an entry is not: one reduction for each tensor, no comparison tensors.
-    total = tf.add_n([tf.cast(tf.reduce_sum(gradient), tf.float32) for gradient in gradients])
+    # It is formed in float32, because float16 overflows on sums of large but finite entries.
+    total = tf.add_n([tf.reduce_sum(tf.cast(gradient, tf.float32)) for gradient in gradients])
     return tf.math.is_finite(sum_over_replicas(total))
 
 
@@ -40,12 +42,26 @@ def apply_if(ok: tf.Tensor, optimizer: keras.optimizers.Optimizer, pairs: Pairs)
         tf.cond(ok, lambda: _apply(optimizer, gradients, variables), lambda: tf.constant(False))
         return
     gradients = [tf.where(ok, gradient, tf.zeros_like(gradient)) for gradient in gradients]
-    if _clips(optimizer):
-        # Keras clips each replica's own gradient before it sums them. The clipped sum is divided
-        # again, so that the optimizer's sum over replicas restores it.
+    if _clips(optimizer) or _scales(optimizer):
+        # Keras clips, and looks for overflow in, each replica's own gradient before it sums them.
+        # So the sum is formed here, and divided again: the optimizer's own sum restores it.
         gradients = [sum_over_replicas(gradient) for gradient in gradients]
-        gradients = [each / replica_count() for each in optimizer._clip_gradients(gradients)]
+        gradients = [gradient / replica_count() for gradient in _clip(optimizer, gradients)]
     optimizer.apply_gradients(list(zip(gradients, variables)))
+
+
+def check_optimizer(optimizer: keras.optimizers.Optimizer, replicas: int) -> None:
+    """Checks that an optimizer works on this many replicas.
+
+    Raises:
+        TfkdError: For gradient accumulation under several replicas, which Keras cannot do.
+    """
+    steps = getattr(_inner(optimizer), "gradient_accumulation_steps", None)
+    if steps and replicas > 1:
+        raise TfkdError(
+            f"gradient_accumulation_steps={steps} under {replicas} replicas: found several, wanted "
+            "one replica, or None"
+        )
 
 
 def _apply(optimizer, gradients, variables) -> tf.Tensor:
@@ -53,6 +69,26 @@ def _apply(optimizer, gradients, variables) -> tf.Tensor:
     return tf.constant(True)
 
 
+def _inner(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def _scales(optimizer: keras.optimizers.Optimizer) -> bool:
+    return isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+
+
 def _clips(optimizer: keras.optimizers.Optimizer) -> bool:
     kinds = ("clipnorm", "global_clipnorm", "clipvalue")
-    return any(getattr(optimizer, kind, None) is not None for kind in kinds)
+    return any(getattr(_inner(optimizer), kind, None) is not None for kind in kinds)
+
+
+def _clip(optimizer, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
+    """Clips as the optimizer does, at the true scale of the gradients."""
+    if not _clips(optimizer):
+        return gradients
+    inner = _inner(optimizer)
+    factor = optimizer.dynamic_scale if _scales(optimizer) else inner.loss_scale_factor
+    if factor is None:
+        return inner._clip_gradients(gradients)
+    factor = tf.convert_to_tensor(factor, tf.float32)
+    return [each * factor for each in inner._clip_gradients([each / factor for each in gradients])]

@@ -87,14 +87,13 @@ def draw(
         first_row: First row wanted.
         rows: Number of rows wanted.
     """
-    drawn = randomness.bits(seed, stream, step, [batch_size, 3])
-    drawn = tf.ensure_shape(drawn[first_row : first_row + rows], [rows, 3])
+    drawn = randomness.bits(seed, stream, step, [3, batch_size])
+    top, left, mirrored = tf.unstack(tf.slice(drawn, [0, first_row], [3, rows]))
     offsets = 2 * augmentation.pad + 1
-    mirrored = tf.math.floormod(drawn[:, 2], 2)
     return Placement(
-        top=tf.math.floormod(drawn[:, 0], offsets),
-        left=tf.math.floormod(drawn[:, 1], offsets),
-        mirrored=mirrored if augmentation.flip else tf.zeros_like(mirrored),
+        top=tf.math.floormod(top, offsets),
+        left=tf.math.floormod(left, offsets),
+        mirrored=tf.math.floormod(mirrored, 2) if augmentation.flip else tf.zeros_like(mirrored),
     )
 
 

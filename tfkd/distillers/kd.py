@@ -15,8 +15,8 @@ from __future__ import annotations
 import tensorflow as tf
 
 from tfkd.core import Objective, Requires, register
+from tfkd.core.arguments import positive
 from tfkd.core.divergences import kl_divergence
-from tfkd.errors import TfkdError
 
 
 def kd_loss(
@@ -53,9 +53,7 @@ class KD(Objective):
 
     def __init__(self, temperature: float = 4.0, name: str = "kd") -> None:
         super().__init__(name=name)
-        if not temperature > 0:
-            raise TfkdError(f"kd: temperature {temperature!r}, wanted a number > 0")
-        self.temperature = float(temperature)
+        self.temperature = positive(f"{name}: temperature", temperature)
 
     def compute(self, context) -> tf.Tensor:
         return context.mean(kd_loss(context.student_logits, context.teacher(), self.temperature))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tfkd.core import Objective, Terms, register
+from tfkd.core import Objective, Requires, Terms, register
 
 
 @register("plain")
@@ -12,6 +12,8 @@ class Plain(Objective):
     Args:
         name: Name of the objective.
     """
+
+    requires = Requires(dense_labels=True)
 
     def __init__(self, name: str = "plain") -> None:
         super().__init__(name=name)

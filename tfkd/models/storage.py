@@ -101,14 +101,7 @@ def load_network(run_folder: str | os.PathLike, which: str = "last") -> Network:
             f"run folder {str(run_folder)!r}: found {', '.join(found) or 'no .keras file'}, "
             f"wanted {path.name} (a run writes it at the end of its epochs)"
         )
-    try:
-        model = keras.models.load_model(path, compile=False)
-    # A damaged archive fails in as many ways as it has parts: zip, json, hdf5, shapes.
-    except Exception as error:
-        raise TfkdError(
-            f"network file {str(path)!r}: found {path.stat().st_size} bytes that do not load "
-            f"({_reason(error)}), wanted a whole .keras file"
-        ) from error
+    model = load_model(path)
     shape = list(model.input_shape[1:]), model.output_shape[-1]
     recorded = description["input_shape"], description["num_classes"]
     if shape != recorded:
@@ -118,6 +111,25 @@ def load_network(run_folder: str | os.PathLike, which: str = "last") -> Network:
         )
     preprocess = Preprocess.from_config(description["preprocess"])
     return Network(model, preprocess, name=description["name"])
+
+
+def load_model(path: str | os.PathLike) -> keras.Model:
+    """Returns the model of a ``.keras`` file.
+
+    Raises:
+        TfkdError: When the file is missing or damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise TfkdError(f"network file {str(path)!r}: no such file, wanted a .keras file")
+    try:
+        return keras.models.load_model(path, compile=False)
+    # A damaged archive fails in as many ways as it has parts: zip, json, hdf5, shapes.
+    except Exception as error:
+        raise TfkdError(
+            f"network file {str(path)!r}: found {path.stat().st_size} bytes that do not load "
+            f"({_reason(error)}), wanted a whole .keras file"
+        ) from error
 
 
 def load_description(run_folder: str | os.PathLike) -> dict:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfkd.errors import TfkdError, TfkdWarning
 
@@ -46,38 +46,35 @@ class Checkpoints:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step_{step:012d}.npz"
-        beside = path.with_suffix(".partial")
+        beside = self.folder / "next.partial"
         text = np.frombuffer(json.dumps(dict(meta)).encode(), np.uint8)
         with open(beside, "wb") as file:
             np.savez(file, **{_META: text}, **arrays)
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
-        for old in self.paths()[KEPT:]:
+        # Those of later steps were damaged, or this one would have gone on from them.
+        kept = [each for each in self.paths() if each.name <= path.name][:KEPT]
+        for old in set(self.paths()) - set(kept):
             old.unlink(missing_ok=True)
         return path
 
     def load(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
         """Returns arrays and meta of the newest readable checkpoint, or ``None``.
 
-        One that is cut short is passed over with a warning.
+        One that is cut short or damaged is passed over with a warning.
         """
-        for path in self.paths():
+        paths = self.paths()
+        for path, before in zip(paths, [*paths[1:], None]):
             try:
                 with np.load(path, allow_pickle=False) as archive:
                     arrays = {name: archive[name] for name in archive.files}
                 meta = json.loads(arrays.pop(_META).tobytes().decode())
-            except (
-                OSError,
-                ValueError,
-                EOFError,
-                KeyError,
-                zipfile.BadZipFile,
-                zipfile.LargeZipFile,
-            ) as error:
+            # A damaged archive fails in as many ways as it has parts: zip, array headers, json.
+            except Exception as error:
+                next_best = f"going back to {before.name}" if before else "starting afresh"
                 warnings.warn(
-                    f"checkpoint {path} is cut short or damaged ({error}); "
-                    "falling back to the one before",
+                    f"checkpoint {path} is cut short or damaged ({_reason(error)}); {next_best}",
                     TfkdWarning,
                     stacklevel=2,
                 )
@@ -105,11 +102,20 @@ def assign(variables: Mapping[str, keras.Variable], arrays: Mapping[str, np.ndar
     surplus = sorted(set(arrays) - set(variables))
     if missing or surplus:
         raise TfkdError(
-            f"checkpoint of another run: it lacks {missing[:3]} and has {surplus[:3]} besides"
+            f"checkpoint of another run: found {surplus[:3] or 'nothing'} besides and "
+            f"{missing[:3] or 'nothing'} missing, wanted the {len(variables)} variables of this one"
         )
     for name, variable in variables.items():
-        if tuple(variable.shape) != arrays[name].shape:
+        value = arrays[name]
+        if tuple(variable.shape) != value.shape:
             raise TfkdError(
-                f"checkpoint: {name} has shape {arrays[name].shape}, wanted {tuple(variable.shape)}"
+                f"checkpoint: {name} has shape {value.shape}, wanted {tuple(variable.shape)}"
             )
-        variable.assign(arrays[name])
+        if value.dtype.kind == "V":
+            # NumPy's file format keeps the bytes of types such as bfloat16, but not their name.
+            value = value.view(tf.as_dtype(variable.dtype).as_numpy_dtype)
+        variable.assign(value)
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

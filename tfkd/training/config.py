@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
+import traceback
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,8 @@ from ml_collections import config_dict
 
 from tfkd import models
 from tfkd.core import registry
-from tfkd.errors import TfkdError, unknown
+from tfkd.errors import TfkdError, TfkdWarning, unknown
+from tfkd.training import optimizers, schedules
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -120,7 +124,10 @@ def default() -> ml_collections.ConfigDict:
     )  # fmt: skip
     config.export = dict(enabled=False, fold=True)
     config.compare = dict(seeds=(0, 1, 2))
-    return config.lock()
+    config.lock()
+    for network in (config.student, config.teacher):
+        network.kwargs.unlock()  # They are the network's own, which it checks itself.
+    return config
 
 
 def method(name: str, weight: float = 1.0, **settings) -> ml_collections.ConfigDict:
@@ -141,6 +148,28 @@ def to_dict(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [to_dict(each) for each in value]
     return value
+
+
+def fields(config: ml_collections.ConfigDict) -> dict[str, type]:
+    """Returns every field of a config and its type, by the name that a flag gives it.
+
+    Those of methods are among them, as ``distiller[0].settings.temperature``.
+    """
+    found: dict[str, type] = {}
+
+    def walk(section: ml_collections.ConfigDict, path: str) -> None:
+        for key in section:
+            value, kind = section[key], section.get_type(key)
+            if isinstance(value, ml_collections.ConfigDict):
+                walk(value, f"{path}{key}.")
+                continue
+            found[path + key] = kind
+            for position, each in enumerate(value if kind is tuple else ()):
+                if isinstance(each, ml_collections.ConfigDict):
+                    walk(each, f"{path}{key}[{position}].")
+
+    walk(config, "")
+    return found
 
 
 def settings(section: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -169,10 +198,41 @@ def load(reference: str) -> ml_collections.ConfigDict:
             f"config {path!r}: found a file that is not Python, wanted get_config in a .py"
         )
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise TfkdError(f"config {path!r}: found no function get_config")
-    return module.get_config(argument or None) if argument else module.get_config()
+    try:
+        spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise TfkdError("found no function get_config")
+        config = module.get_config(argument) if argument else module.get_config()
+    # Whatever a config file does wrong is told in one line.
+    except Exception as error:
+        raise TfkdError(f"config {reference!r}: {explain(error)}") from error
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise TfkdError(
+            f"config {reference!r}: get_config returned {type(config).__name__}, wanted the "
+            "ConfigDict of tfkd.training.config.default()"
+        )
+    return config
+
+
+def explain(error: Exception) -> str:
+    """Returns in one line what went wrong in a config file, with the line of the file.
+
+    Args:
+        error: What reading it raised.
+    """
+    text = " ".join(str(error).split())
+    if isinstance(error, TfkdError):
+        return text
+    field = re.search(r'Key "(\w+)" does not exist', text)
+    if field:
+        near = re.search(r'Did you mean "(\w+)"', text)
+        hint = f"; did you mean {near.group(1)!r}?" if near else ""
+        text = f"unknown config field {field.group(1)!r}{hint}"
+    else:
+        text = f"{type(error).__name__}: {text}"
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "get_config" in frame.name or frame.name == "<module>"]
+    return f"line {own[-1].lineno}: {text}" if own else text
 
 
 def validate(config: ml_collections.ConfigDict) -> None:
@@ -191,6 +251,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _at_least("train.evaluate_every", train.evaluate_every, 1)
     _at_least("train.checkpoint_seconds", train.checkpoint_seconds, 0)
     _at_least("student_loss_weight", config.student_loss_weight, 0)
+    _check_recipe(config)
     _one_of("train.batch_norm", train.batch_norm, ("synchronized", "local"))
     _one_of("train.precision", train.precision, ("float32", "mixed_bfloat16", "mixed_float16"))
     _one_of("student.preprocess", config.student.preprocess, ("dataset", "none"))
@@ -199,6 +260,11 @@ def validate(config: ml_collections.ConfigDict) -> None:
         _one_of("teacher.dtype", config.teacher.dtype, ("float32", "bfloat16"))
     for position, entry in enumerate(config.distiller):
         _check_method(position, entry)
+    if config.teacher.weights and (config.teacher.config or config.teacher.workdir):
+        raise TfkdError(
+            "teacher: found teacher.weights besides teacher.config or teacher.workdir, wanted one "
+            "source of the teacher"
+        )
     if needs_teacher(config) and not has_teacher(config):
         raise TfkdError(
             "the distiller needs a teacher: found none of teacher.config, teacher.workdir and "
@@ -254,22 +320,53 @@ def _unset(kind: type) -> ml_collections.FieldReference:
 
 
 def _check_fields(config: ml_collections.ConfigDict) -> None:
-    """Refuses fields that no config has; those of networks and methods are checked by them."""
-    reference = default()
+    """Refuses fields that no config has, fields that lack and values of another type.
 
-    def walk(value, known, path: str) -> None:
-        for key in value:
-            here = f"{path}.{key}" if path else key
+    Those of networks and methods are checked by them.
+    """
+
+    def walk(section, known: ml_collections.ConfigDict, path: str) -> None:
+        if not isinstance(section, ml_collections.ConfigDict):
+            raise TfkdError(f"config field {path[:-1]}: found {section!r}, wanted a section of fields")
+        for key in section:
             if key not in known:
-                names = [f"{path}.{each}" if path else each for each in known]
-                raise unknown("config field", here, names)
-            if isinstance(known[key], ml_collections.ConfigDict) and here not in (
-                "student.kwargs",
-                "teacher.kwargs",
-            ):
-                walk(value[key], known[key], here)
+                raise unknown("config field", path + key, [path + each for each in known])
+        for key in known:
+            if key not in section:
+                raise TfkdError(
+                    f"config without {path}{key}; wanted one that starts from "
+                    "tfkd.training.config.default()"
+                )
+            if path + key in ("student.kwargs", "teacher.kwargs"):
+                continue
+            if isinstance(known[key], ml_collections.ConfigDict):
+                walk(section[key], known[key], f"{path}{key}.")
+            else:
+                _check_type(path + key, section[key], known[key], known.get_type(key))
 
-    walk(config, reference, "")
+    walk(config, default(), "")
+
+
+def _check_type(field: str, value: Any, usual: Any, kind: type) -> None:
+    if value is None and usual is None:
+        return
+    allowed = {float: (float, int), tuple: (tuple, list)}.get(kind, (kind,))
+    if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
+        raise TfkdError(f"config field {field}: found {value!r}, wanted {kind.__name__}")
+
+
+def _check_recipe(config: ml_collections.ConfigDict) -> None:
+    """Makes optimizer and schedule once, to see that their settings are right."""
+    with warnings.catch_warnings():
+        # What the settings leave unused is told when the run makes its own.
+        warnings.simplefilter("ignore", TfkdWarning)
+        schedule = schedules.create(
+            settings(config.train.schedule),
+            base_rate=config.train.learning_rate,
+            steps_per_epoch=1,
+            epochs=config.train.epochs,
+        )
+        optimizers.create(settings(config.train.optimizer), schedule)
 
 
 def _check_method(position: int, entry) -> None:

@@ -26,7 +26,11 @@ class State:
         history: The rows of ``metrics.csv``.
         best_value: Best accuracy so far, in percent; -1 before the first.
         best_epoch: The epoch that reached it, counted from 1.
-        seconds: Training time before this process.
+        seconds: Time of the run before this process.
+        images: Training images of the epochs that compiled nothing.
+        image_seconds: Their time, without evaluations.
+        first_images: Training images of the epochs that compiled.
+        first_seconds: Their time.
     """
 
     stage: int = 0
@@ -36,6 +40,32 @@ class State:
     best_value: float = -1.0
     best_epoch: int = 0
     seconds: float = 0.0
+    images: int = 0
+    image_seconds: float = 0.0
+    first_images: int = 0
+    first_seconds: float = 0.0
+
+    def note(self, images: int, seconds: float, compiled: bool) -> None:
+        """Adds an epoch's images and their time.
+
+        Args:
+            images: Training images.
+            seconds: Their time.
+            compiled: Whether the step had been compiled before.
+        """
+        if compiled:
+            self.images += images
+            self.image_seconds += seconds
+        else:
+            self.first_images += images
+            self.first_seconds += seconds
+
+    @property
+    def images_per_second(self) -> float:
+        """Training images per second; epochs that compiled count only where there are no others."""
+        if self.images:
+            return self.images / max(self.image_seconds, 1e-9)
+        return self.first_images / max(self.first_seconds, 1e-9)
 
 
 class Progress(keras.callbacks.Callback):
@@ -45,7 +75,6 @@ class Progress(keras.callbacks.Callback):
         folder: The run folder.
         state: The state to keep.
         steps_per_epoch: Steps of one epoch.
-        evaluate_every: Epochs between two evaluations.
         checkpoint_seconds: Least time between two checkpoints.
         writes: Whether this process writes files (the chief of several workers).
     """
@@ -56,7 +85,6 @@ class Progress(keras.callbacks.Callback):
         state: State,
         *,
         steps_per_epoch: int,
-        evaluate_every: int,
         checkpoint_seconds: float,
         writes: bool,
     ) -> None:
@@ -65,13 +93,13 @@ class Progress(keras.callbacks.Callback):
         self.state = state
         self.best_student: list[np.ndarray] | None = None
         self._steps_per_epoch = steps_per_epoch
-        self._evaluate_every = evaluate_every
         self._checkpoint_seconds = checkpoint_seconds
         self._writes = writes
         self._store = checkpoints.Checkpoints(folder.checkpoints)
         self._restored_sums: dict[str, np.ndarray] = {}
+        self._saved_step = -1
         self._started = self._saved = time.monotonic()
-        self._events = tf.summary.create_file_writer(str(folder.events)) if writes else None
+        self._events: tf.summary.SummaryWriter | None = None
 
     def restore(self, distiller: Distiller, prepare_stage) -> bool:
         """Brings the distiller and this state to the newest checkpoint, if there is one.
@@ -83,6 +111,7 @@ class Progress(keras.callbacks.Callback):
         Returns:
             Whether a checkpoint was found.
         """
+        self.set_model(distiller)
         found = self._store.load()
         if found is None:
             return False
@@ -96,6 +125,7 @@ class Progress(keras.callbacks.Callback):
         checkpoints.assign(distiller.state(), arrays)
         for name, value in meta.items():
             setattr(self.state, name, value)
+        self._saved_step = self.state.step
         if self.state.step % self._steps_per_epoch:
             self._restored_sums = {
                 name: value for name, value in arrays.items() if name.startswith("metrics/")
@@ -109,9 +139,11 @@ class Progress(keras.callbacks.Callback):
         """Training time so far, over all processes."""
         return self.state.seconds + time.monotonic() - self._started
 
-    def start_clock(self) -> None:
-        """Starts the time of this process."""
-        self._started = self._saved = time.monotonic()
+    def start(self) -> None:
+        """Starts the time between checkpoints, and opens the event file."""
+        self._saved = time.monotonic()
+        if self._writes:
+            self._events = tf.summary.create_file_writer(str(self.folder.events))
 
     def on_epoch_begin(self, epoch, logs=None) -> None:
         # Keras has just reset the metrics; an epoch that a kill interrupted goes on with its sums.
@@ -151,7 +183,7 @@ class Progress(keras.callbacks.Callback):
         distiller = self.model
         distiller.watch.check()
         self.state.step = distiller.step
-        self._saved = time.monotonic()
+        self._saved, self._saved_step = time.monotonic(), self.state.step
         if not self._writes:
             return
         arrays = checkpoints.values(distiller.state())
@@ -160,7 +192,9 @@ class Progress(keras.callbacks.Callback):
         meta = {**vars(self.state), "seconds": self.seconds}
         self._store.save(arrays, meta, self.state.step)
 
-    def close(self) -> None:
-        """Finishes the event file."""
+    def finish(self) -> None:
+        """Writes the checkpoint of the end and finishes the event file."""
+        if self.model.step != self._saved_step:
+            self.save()
         if self._events is not None:
             self._events.close()

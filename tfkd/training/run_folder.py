@@ -9,10 +9,12 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tfkd.errors import TfkdError
 from tfkd.training.config import differences
+
+_LOCK = ".lock"
 
 # What may change between two calls on one folder: it belongs to the machine, or to the display.
 _MACHINE = (
@@ -30,7 +32,7 @@ class RunFolder:
     """The files of a run.
 
     Args:
-        path: The folder; made on :meth:`open`.
+        path: The folder; made by :meth:`hold`.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
@@ -77,32 +79,52 @@ class RunFolder:
                 f"{more}; wanted the same config or a new --workdir"
             )
 
-    def create(self, config: Mapping[str, Any]) -> None:
-        """Makes the folder and writes the config.
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Writes the config, unless it is there already."""
+        if not (self.path / "config.json").exists():
+            self.write_json("config.json", config)
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """Makes the folder and holds it for this process.
+
+        A second process waits until the first is done. Where nothing was written in the meantime,
+        the folder is removed again, together with those above it that were made for it.
 
         Raises:
             TfkdError: When the folder cannot be written.
         """
+        made = [each for each in (self.path, *self.path.parents) if not each.exists()]
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            if not (self.path / "config.json").exists():
-                self.write_json("config.json", config)
+            lock = self._lock()
         except OSError as error:
+            _remove_empty(made)
             raise TfkdError(
                 f"workdir {str(self.path)!r} cannot be written ({error.strerror}), wanted a folder "
                 "with write permission"
             ) from None
+        with lock:
+            try:
+                yield
+            finally:
+                if os.listdir(self.path) == [_LOCK]:
+                    (self.path / _LOCK).unlink()
+                    _remove_empty(made)
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Holds the folder for this process; a second process waits until the first is done."""
-        with open(self.path / ".lock", "w") as file:
+    def _lock(self) -> IO:
+        """Returns the open lock file of the folder, held by this process."""
+        while True:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = open(self.path / _LOCK, "w")
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 print(f"waiting for another run in {self.path}", flush=True)
                 fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+            # The one who held it may have removed it: then this is no longer the folder's lock.
+            if _is_at(file, self.path / _LOCK):
+                return file
+            file.close()
 
     def result(self) -> dict[str, Any] | None:
         """Returns the result of a finished run, or ``None``."""
@@ -144,3 +166,20 @@ def _comparable(config: dict[str, Any]) -> dict[str, Any]:
             inner = inner.get(key, {})
         inner.pop(path[-1], None)
     return copy
+
+
+def _is_at(file: IO, path: Path) -> bool:
+    """Returns whether an open file is the one that a path leads to."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Removes folders, innermost first, as far as they are empty."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return

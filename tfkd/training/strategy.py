@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+from pathlib import Path
 
 import tensorflow as tf
 
@@ -54,6 +55,30 @@ def _multi_worker() -> tf.distribute.Strategy:
     return tf.distribute.MultiWorkerMirroredStrategy()
 
 
+def check(strategy: tf.distribute.Strategy, batch_size: int, jit_compile: bool) -> None:
+    """Checks what several replicas cannot do, before anything is made for them.
+
+    Args:
+        strategy: The strategy.
+        batch_size: Images of one step over all replicas.
+        jit_compile: Whether XLA is asked for.
+
+    Raises:
+        TfkdError: When they cannot share the batch evenly, or use XLA.
+    """
+    replicas = strategy.num_replicas_in_sync
+    if batch_size % replicas:
+        raise TfkdError(
+            f"train.batch_size {batch_size}: cannot be shared by {replicas} replicas; wanted a "
+            f"multiple of {replicas}"
+        )
+    if jit_compile and replicas > 1:
+        raise TfkdError(
+            f"train.jit_compile (XLA) under {replicas} replicas: cannot reach the variables of other "
+            "replicas; wanted --strategy=one or train.jit_compile=False"
+        )
+
+
 def split_cpu(devices: int) -> None:
     """Makes several logical devices of the CPU, to try replicas on a machine without GPUs.
 
@@ -88,6 +113,38 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
         and resolver.task_id == 0
         and "chief" not in resolver.cluster_spec().as_dict()
     )
+
+
+def wait_for_all(strategy: tf.distribute.Strategy) -> None:
+    """Lets every worker reach this point, so that files of the chief are there for all."""
+    _sum_over_workers(strategy, 0)
+
+
+def check_agreed(strategy: tf.distribute.Strategy, step: int, folder: Path) -> None:
+    """Checks that all workers continue from the same step.
+
+    Args:
+        strategy: The strategy.
+        step: The step of this worker.
+        folder: The run folder, for the message.
+
+    Raises:
+        TfkdError: When they do not, because the folder is not the same one for all.
+    """
+    total = _sum_over_workers(strategy, step)
+    if total != step * strategy.num_replicas_in_sync:
+        raise TfkdError(
+            f"workdir {str(folder)!r}: this worker found step {step} there and others another one; "
+            "wanted one folder that all workers share"
+        )
+
+
+def _sum_over_workers(strategy: tf.distribute.Strategy, number: int) -> int:
+    """Returns the sum over all replicas of all workers; waits for every worker."""
+    if strategy.cluster_resolver is None:
+        return number * strategy.num_replicas_in_sync
+    values = strategy.run(lambda: tf.constant(number, tf.int64))
+    return int(strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None))
 
 
 def _workers() -> int:

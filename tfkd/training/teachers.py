@@ -9,7 +9,7 @@ import ml_collections
 
 from tfkd import data, models
 from tfkd.errors import TfkdError
-from tfkd.models.storage import load_network
+from tfkd.models.storage import DESCRIPTION, load_description, load_model, load_network
 from tfkd.training import build
 from tfkd.training import config as configs
 
@@ -35,6 +35,30 @@ def reference(config: ml_collections.ConfigDict) -> tuple[ml_collections.ConfigD
     name = teacher.experiment or teacher.student.name
     pattern = config.teacher.workdir or f"runs/teachers/{name}/seed{{seed}}"
     return teacher, Path(pattern.replace("{seed}", str(seed)))
+
+
+def check(config: ml_collections.ConfigDict, workdir: Path) -> None:
+    """Checks what can be known of the teacher before it is trained or read.
+
+    Args:
+        config: The experiment of the student.
+        workdir: The run folder of the student.
+
+    Raises:
+        TfkdError: When the teacher's own config is wrong, or its folder is that of the student.
+    """
+    if not config.teacher.config:
+        return
+    teacher, folder = reference(config)
+    try:
+        configs.validate(teacher)
+    except TfkdError as error:
+        raise TfkdError(f"teacher.config {config.teacher.config}: {error}") from None
+    if folder.resolve() == workdir.resolve():
+        raise TfkdError(
+            f"teacher.workdir {str(folder)!r} is the --workdir of the student as well; wanted two "
+            "folders"
+        )
 
 
 def obtain(
@@ -76,7 +100,12 @@ def _from_weights(config: ml_collections.ConfigDict, info: data.DataInfo) -> mod
             f"teacher.weights {str(path)!r}: no such file, wanted a .keras or .weights.h5 file"
         )
     if path.suffix == ".keras":
-        return load_network(path.parent, {"student_best.keras": "best"}.get(path.name, "last"))
+        # A run folder tells how pixels reach its network; for a file by itself the data set does.
+        if (path.parent / DESCRIPTION).is_file():
+            seen = models.Preprocess.from_config(load_description(path.parent)["preprocess"])
+        else:
+            seen = build.preprocess("dataset", info)
+        return models.Network(load_model(path), seen, path.stem)
     if not fields.name:
         raise TfkdError(
             f"teacher.weights {str(path)!r} needs teacher.name, the network of the weights"

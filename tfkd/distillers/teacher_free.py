@@ -1,0 +1,236 @@
+"""TF-KD: teacher-free distillation, by a twin trained before or by a virtual teacher made of labels.
+
+Li Yuan, Francis E. H. Tay, Guilin Li, Tao Wang and Jiashi Feng, "Revisiting Knowledge Distillation
+via Label Smoothing Regularization", CVPR 2020, arXiv 1909.11723, sections 4.1 and 4.2.
+
+Form ``self``: the teacher is the student's own architecture, trained normally before.
+
+    L = (1 - a) * CE(y, p(1)) + a * m * T^2 * mean_batch,classes q(T) * (log q(T) - log p(T))
+
+Form ``regularization``: the teacher is virtual, ``u`` = 0.99 on the label and the rest spread evenly
+over the other classes.
+
+    L = (1 - a) * CE(y, p(1)) + a * m * mean_batch,classes t * (log t - log p(1)),  t = softmax(u / T)
+
+Form ``label_smoothing``: the comparison that comes with both.
+
+    L = -mean_batch sum_classes s * log p(1),  s = 1 - e on the label and e / (C - 1) elsewhere
+
+``p(T)`` and ``q(T)`` softmax of student and teacher logits over T, ``a`` teacher weight, ``m``
+multiplier, ``T`` temperature, ``e`` smoothing, ``C`` number of classes.
+
+All three follow the published code where the paper says otherwise or nothing: the divergences are
+divided by batch *and* classes, which the multiplier (1 to 100) partly undoes (``m = C`` gives the
+usual mean over the batch); the virtual teacher is a softmax of probabilities, the student stands at
+temperature 1 beside it, and no T^2 is restored (the paper writes a softened student); label smoothing
+leaves nothing of ``e`` on the label itself, unlike the ``e / C`` of Keras. Dense labels (mixup) are an
+extension here: label and virtual teacher are then linear in the label.
+
+Published settings for CIFAR-100 as (teacher weight, temperature, multiplier). ``self``: ResNet-18
+(.95, 6, 50), which is the default, DenseNet-121 (.9, 20, 50), GoogLeNet (.4, 20, 50), ResNeXt-29
+(.9, 20, 100), MobileNetV2 and ShuffleNetV2 (.95, 20, 1). ``regularization``: ResNet-18 (.1, 20, 100),
+which is the default, GoogLeNet (.1, 40, 50), MobileNetV2 (.95, 40, 1), ShuffleNetV2 (.95, 10, 1). They
+train for 200 epochs, learning rate 0.1 for 128 images, weight decay 5e-4, x0.2 at 60, 120 and 160,
+with one epoch of warm-up.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from tfkd.core import Objective, Requires, Terms, register
+from tfkd.core.divergences import as_float, cross_entropy, kl_divergence, soft_cross_entropy
+from tfkd.errors import TfkdError, unknown
+
+FORMS = {
+    "self": {"teacher_weight": 0.95, "temperature": 6.0, "multiplier": 50.0},
+    "regularization": {
+        "teacher_weight": 0.1,
+        "temperature": 20.0,
+        "multiplier": 100.0,
+        "correct_probability": 0.99,
+    },
+    "label_smoothing": {"smoothing": 0.1},
+}
+"""The forms, each with its hyper-parameters and their published values (ResNet-18, CIFAR-100)."""
+
+
+def self_distillation(
+    student_logits: tf.Tensor,
+    teacher_logits: tf.Tensor,
+    temperature: float = 6.0,
+    multiplier: float = 50.0,
+) -> tf.Tensor:
+    """Returns ``m * T^2 * KL(teacher || student) / C`` at a temperature, for each sample.
+
+    Args:
+        student_logits: Shape ``(batch, classes)``.
+        teacher_logits: Logits of the twin trained before, ``(batch, classes)``.
+        temperature: The paper's T, > 0.
+        multiplier: The published code's factor m.
+
+    Returns:
+        Shape ``(batch,)``, float32 (float64 for float64 logits).
+    """
+    scale = multiplier / student_logits.shape[-1]
+    return scale * kl_divergence(teacher_logits, student_logits, temperature)
+
+
+def virtual_probabilities(
+    labels: tf.Tensor, classes: int, correct_probability: float, dtype: tf.DType = tf.float32
+) -> tf.Tensor:
+    """Returns the distribution with a given probability on the label and the rest spread evenly.
+
+    Args:
+        labels: Class numbers, ``(batch,)`` or ``(batch, 1)``, or distributions ``(batch, classes)``.
+        classes: Number of classes.
+        correct_probability: Probability of the label.
+        dtype: Type of the result.
+
+    Returns:
+        Shape ``(batch, classes)``.
+    """
+    labels = tf.convert_to_tensor(labels)
+    if labels.shape.rank == 2 and labels.shape[-1] == classes != 1:
+        labels = tf.cast(labels, dtype)
+    else:
+        labels = tf.one_hot(tf.cast(tf.reshape(labels, [-1]), tf.int32), classes, dtype=dtype)
+    other = (1.0 - correct_probability) / (classes - 1)
+    return other + (correct_probability - other) * labels
+
+
+def virtual_teacher_distillation(
+    student_logits: tf.Tensor,
+    labels: tf.Tensor,
+    temperature: float = 20.0,
+    multiplier: float = 100.0,
+    correct_probability: float = 0.99,
+) -> tf.Tensor:
+    """Returns ``m * KL(softmax(u / T) || softmax(student)) / C`` for each sample.
+
+    Args:
+        student_logits: Shape ``(batch, classes)``.
+        labels: Class numbers or distributions.
+        temperature: The paper's T, > 0; it softens the virtual teacher alone.
+        multiplier: The published code's factor m.
+        correct_probability: Probability of the label in ``u``.
+
+    Returns:
+        Shape ``(batch,)``, float32 (float64 for float64 logits).
+    """
+    student_logits = as_float(student_logits)
+    classes = student_logits.shape[-1]
+    virtual = virtual_probabilities(labels, classes, correct_probability, student_logits.dtype)
+    return multiplier / classes * kl_divergence(virtual / temperature, student_logits)
+
+
+def smoothed_cross_entropy(
+    labels: tf.Tensor, logits: tf.Tensor, smoothing: float = 0.1
+) -> tf.Tensor:
+    """Returns the cross-entropy with ``1 - e`` on the label and ``e / (C - 1)`` on each other class.
+
+    Args:
+        labels: Class numbers or distributions.
+        logits: Shape ``(batch, classes)``.
+        smoothing: The paper's e.
+
+    Returns:
+        Shape ``(batch,)``, float32 (float64 for float64 logits).
+    """
+    logits = as_float(logits)
+    target = virtual_probabilities(labels, logits.shape[-1], 1.0 - smoothing, logits.dtype)
+    return soft_cross_entropy(target, logits)
+
+
+@register("teacher_free")
+class TeacherFree(Objective):
+    """Teacher-free distillation in one of its three forms, with its own label term.
+
+    The label term is part of the loss, so that the distiller's ``student_loss_weight`` does not enter.
+
+    Args:
+        form: ``"self"`` (needs a teacher: the same architecture, trained before), ``"regularization"``
+            (labels only) or ``"label_smoothing"`` (labels only).
+        teacher_weight: The paper's alpha, from 0 to 1; the label term has the rest. ``None`` here and
+            below is the published value of the form, see :data:`FORMS`.
+        temperature: The paper's T, > 0.
+        multiplier: The published code's factor, > 0.
+        correct_probability: Probability of the label in the virtual teacher, between 0 and 1.
+        smoothing: Probability that label smoothing takes from the label, between 0 and 1.
+        name: Name of the objective.
+
+    Raises:
+        TfkdError: For an unknown form, a value out of range or one that the form does not have.
+    """
+
+    label_loss = "own"
+
+    def __init__(
+        self,
+        form: str = "regularization",
+        teacher_weight: float | None = None,
+        temperature: float | None = None,
+        multiplier: float | None = None,
+        correct_probability: float | None = None,
+        smoothing: float | None = None,
+        name: str = "teacher_free",
+    ) -> None:
+        super().__init__(name=name)
+        if form not in FORMS:
+            raise unknown("form of teacher_free", form, FORMS)
+        self.form = form
+        given = {
+            "teacher_weight": teacher_weight,
+            "temperature": temperature,
+            "multiplier": multiplier,
+            "correct_probability": correct_probability,
+            "smoothing": smoothing,
+        }
+        for key, value in _settings(form, given).items():
+            setattr(self, key, value)
+        taps = {("student", "main"): ["logits"]}
+        if form == "self":
+            taps[("teacher", "main")] = ["logits"]
+        self.requires = Requires(taps=taps, dense_labels=True)
+
+    def term_names(self) -> tuple[str, ...]:
+        return (self.name,) if self.form == "label_smoothing" else ("label", "distillation")
+
+    def compute(self, context) -> Terms | tf.Tensor:
+        student, labels = context.student_logits, context.labels
+        if self.form == "label_smoothing":
+            return context.mean(smoothed_cross_entropy(labels, student, self.smoothing))
+        if self.form == "self":
+            distillation = self_distillation(
+                student, context.teacher(), self.temperature, self.multiplier
+            )
+        else:
+            distillation = virtual_teacher_distillation(
+                student, labels, self.temperature, self.multiplier, self.correct_probability
+            )
+        return Terms(
+            {
+                "label": (1.0 - self.teacher_weight) * context.mean(cross_entropy(labels, student)),
+                "distillation": self.teacher_weight * context.mean(distillation),
+            }
+        )
+
+
+def _settings(form: str, given: dict[str, float | None]) -> dict[str, float]:
+    """Returns the hyper-parameters of a form, the published ones where none are given."""
+    settings = dict(FORMS[form])
+    for key, value in given.items():
+        if value is None:
+            continue
+        if key not in settings:
+            raise TfkdError(
+                f"teacher_free: {key}={value!r} with form={form!r}, which has only "
+                f"{', '.join(settings)}"
+            )
+        settings[key] = float(value)
+    for key, value in settings.items():
+        if key in ("temperature", "multiplier") and not value > 0:
+            raise TfkdError(f"teacher_free: {key} {value!r}, wanted a number > 0")
+        if key not in ("temperature", "multiplier") and not 0 <= value <= 1:
+            raise TfkdError(f"teacher_free: {key} {value!r}, wanted a number from 0 to 1")
+    return settings
