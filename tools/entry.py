@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import os
 import re
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 from absl import flags
 
+import tools.quiet  # noqa: F401  Before tfkd, which imports TensorFlow as well.
 from tfkd.errors import TfkdError, TfkdWarning
 
 _CONFIG_ERRORS = (
@@ -43,7 +40,6 @@ def run(main: Callable, epilog: Callable[[], str] | None = None) -> None:
             print(help_text(sys.modules[main.__module__].__doc__ or "", epilog))
             sys.exit(0)
         warnings.showwarning = _show_warning
-        _import_tensorflow()
         main(_parsed(main))
     except TfkdError as error:
         _fail(program, str(error))
@@ -69,30 +65,6 @@ def _parsed(main: Callable) -> list[str]:
     return argv
 
 
-def _import_tensorflow() -> None:
-    """Imports TensorFlow without the lines about the machine that it writes meanwhile.
-
-    They come from C++ initialisers that run before TF_CPP_MIN_LOG_LEVEL is looked at, so the file
-    descriptor of stderr itself is set aside. If the import fails, they are shown.
-    """
-    try:
-        stderr = os.dup(2)
-    except OSError:
-        return  # No stderr, nothing to keep clean.
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as aside:
-        os.dup2(aside.fileno(), 2)
-        try:
-            importlib.import_module("tensorflow")
-        except ImportError as error:
-            aside.seek(0)
-            os.write(stderr, aside.read())
-            raise TfkdError(f"tensorflow cannot be imported ({error}); 'make env' installs it") from None
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-
-
 def help_text(description: str, epilog: Callable[[], str] | None = None) -> str:
     """Returns the help of a binary: its docstring, its own flags, and a further text."""
     own = [
@@ -113,7 +85,6 @@ def help_text(description: str, epilog: Callable[[], str] | None = None) -> str:
 
 def config_help() -> str:
     """Returns the list of config fields with their defaults and meanings."""
-    _import_tensorflow()
     from tfkd.training import config as configs
 
     lines = ["Config fields (--config.FIELD=VALUE):"]

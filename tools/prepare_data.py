@@ -15,13 +15,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from absl import flags
 
-from tfkd.errors import TfkdError
 from tools import entry
 
 _NAME = flags.DEFINE_string("name", None, "Name of the data set: cifar10, cifar100, ...")
 _ARCHIVE = flags.DEFINE_multi_string(
     "archive",
-    [],
+    None,
     "Official archive of the set, such as cifar-10-binary.tar.gz (the binary version, not the "
     "Python one). Given once for every file that the set consists of.",
 )
@@ -33,6 +32,7 @@ _DIRECTORY = flags.DEFINE_string(
 def main(_) -> None:
     """Checks the archives, prepares the set and tells where it is."""
     from tfkd.data import prepare
+    from tfkd.errors import TfkdError
 
     if not _NAME.value:
         raise TfkdError("--name: is missing; wanted the name of a data set, such as cifar10")

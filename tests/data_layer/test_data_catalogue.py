@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 import tfkd
 from tfkd import data
 
-TRAIN, TEST, CLASSES = 70, 9, 3
+TRAIN, TEST, CLASSES = 100, 9, 3
 
 
 def image(number, shape):
@@ -231,12 +231,12 @@ def test_streamed_records_are_augmented_and_shared(folder):
 @pytest.mark.parametrize("in_memory_bytes", [data.IN_MEMORY_BYTES, 0])
 def test_a_part_is_set_apart(folder, in_memory_bytes):
     dataset = load(folder, validation=0.2, in_memory_bytes=in_memory_bytes)
-    assert (dataset.info.train_size, dataset.info.validation_size) == (56, 14)
+    assert (dataset.info.train_size, dataset.info.validation_size) == (80, 20)
     kept, apart = in_order(dataset.train_evaluation())[0], in_order(dataset.validation())[0]
     found = {each.tobytes() for each in (*kept, *apart)}
     assert found == {image(n, (5, 4, 3)).tobytes() for n in range(TRAIN)}
     index = next(iter(dataset.train(extras=("index",))))["index"].numpy()
-    assert index.max() < 56
+    assert index.max() < 80
 
 
 def test_images_of_several_sizes_need_a_size(folder):
@@ -262,5 +262,5 @@ def test_a_set_that_is_not_of_classification_is_refused(folder):
 
 
 def test_a_batch_larger_than_the_set_is_refused(folder):
-    message = failure("tiny_pictures", directory=folder, batch_size=71)
-    assert "71" in message and "70" in message
+    message = failure("tiny_pictures", directory=folder, batch_size=101)
+    assert "101" in message and "at most 100" in message

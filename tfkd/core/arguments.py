@@ -12,7 +12,6 @@ from tfkd.core.keras_losses import KerasObjective
 from tfkd.core.objective import Objective
 from tfkd.errors import TfkdError
 
-
 RESERVED = ("loss", "total_loss", "student_loss", "distillation_loss", "agreement", "accuracy")
 """Names under which the distiller logs numbers of its own."""
 

@@ -307,14 +307,14 @@ class Distiller(KerasDoors, keras.Model):
             batch: The batch as a dict.
             training: Whether this is a training step.
         """
-        common = dict(
-            training=training,
-            epoch=tf.convert_to_tensor(self.clock.epoch),
-            epochs=tf.convert_to_tensor(self.clock.epochs),
-            step=tf.convert_to_tensor(self.clock.step),
-            seed=self._seed,
-            heads=self._networks.head,
-        )
+        common = {
+            "training": training,
+            "epoch": tf.convert_to_tensor(self.clock.epoch),
+            "epochs": tf.convert_to_tensor(self.clock.epochs),
+            "step": tf.convert_to_tensor(self.clock.step),
+            "seed": self._seed,
+            "heads": self._networks.head,
+        }
         objectives = [objective for objective, _ in self.active_objectives()]
         if training:
             before = Context(batch, outputs={}, **common)

@@ -45,7 +45,9 @@ def freeze(
     model, keep = network.model, tuple(keep)
     if not fold or not models.is_functional(model):
         if dtype is not None:
-            _warn(f"teacher {model.name!r} runs in its own precision, not {dtype}: it is not folded")
+            _warn(
+                f"teacher {model.name!r} runs in its own precision, not {dtype}: it is not folded"
+            )
         return network
     models.tap_shapes(model, keep or ["logits"])
     try:

@@ -73,6 +73,20 @@ class KerasDoors(ReplicatedFit):
         callbacks = [EpochClock(), StopOnNonFinite(), *as_list(callbacks)]
         return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
 
+    def train_on_batch(self, *args, **kwargs):
+        """As ``keras.Model.train_on_batch``; the epoch stays what :meth:`set_epoch` made it.
+
+        Raises:
+            TfkdError: When an objective needs the number of epochs, and nobody gave it.
+        """
+        waiting = [each.name for each in self.objectives if each.requires.epochs]
+        if waiting and not int(self.clock.epochs.numpy()):
+            raise TfkdError(
+                f"{waiting[0]} needs the number of epochs of the run: found none, wanted set_epochs "
+                "before train_on_batch, or fit"
+            )
+        return super().train_on_batch(*args, **kwargs)
+
     def evaluate(self, *args, **kwargs):
         """As ``keras.Model.evaluate``: label loss and metrics of the student in inference mode."""
         with self._as_evaluation():
@@ -90,6 +104,17 @@ class KerasDoors(ReplicatedFit):
             yield
         finally:
             self._evaluating = False
+
+    @property
+    def metrics_names(self) -> list[str]:
+        """Names of the numbers of ``evaluate``, in the order of its list: first the loss."""
+        compiled = list(self._compile_metrics.result()) if self._compile_metrics is not None else []
+        losses = [name for name in self.test_names() if name != "loss"]
+        return ["loss", *compiled, *losses]
+
+    def _flatten_metrics_in_order(self, logs) -> list:
+        # Keras would put them in the order of the alphabet, the accuracy before the loss.
+        return [logs[name] for name in sorted(logs, key=lambda name: name != "loss")]
 
     def clean_student(self) -> keras.Model:
         """Returns the student as methods leave it: without anything that only training needs."""
@@ -123,9 +148,3 @@ class KerasDoors(ReplicatedFit):
             objectives=self.objectives,
         )
         self._build_metrics(batch["label"])
-        waiting = [each.name for each in self.objectives if each.requires.epochs]
-        if waiting and not self._evaluating and not int(self.clock.epochs.numpy()):
-            raise TfkdError(
-                f"{waiting[0]} needs the number of epochs of the run: found none, wanted fit(epochs=) "
-                "or set_epochs before training by batches"
-            )

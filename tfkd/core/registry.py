@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 from tfkd.errors import TfkdError, unknown
 from tfkd.models.registry import is_defined_again
@@ -35,7 +36,25 @@ def names() -> list[str]:
     return sorted(_METHODS)
 
 
-def create(name: str, **settings):
+def defaults(name: str) -> dict[str, Any]:
+    """Returns the hyper-parameters of a method that have a default other than ``None``.
+
+    Args:
+        name: One of :func:`names`.
+
+    Raises:
+        TfkdError: For an unknown name.
+    """
+    if name not in _METHODS:
+        raise unknown("distiller", name, names())
+    return {
+        key: value.default
+        for key, value in inspect.signature(_METHODS[name]).parameters.items()
+        if key != "name" and value.default not in (value.empty, None)
+    }
+
+
+def create(name: str, /, **settings):
     """Returns the objective of a method.
 
     Args:

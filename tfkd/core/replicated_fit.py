@@ -9,6 +9,7 @@ reduces the metrics over replicas.
 from __future__ import annotations
 
 import contextlib
+import functools
 
 import tensorflow as tf
 
@@ -116,8 +117,10 @@ class ReplicatedFit:
             return metrics()
 
         if not self.run_eagerly:
-            steps = tf.function(steps, reduce_retracing=True)
-            one = tf.function(one, reduce_retracing=True)
+            # Partial, because TensorFlow counts tracings by the code of a function and would warn
+            # of those of other distillers.
+            steps = tf.function(functools.partial(steps), reduce_retracing=True)
+            one = tf.function(functools.partial(one), reduce_retracing=True)
 
         def function(iterator):
             if isinstance(iterator, (tf.data.Iterator, tf.distribute.DistributedIterator)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -137,10 +137,15 @@ def readable(paths: Sequence[str], form: Form) -> np.ndarray:
     return read
 
 
-def _decoded(paths: Sequence[str], form: Form, with_images: bool):
-    def one(place: tf.Tensor, path: tf.Tensor) -> tuple:
+def _decoded(paths: Sequence[str], form: Form, with_images: bool) -> Iterator[tuple]:
+    """Yields chunks of the places of the files that can be decoded (and their images)."""
+
+    def one(place: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, ...]:
         image = _decode(tf.io.read_file(path), form)
-        return (place, image) if with_images else (place + 0 * tf.cast(image[0, 0, 0], tf.int32),)
+        if with_images:
+            return place, image
+        with tf.control_dependencies([image]):  # decoded all the same
+            return (tf.identity(place),)
 
     # A file that fails is left out, so that the places that come back tell which ones were good.
     return (

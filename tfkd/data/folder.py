@@ -153,7 +153,7 @@ def _listed(folder: Path, classes: list[str]) -> _Split:
     paths, labels = [], []
     for label, name in enumerate(classes):
         if name not in present:
-            raise TfkdError(f"{folder}: has no class {name!r}, wanted every class of the train split")
+            raise TfkdError(f"{folder}: has no class {name!r}, wanted all those of the train split")
         with os.scandir(folder / name) as entries:
             files = sorted(
                 each.name for each in entries if each.name.lower().endswith(_SUFFIXES)

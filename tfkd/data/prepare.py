@@ -29,7 +29,7 @@ def prepare(name: str, archives: Sequence[str], directory: str | None = None) ->
         TfkdError: The set is unknown, or a file is missing, unknown or damaged.
     """
     builder = builder_for(name, directory)
-    if builder.is_prepared():
+    if _is_prepared(builder):
         return Path(builder.data_dir)
     expected = {
         facts.filename: facts for facts in (builder.url_infos or {}).values() if facts.filename
@@ -51,6 +51,11 @@ def prepare(name: str, archives: Sequence[str], directory: str | None = None) ->
         )
     _prepare(builder, name, found)
     return Path(builder.data_dir)
+
+
+def _is_prepared(builder) -> bool:
+    """Returns whether the set is there; the builder's own answer comes with a log line if not."""
+    return (Path(builder.data_dir) / "dataset_info.json").is_file()
 
 
 def _recognised(name: str, archive: Path, expected: dict) -> str:
@@ -119,7 +124,7 @@ def _prepare(builder, name: str, found: dict[str, Path]) -> None:
     except Exception as error:
         reason = str(error).strip().splitlines() or [""]
         raise TfkdError(f"{name}: cannot be prepared in {root}: {reason[0]}") from error
-    if not builder.is_prepared():
+    if not _is_prepared(builder):
         raise TfkdError(
             f"{name}: {target} holds something that is not a prepared set; remove it and try again"
         )

@@ -1,7 +1,7 @@
 """CS-KD: an image is taught by what the student itself says of another image of the same class.
 
 Sukmin Yun, Jongjin Park, Kimin Lee and Jinwoo Shin, "Regularizing Class-wise Predictions via
-Self-knowledge Distillation", CVPR 2020, arXiv 2003.13964, equations 1 and 2.
+Self-knowledge Distillation", CVPR 2020, arXiv 2003.13964, section 2.
 
     L = CE(y, softmax(z(x))) + lambda * T^2 * mean_batch KL(softmax(z(x') / T) || softmax(z(x) / T))
 
@@ -12,8 +12,7 @@ weight of this objective, and the label loss has weight 1. They train with batch
 128 partners for 200 epochs, learning rate 0.1, weight decay 1e-4, x0.1 at 50 % and 75 %.
 
 As in the published code the partners run through the student in training mode and on their own, so
-that each of the two batches has its own batch statistics and both move the running ones. The paper's
-equation 1 writes T^2 in front of the KL as here.
+that each of the two batches has its own batch statistics and both move the running ones.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from __future__ import annotations
 import tensorflow as tf
 
 from tfkd.core import Objective, Requires, register
+from tfkd.core.arguments import positive
 from tfkd.core.divergences import kl_divergence
-from tfkd.errors import TfkdError
 
 
 def cs_kd_loss(
@@ -58,9 +57,7 @@ class CSKD(Objective):
 
     def __init__(self, temperature: float = 4.0, name: str = "cs_kd") -> None:
         super().__init__(name=name)
-        if not temperature > 0:
-            raise TfkdError(f"cs_kd: temperature {temperature!r}, wanted a number > 0")
-        self.temperature = float(temperature)
+        self.temperature = positive(f"{name}: temperature", temperature)
 
     def compute(self, context) -> tf.Tensor:
         partners = context.student("logits", "pair")

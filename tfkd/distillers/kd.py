@@ -8,6 +8,9 @@ Geoffrey Hinton, Oriol Vinyals and Jeff Dean, "Distilling the Knowledge in a Neu
 ``z`` student logits, ``v`` teacher logits, ``T`` temperature. The published CIFAR-100 comparisons use
 ``T = 4``, ``a = 0.1``, ``b = 0.9``; ``a`` is the distiller's ``student_loss_weight`` and ``b`` the
 weight of this objective. The paper itself gives no universal weights.
+
+With ``standardize`` the logits become z-scores first: see :mod:`tfkd.distillers.standardization`, whose
+authors run it with ``T = 2`` and ``b = 9``.
 """
 
 from __future__ import annotations
@@ -17,10 +20,15 @@ import tensorflow as tf
 from tfkd.core import Objective, Requires, register
 from tfkd.core.arguments import positive
 from tfkd.core.divergences import kl_divergence
+from tfkd.distillers.standardization import standardized
+from tfkd.errors import TfkdError
 
 
 def kd_loss(
-    student_logits: tf.Tensor, teacher_logits: tf.Tensor, temperature: float = 4.0
+    student_logits: tf.Tensor,
+    teacher_logits: tf.Tensor,
+    temperature: float = 4.0,
+    standardize: bool = False,
 ) -> tf.Tensor:
     """Returns ``T^2 * KL(teacher || student)`` at a temperature, for each sample.
 
@@ -28,10 +36,13 @@ def kd_loss(
         student_logits: Shape ``(batch, classes)``.
         teacher_logits: Shape ``(batch, classes)``.
         temperature: The paper's T, > 0.
+        standardize: Whether logits become z-scores first.
 
     Returns:
         Shape ``(batch,)``, float32 (float64 for float64 logits).
     """
+    if standardize:
+        student_logits, teacher_logits = standardized(student_logits), standardized(teacher_logits)
     return kl_divergence(teacher_logits, student_logits, temperature)
 
 
@@ -41,6 +52,7 @@ class KD(Objective):
 
     Args:
         temperature: The paper's T, > 0.
+        standardize: Whether logits become z-scores first (logit standardisation).
         name: Name of the term.
 
     Raises:
@@ -51,9 +63,15 @@ class KD(Objective):
         taps={("student", "main"): ["logits"], ("teacher", "main"): ["logits"]}, dense_labels=True
     )
 
-    def __init__(self, temperature: float = 4.0, name: str = "kd") -> None:
+    def __init__(
+        self, temperature: float = 4.0, standardize: bool = False, name: str = "kd"
+    ) -> None:
         super().__init__(name=name)
         self.temperature = positive(f"{name}: temperature", temperature)
+        if not isinstance(standardize, bool):
+            raise TfkdError(f"{name}: standardize: found {standardize!r}, wanted True or False")
+        self.standardize = standardize
 
     def compute(self, context) -> tf.Tensor:
-        return context.mean(kd_loss(context.student_logits, context.teacher(), self.temperature))
+        logits = (context.student_logits, context.teacher())
+        return context.mean(kd_loss(*logits, self.temperature, self.standardize))

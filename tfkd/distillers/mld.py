@@ -40,7 +40,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from tfkd.core import Objective, Requires, Terms, register
-from tfkd.core.arguments import non_negative
+from tfkd.core.arguments import non_negative, positive
 from tfkd.core.divergences import as_float, cross_entropy
 from tfkd.errors import TfkdError, unknown
 
@@ -134,7 +134,8 @@ def class_level(
     student = tf.exp(log_probabilities(student_logits, temperatures))
     difference = tf.matmul(teacher, teacher, transpose_a=True)
     difference -= tf.matmul(student, student, transpose_a=True)
-    return tf.reduce_sum(tf.square(difference)) / student_logits.shape[-1]
+    classes = tf.cast(tf.shape(student)[-1], student.dtype)
+    return tf.reduce_sum(tf.square(difference)) / classes
 
 
 def mask_shares(teacher_logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -201,11 +202,16 @@ class MLD(Objective):
         super().__init__(name=name)
         if variant not in VARIANTS:
             raise unknown("variant of mld", variant, VARIANTS)
-        if not temperatures or not all(temperature > 0 for temperature in temperatures):
-            raise TfkdError(f"mld: temperatures {temperatures!r}, wanted one or more numbers > 0")
-        self.temperatures = tuple(float(temperature) for temperature in temperatures)
-        self.label_weight = non_negative("mld: label_weight", label_weight)
-        self.distillation_weight = non_negative("mld: distillation_weight", distillation_weight)
+        if not isinstance(temperatures, Sequence) or not temperatures:
+            raise TfkdError(
+                f"{name}: temperatures: found {temperatures!r}, wanted a list of numbers > 0"
+            )
+        what = f"{name}: temperatures"
+        self.temperatures = tuple(positive(what, temperature) for temperature in temperatures)
+        self.label_weight = non_negative(f"{name}: label_weight", label_weight)
+        self.distillation_weight = non_negative(
+            f"{name}: distillation_weight", distillation_weight
+        )
         self.variant = variant
 
     def compute(self, context) -> Terms:

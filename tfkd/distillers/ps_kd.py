@@ -1,7 +1,7 @@
 """PS-KD: the student is taught by what it said of the same image one epoch before.
 
 Kyungyul Kim, ByeongMoon Ji, Doyoung Yoon and Sangheum Hwang, "Self-Knowledge Distillation with
-Progressive Refinement of Targets", ICCV 2021, arXiv 2006.12000, equations 5 and 7.
+Progressive Refinement of Targets", ICCV 2021, arXiv 2006.12000, section 3.
 
     L = -mean_batch sum_classes ((1 - alpha_t) * onehot(y) + alpha_t * M[i]) * log softmax(z)
     alpha_t = alpha_T * (epoch + 1) / epochs
@@ -27,6 +27,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfkd.core import Objective, Requires, Spec, Terms, register
+from tfkd.core.arguments import non_negative
 from tfkd.core.divergences import as_float, soft_cross_entropy
 from tfkd.errors import TfkdError
 
@@ -116,11 +117,10 @@ class PSKD(Objective):
 
     def __init__(self, final_memory_weight: float = 0.8, name: str = "ps_kd") -> None:
         super().__init__(name=name)
-        if not 0 <= final_memory_weight <= 1:
-            raise TfkdError(
-                f"ps_kd: final_memory_weight {final_memory_weight!r}, wanted a number from 0 to 1"
-            )
-        self.final_memory_weight = float(final_memory_weight)
+        what = f"{name}: final_memory_weight"
+        self.final_memory_weight = non_negative(what, final_memory_weight)
+        if self.final_memory_weight > 1:
+            raise TfkdError(f"{what}: found {final_memory_weight!r}, wanted a number from 0 to 1")
 
     def setup(self, spec: Spec) -> None:
         # Every replica writes the same gathered rows, so that the first one's stand for all.

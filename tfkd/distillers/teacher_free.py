@@ -36,9 +36,12 @@ with one epoch of warm-up.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import tensorflow as tf
 
 from tfkd.core import Objective, Requires, Terms, register
+from tfkd.core.arguments import non_negative, positive
 from tfkd.core.divergences import as_float, cross_entropy, kl_divergence, soft_cross_entropy
 from tfkd.errors import TfkdError, unknown
 
@@ -186,7 +189,7 @@ class TeacherFree(Objective):
             "correct_probability": correct_probability,
             "smoothing": smoothing,
         }
-        for key, value in _settings(form, given).items():
+        for key, value in _settings(name, form, given).items():
             setattr(self, key, value)
         taps = {("student", "main"): ["logits"]}
         if form == "self":
@@ -216,7 +219,7 @@ class TeacherFree(Objective):
         )
 
 
-def _settings(form: str, given: dict[str, float | None]) -> dict[str, float]:
+def _settings(name: str, form: str, given: Mapping[str, float | None]) -> dict[str, float]:
     """Returns the hyper-parameters of a form, the published ones where none are given."""
     settings = dict(FORMS[form])
     for key, value in given.items():
@@ -224,13 +227,12 @@ def _settings(form: str, given: dict[str, float | None]) -> dict[str, float]:
             continue
         if key not in settings:
             raise TfkdError(
-                f"teacher_free: {key}={value!r} with form={form!r}, which has only "
-                f"{', '.join(settings)}"
+                f"{name}: {key}={value!r} with form={form!r}, which has only {', '.join(settings)}"
             )
-        settings[key] = float(value)
-    for key, value in settings.items():
-        if key in ("temperature", "multiplier") and not value > 0:
-            raise TfkdError(f"teacher_free: {key} {value!r}, wanted a number > 0")
-        if key not in ("temperature", "multiplier") and not 0 <= value <= 1:
-            raise TfkdError(f"teacher_free: {key} {value!r}, wanted a number from 0 to 1")
+        if key in ("temperature", "multiplier"):
+            settings[key] = positive(f"{name}: {key}", value)
+        else:
+            settings[key] = non_negative(f"{name}: {key}", value)
+            if settings[key] > 1:
+                raise TfkdError(f"{name}: {key}: found {value!r}, wanted a number from 0 to 1")
     return settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -27,12 +28,18 @@ def predictor(network: models.Network | keras.Model) -> Predict:
     """
     network = models.as_network(network)
 
-    @tf.function(reduce_retracing=True)
     def predict(images: tf.Tensor) -> tf.Tensor:
         logits = network.model(network.preprocess(images), training=False)
         return tf.cast(logits, tf.float32)
 
-    return predict
+    return as_graph(predict)
+
+
+def as_graph(function: Callable) -> Callable:
+    """Returns a plain function as a ``tf.function``."""
+    # TensorFlow warns of retracing when functions of the same code are traced one after the other,
+    # as those of several networks are. A partial object has no code of its own to be counted by.
+    return tf.function(functools.partial(function), reduce_retracing=True)
 
 
 def saved_model_predictor(path: str | os.PathLike, signature: str = "serving_default") -> Predict:

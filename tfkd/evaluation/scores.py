@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfkd.errors import TfkdError, unknown
-from tfkd.evaluation.predictors import Predict
+from tfkd.evaluation.predictors import Predict, as_graph
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,7 +189,7 @@ def _rows(logits: np.ndarray, label: np.ndarray, topk: Sequence[int]) -> dict[st
 def _as_graph(predict: Predict) -> Predict:
     """Returns a plain function as a ``tf.function``, and any other one as it is."""
     if isinstance(predict, types.FunctionType):
-        return tf.function(predict, reduce_retracing=True)
+        return as_graph(predict)
     return predict
 
 

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import ml_collections
+import tensorflow as tf
 
 from tfkd import evaluation, export
 from tfkd.errors import TfkdError
 from tfkd.models.storage import load_network
 from tfkd.training import build, curves, teachers
 from tfkd.training import config as configs
+from tfkd.training import strategy as strategies
 from tfkd.training.run import run
 from tfkd.training.run_folder import RunFolder
 
@@ -68,7 +70,7 @@ def compare(
     config: ml_collections.ConfigDict,
     workdir: str | os.PathLike,
     seeds: Sequence[int],
-    strategy: str = "auto",
+    strategy: tf.distribute.Strategy | str = "auto",
 ) -> list[dict[str, Any]]:
     """Trains every role with every seed and writes ``summary.json``, ``summary.csv`` and ``curves.png``.
 
@@ -83,7 +85,7 @@ def compare(
 
     Returns:
         The rows of ``summary.json``: a dict with :data:`COLUMNS` for each run; percentages go from
-        0 to 100.
+        0 to 100. Empty on workers that write nothing.
 
     Raises:
         TfkdError: For a wrong config or folder.
@@ -92,27 +94,40 @@ def compare(
         raise TfkdError("compare: found no seeds, wanted one or more")
     workdir = Path(workdir)
     configs.validate(config)
+    if isinstance(strategy, str):
+        strategy = strategies.create(strategy)
+    writes = strategies.is_chief(strategy)
     exported = config.export.enabled
     config = configs.override(config, export__enabled=False)
     rows = []
     runs: dict[str, list[Path]] = {role: [] for role in ROLES}
-    for seed in seeds:
+    for seed in dict.fromkeys(seeds):
         planned = roles(config, seed, workdir)
         folders = {role: folder for role, (_, folder) in planned.items()}
         for role, (settings, folder) in planned.items():
             print(f"\n{role}, seed {seed}: {folder}", flush=True)
             result = run(settings, folder, strategy)
-            rows.append(_row(role, seed, result))
-            runs[role].append(folder)
-        rows[-2]["agreement"] = _agreement(config, folders["alone"], folders["teacher"])
+            if writes:
+                rows.append(_row(role, seed, result))
+                runs[role].append(folder)
+        if writes:
+            rows[-2]["agreement"] = _agreement(config, folders["alone"], folders["teacher"])
+    if writes:
+        _write(config, workdir, rows, runs)
+        if exported:
+            _export(config, workdir, seeds[0])
+    strategies.wait_for_all(strategy)
+    return rows
+
+
+def _write(config, workdir: Path, rows: list[dict[str, Any]], runs: dict[str, list[Path]]) -> None:
+    """Writes the numbers of the comparison and their picture."""
     overview = RunFolder(workdir)
     overview.write_json("summary.json", {"experiment": config.experiment, "rows": rows})
     overview.write_text("summary.csv", _as_csv(rows))
     name = config.experiment or config.student.name
-    curves.draw(runs, rows, workdir / "curves.png", f"{name}: {len(seeds)} seed(s)")
-    if exported:
-        _export(config, workdir, seeds[0])
-    return rows
+    count = len(runs["distilled"])
+    curves.draw(runs, rows, workdir / "curves.png", f"{name}: {count} seed(s)")
 
 
 def _row(role: str, seed: int, result: dict[str, Any]) -> dict[str, Any]:
@@ -132,7 +147,7 @@ def _agreement(config, student: Path, teacher: Path) -> float:
     dataset = build.data_set(config)
     return evaluation.agreement(
         evaluation.predictor(load_network(student)),
-        evaluation.predictor(load_network(teacher)),
+        evaluation.predictor(load_network(teacher, config.teacher.which)),
         dataset.test(),
     )
 

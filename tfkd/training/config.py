@@ -136,9 +136,17 @@ def method(name: str, weight: float = 1.0, **settings) -> ml_collections.ConfigD
     Args:
         name: A registered distiller.
         weight: Its weight in the total loss.
-        **settings: Its hyper-parameters.
+        **settings: Its hyper-parameters. The others take their defaults, so that each of them can be
+            changed by a flag and stands in ``config.json``.
+
+    Raises:
+        TfkdError: For an unknown name.
     """
-    return ml_collections.ConfigDict(dict(name=name, weight=float(weight), settings=settings))
+    usual = registry.defaults(name)
+    for key, value in settings.items():
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        usual[key] = float(value) if whole and isinstance(usual.get(key), float) else value
+    return ml_collections.ConfigDict(dict(name=name, weight=float(weight), settings=usual))
 
 
 def to_dict(value: Any) -> Any:

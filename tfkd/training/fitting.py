@@ -98,7 +98,6 @@ def fit(
         progress: Where the run stands.
     """
     per_epoch = dataset.steps_per_epoch
-    total = per_epoch * sum(stage.epochs for stage in listed)
     wanted = extras(distiller)
     progress.start()
     first_step = 0
@@ -113,8 +112,10 @@ def fit(
             distiller.fit(
                 _distributed(
                     strategy,
+                    # Endless: Keras counts its calls, and some of an epoch that goes on after a
+                    # kill have nothing left to do.
                     lambda context, done=done: dataset.train(
-                        done, total, extras=wanted, input_context=context
+                        done, extras=wanted, input_context=context
                     ),
                 ),
                 initial_epoch=(done - first_step) // per_epoch,

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfkd import data, evaluation, models
-from tfkd.core import Objective
+from tfkd.core import Distiller
 from tfkd.evaluation.predictors import Predict
 from tfkd.models.storage import load_network, save_network
 from tfkd.training.progress import Progress
@@ -20,8 +20,8 @@ from tfkd.training.run_folder import RunFolder
 
 
 def save_students(
+    distiller: Distiller,
     network: models.Network,
-    objectives: Sequence[Objective],
     folder: RunFolder,
     progress: Progress,
     info: data.DataInfo,
@@ -29,18 +29,15 @@ def save_students(
     """Writes the student of the last epoch and that of the best one.
 
     Args:
+        distiller: The distiller, whose methods may simplify the student.
         network: The trained student.
-        objectives: Its methods, which may simplify it.
         folder: The run folder.
         progress: Keeps the variables of the best epoch.
         info: The data.
     """
 
     def save(stem: str) -> None:
-        model = network.model
-        for objective in objectives:
-            model = objective.finalize(model)
-        clean = models.Network(model, network.preprocess, network.name)
+        clean = models.Network(distiller.clean_student(), network.preprocess, network.name)
         save_network(clean, folder.path, stem, class_names=info.class_names)
 
     save("student")

@@ -140,7 +140,7 @@ def _train(
     fitting.fit(config, distiller, stages, prepare, dataset, strategy, progress)
     if not writes:
         return {}
-    results.save_students(network, objectives, folder, progress, info)
+    results.save_students(distiller, network, folder, progress, info)
     scores = results.scores(folder, dataset, predict_teacher)
     if config.export.enabled:
         path = export.save(

@@ -1,0 +1,133 @@
+"""DIST against the published numbers, and its properties."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.distillers import logit_oracles as oracles
+from tfkd.core.divergences import cross_entropy
+from tfkd.distillers.dist import DIST, inter_class_loss, intra_class_loss
+from tfkd.errors import TfkdError
+
+STUDENT, TEACHER = oracles.random_logits(seed=1), oracles.random_logits(seed=2)
+LABELS = np.array([0, 4, 2, 1, 3, 2])
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("check", oracles.checks("dist"), ids=oracles.label)
+def test_published_numbers(check, dtype):
+    if False:
+        pytest.skip("a correlation of two samples is +-1, which float32 holds to 1e-4 at best")
+
+    def compute(given, params):
+        logits = given["student"], given["teacher"], params["tau"]
+        ce = tf.reduce_mean(cross_entropy(given["labels"], given["student"]))
+        inter = tf.reduce_mean(inter_class_loss(*logits))
+        intra = intra_class_loss(*logits)
+        dist = params["beta"] * inter + params["gamma"] * intra
+        total = params["ce_weight"] * ce + params["kd_weight"] * dist
+        return {"ce": ce, "inter": inter, "intra": intra, "dist": dist, "total": total}
+
+    oracles.verify(check, compute, dtype)
+
+
+def correlation(first, second, weights=None):
+    covariance = np.cov(first, second, aweights=weights)
+    return covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1])
+
+
+def test_losses_are_correlations():
+    p, q = tf.nn.softmax(STUDENT).numpy(), tf.nn.softmax(TEACHER).numpy()
+    rows = [1 - correlation(a, b) for a, b in zip(p, q)]
+    np.testing.assert_allclose(inter_class_loss(STUDENT, TEACHER, 1.0), rows, rtol=1e-6)
+    columns = [1 - correlation(a, b) for a, b in zip(p.T, q.T)]
+    np.testing.assert_allclose(intra_class_loss(STUDENT, TEACHER, 1.0), np.mean(columns), rtol=1e-6)
+
+
+def test_sample_weights_weigh_the_correlation():
+    p, q = tf.nn.softmax(STUDENT / 2).numpy(), tf.nn.softmax(TEACHER / 2).numpy()
+    weights = np.array([1.0, 2.0, 0.5, 1.0, 3.0, 1.0])
+    columns = [1 - correlation(a, b, weights) for a, b in zip(p.T, q.T)]
+    found = intra_class_loss(STUDENT, TEACHER, 2.0, weights)
+    np.testing.assert_allclose(found, 4 * np.mean(columns), rtol=1e-5)
+    some = intra_class_loss(STUDENT, TEACHER, 2.0, [1.0, 1, 1, 1, 0, 0])
+    np.testing.assert_allclose(some, intra_class_loss(STUDENT[:4], TEACHER[:4], 2.0), rtol=1e-12)
+
+
+def test_a_student_equal_to_its_teacher_has_almost_no_loss():
+    """Almost, because of the published 1e-8 beside the norms."""
+    np.testing.assert_allclose(inter_class_loss(TEACHER, TEACHER), np.zeros(6), atol=1e-4)
+    np.testing.assert_allclose(intra_class_loss(TEACHER, TEACHER), 0, atol=1e-4)
+    assert intra_class_loss(STUDENT, TEACHER) > 1.0
+
+
+def test_what_does_not_matter():
+    inter, intra = inter_class_loss(STUDENT, TEACHER).numpy(), intra_class_loss(STUDENT, TEACHER)
+    shifted = STUDENT + 7.0, TEACHER - 3.0
+    np.testing.assert_allclose(inter_class_loss(*shifted), inter, rtol=1e-12)
+    np.testing.assert_allclose(intra_class_loss(*shifted), intra, rtol=1e-12)
+    classes, rows = [3, 0, 4, 1, 2], [5, 2, 0, 1, 4, 3]
+    renamed = [tf.gather(logits, classes, axis=1) for logits in (STUDENT, TEACHER)]
+    np.testing.assert_allclose(inter_class_loss(*renamed), inter, rtol=1e-12)
+    np.testing.assert_allclose(intra_class_loss(*renamed), intra, rtol=1e-12)
+    moved = [tf.gather(logits, rows) for logits in (STUDENT, TEACHER)]
+    np.testing.assert_allclose(inter_class_loss(*moved), inter[rows], rtol=1e-12)
+    np.testing.assert_allclose(intra_class_loss(*moved), intra, rtol=1e-12)
+
+
+def test_a_single_sample_has_no_correlation():
+    def loss(student):
+        return intra_class_loss(student, TEACHER[:1])
+
+    np.testing.assert_allclose(loss(STUDENT[:1]), 16.0)
+    np.testing.assert_array_equal(oracles.gradients(loss, STUDENT[:1])[0], np.zeros((1, 5)))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_extreme_logits_stay_finite(dtype):
+    student, teacher = oracles.extreme_logits(dtype, 1), oracles.extreme_logits(dtype, 2)
+
+    for loss in (inter_class_loss, intra_class_loss):
+        assert loss(student, teacher).dtype == tf.float32
+        assert np.all(np.isfinite(loss(student, teacher)))
+        gradient = oracles.gradients(lambda z, loss=loss: loss(z, teacher), student)[0]
+        assert np.all(np.isfinite(tf.cast(gradient, tf.float32)))
+
+
+def test_terms_are_weighted():
+    weights = np.array([1, 2, 0, 1, 1, 1])
+    context = oracles.context_of(
+        {"student": {"logits": STUDENT}, "teacher": {"logits": TEACHER}},
+        LABELS,
+        sample_weight=weights,
+    )
+    losses = DIST(temperature=2.0, inter_weight=0.5, intra_weight=3.0).compute(context)
+    inter = 0.5 * np.sum(weights * inter_class_loss(STUDENT, TEACHER, 2.0).numpy()) / 6
+    np.testing.assert_allclose(losses["inter"], inter, rtol=1e-6)
+    intra = 3.0 * intra_class_loss(STUDENT, TEACHER, 2.0, weights)
+    np.testing.assert_allclose(losses["intra"], intra, rtol=1e-6)
+
+
+def test_fits_from_the_registry():
+    oracles.assert_fits("dist")
+
+
+def test_one_and_two_replicas_agree(two_replicas):
+    oracles.assert_replicas_agree(two_replicas, "dist")
+
+
+def test_no_gradient_reaches_the_teacher():
+    oracles.assert_teacher_is_left_alone("dist")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"temperature": 0.0}, "dist: temperature: found 0.0"),
+        ({"inter_weight": -1.0}, "dist: inter_weight: found -1.0"),
+        ({"intra_weight": True}, "dist: intra_weight: found True"),
+    ],
+)
+def test_wrong_settings_are_refused(settings, message):
+    with pytest.raises(TfkdError, match=message):
+        DIST(**settings)

@@ -1,0 +1,183 @@
+"""A run that was killed goes on and ends as if nothing had happened, bit by bit."""
+
+import concurrent.futures
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tfkd.training import run
+from tfkd.training.checkpoints import Checkpoints
+
+DATA = Path(__file__).parents[1] / "data"
+OFTEN = {"train__checkpoint_seconds": 0.0}
+MOMENTS = (
+    "first_checkpoint",
+    "third_checkpoint",
+    "rename_of_checkpoint",
+    "end_of_epoch",
+    "evaluation",
+    "final_students",
+)
+
+
+def best_weights(folder):
+    return keras.models.load_model(folder / "student_best.keras", compile=False).get_weights()
+
+
+@pytest.fixture(scope="module")
+def whole(experiment, tmp_path_factory):
+    """An uninterrupted run of the method with a bank, noise and dropout."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    run(experiment("noisy", **OFTEN), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def killed(teacher_folder, tmp_path_factory):
+    """For each moment the folder of a process that was killed then, and its exit status."""
+    root = tmp_path_factory.mktemp("killed")
+
+    def kill(moment):
+        command = [sys.executable, DATA / "killed_run.py", moment, root / moment, teacher_folder]
+        environment = {**os.environ, "PYTHONPATH": str(DATA.parents[1])}
+        done = subprocess.run(command, env=environment, capture_output=True, timeout=200)
+        return root / moment, done
+
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        return dict(zip(MOMENTS, pool.map(kill, MOMENTS)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_killed_process_is_continued(moment, killed, whole, experiment, same_run, capsys):
+    folder, process = killed[moment]
+    assert process.returncode == -signal.SIGKILL, process.stderr.decode()
+    assert not (folder / "result.json").exists()
+    result = run(experiment("noisy", **OFTEN), folder)
+    assert ("continuing after step" in capsys.readouterr().out) == (moment != "first_checkpoint")
+    same_run(folder, whole)
+    for found, wanted in zip(best_weights(folder), best_weights(whole), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    assert result["epochs"] == 2
+    assert result["images_per_second"] > 0
+    assert not list(folder.rglob("*.partial"))
+
+
+def test_another_seed_ends_elsewhere(whole, experiment, same_run, tmp_path):
+    run(experiment("noisy", **OFTEN, train__seed=1), tmp_path / "run")
+    with pytest.raises(AssertionError):
+        same_run(tmp_path / "run", whole)
+
+
+@pytest.mark.parametrize("after", [1, 2, 4])
+def test_with_several_steps_a_call(after, whole, experiment, same_run, stopped, tmp_path):
+    config = experiment("noisy", **OFTEN, train__steps_per_execution=4)
+    stopped(config, tmp_path / "run", after)
+    run(config, tmp_path / "run")
+    (tmp_path / "run" / "config.json").write_text((whole / "config.json").read_text())
+    same_run(tmp_path / "run", whole)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        {"name": "sgd", "nesterov": True, "clip_norm": 1.0},
+        {"name": "adamw", "weight_decay": 0.01},
+    ],
+)
+def test_with_other_optimizers(optimizer, experiment, same_run, stopped, tmp_path):
+    fields = {f"train__optimizer__{key}": value for key, value in optimizer.items()}
+    config = experiment("distilled", **OFTEN, **fields)
+    run(config, tmp_path / "whole")
+    stopped(config, tmp_path / "run", after=7)
+    run(config, tmp_path / "run")
+    same_run(tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_in_mixed_precision(precision, experiment, same_run, stopped, tmp_path):
+    config = experiment("distilled", **OFTEN, train__precision=precision)
+    run(config, tmp_path / "whole")
+    stopped(config, tmp_path / "run", after=7)
+    run(config, tmp_path / "run")
+    same_run(tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("after", [3, 10, 13])
+def test_within_either_stage(after, experiment, same_run, stopped, tmp_path):
+    config = experiment("phases", **OFTEN)
+    run(config, tmp_path / "whole")
+    stopped(config, tmp_path / "run", after)
+    run(config, tmp_path / "run")
+    same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_while_the_teacher_is_trained(experiment, same_run, stopped, tmp_path):
+    def config(name):
+        return experiment("distilled", teacher__workdir=str(tmp_path / name / "teacher"))
+
+    run(config("whole"), tmp_path / "whole" / "run")
+    # The teacher's last checkpoint is its only one: it is stopped before its student is written.
+    stopped(config("killed"), tmp_path / "killed" / "run", after=1)
+    assert not (tmp_path / "killed" / "teacher" / "student.keras").exists()
+    run(config("killed"), tmp_path / "killed" / "run")
+    same_run(tmp_path / "killed" / "teacher", tmp_path / "whole" / "teacher")
+    (tmp_path / "killed" / "run" / "config.json").write_text(
+        (tmp_path / "whole" / "run" / "config.json").read_text()
+    )
+    same_run(tmp_path / "killed" / "run", tmp_path / "whole" / "run")
+
+
+def test_the_best_student_of_an_earlier_epoch_is_kept(experiment, stopped, tmp_path):
+    # From the second epoch on the rate is so large that the first student stays the best.
+    config = experiment(
+        train__epochs=3,
+        train__checkpoint_seconds=0.0,
+        train__learning_rate=1e-3,
+        train__schedule__name="step",
+        train__schedule__milestones=(1,),
+        train__schedule__factor=1e3,
+    )
+    result = run(config, tmp_path / "whole")
+    stopped(config, tmp_path / "run", after=12)
+    continued = run(config, tmp_path / "run")
+    assert continued["best_epoch"] == result["best_epoch"]
+    assert continued["top1_best"] == result["top1_best"]
+    for found, wanted in zip(
+        best_weights(tmp_path / "run"), best_weights(tmp_path / "whole"), strict=True
+    ):
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_a_damaged_checkpoint_is_passed_over(whole, experiment, same_run, stopped, tmp_path):
+    config = experiment("noisy", **OFTEN)
+    stopped(config, tmp_path / "run", after=4)
+    newest, before = Checkpoints(tmp_path / "run" / "checkpoints").paths()
+    newest.write_bytes(newest.read_bytes()[:1000])
+    with pytest.warns(UserWarning, match=f"{newest.name} is cut short.*going back to {before.name}"):
+        run(config, tmp_path / "run")
+    same_run(tmp_path / "run", whole)
+
+
+def test_a_run_with_nothing_but_damaged_checkpoints_starts_afresh(
+    whole, experiment, same_run, stopped, tmp_path
+):
+    config = experiment("noisy", **OFTEN)
+    stopped(config, tmp_path / "run", after=4)
+    for path in Checkpoints(tmp_path / "run" / "checkpoints").paths():
+        path.write_bytes(path.read_bytes()[:-200])
+    with pytest.warns(UserWarning, match="starting afresh"):
+        stopped(config, tmp_path / "run", after=2)
+    # The new checkpoints have taken the place of the damaged ones of later steps.
+    assert [path.stem for path in Checkpoints(tmp_path / "run" / "checkpoints").paths()] == [
+        "step_000000000002",
+        "step_000000000001",
+    ]
+    run(config, tmp_path / "run")
+    same_run(tmp_path / "run", whole)
