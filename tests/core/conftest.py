@@ -31,7 +31,8 @@ def network():
 
     def make(width=4, *, classes=CLASSES, name="student", norm=True, dropout=0.0):
         inputs = keras.Input((8, 8, 3), name="image")
-        hidden = keras.layers.Conv2D(width, 3, 2, padding="same", name="conv")(inputs)
+        conv = keras.layers.Conv2D(width, 3, 2, "same", use_bias=not norm, name="conv")
+        hidden = conv(inputs)
         if norm:
             hidden = tfkd.models.BatchNormalization(name="bn")(hidden)
         hidden = keras.layers.ReLU(name="stage1")(hidden)

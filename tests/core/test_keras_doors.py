@@ -42,7 +42,7 @@ def dense_network(kind, images):
     return model
 
 
-@pytest.mark.filterwarnings("ignore:`build.. was called on layer")
+@pytest.mark.filterwarnings("ignore:.build... was called on layer")
 @pytest.mark.parametrize(
     "kind",
     [

@@ -38,7 +38,6 @@ def killed_at(call, *, before=True):
 def main(moment, workdir, teacher):
     places = {
         "first_checkpoint": (Checkpoints, "save", killed_at(1)),
-        "third_checkpoint": (Checkpoints, "save", killed_at(3, before=False)),
         "rename_of_checkpoint": (os, "replace", killed_at(8)),
         "end_of_epoch": (RunFolder, "write_metrics", killed_at(2, before=False)),
         "evaluation": (Distiller, "evaluate", killed_at(2)),

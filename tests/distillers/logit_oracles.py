@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfkd.core import Context, Distiller
+from tfkd.core import Context, Distiller, Spec
 from tfkd.core.registry import create
 
 FILE = json.loads((Path(__file__).parents[1] / "data" / "oracles_logits.json").read_text())
@@ -48,8 +48,8 @@ def verify(check: dict, compute, dtype: str) -> None:
 
     Args:
         check: One of :func:`checks`.
-        compute: ``compute(inputs, params)`` returns the numbers by the file's names, ``total`` among
-            them.
+        compute: ``compute(inputs, params)`` returns the numbers by the file's names, ``total``
+            among them.
         dtype: ``float64`` or ``float32``.
     """
     given = inputs(check["case"], dtype)
@@ -62,7 +62,7 @@ def verify(check: dict, compute, dtype: str) -> None:
     assert set(found) == set(check["expected"])
     for name, value in check["expected"].items():
         np.testing.assert_allclose(found[name], value, **TOLERANCES[dtype], err_msg=name)
-    for name, gradient in zip(wanted, tape.gradient(found["total"], sources)):
+    for name, gradient in zip(wanted, tape.gradient(found["total"], sources), strict=True):
         np.testing.assert_allclose(gradient, check[name], **TOLERANCES[dtype], err_msg=name)
 
 
@@ -101,6 +101,20 @@ def context_of(outputs: dict, labels, *, sample_weight=None, training=True, epoc
         seed=0,
         outputs={(network, "main"): taps for network, taps in outputs.items()},
         heads=lambda name: None,
+    )
+
+
+def spec_of(tap: str, shape: tuple, num_classes: int = 5) -> Spec:
+    """A run whose student has one tap of this shape."""
+    return Spec(
+        num_classes=num_classes,
+        image_shape=(2, 2, 1),
+        shapes={("student", "main"): {tap: shape}},
+        train_size=None,
+        batch_size=None,
+        seed=1,
+        head=lambda name: None,
+        network=lambda name: None,
     )
 
 

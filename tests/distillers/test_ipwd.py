@@ -86,22 +86,26 @@ def test_extreme_logits_stay_finite(dtype, orientation, standardize):
         assert np.all(np.isfinite(tf.cast(oracles.gradients(loss, student)[0], tf.float32)))
 
 
-def objective_and_context(sample_weight=None, training=True, **settings):
-    """An objective with its head, and a step of three images with a feature of two channels."""
+def objective_and_context(sample_weight=None, training=True, padding=0, **settings):
+    """An objective with its head, and a step of six images with a feature of three channels.
+
+    ``padding`` adds rows of other values to them.
+    """
     objective = IPWD(**settings)
+    objective.setup(oracles.spec_of("pooled", (None, 2, 2, 3)))
     feature = tf.constant(np.random.default_rng(4).normal(size=(6, 2, 2, 3)), tf.float32)
 
-    class Spec:
-        num_classes, seed = 5, 1
-        shapes = {("student", "main"): {"pooled": (None, 2, 2, 3)}}
+    def padded(value):
+        value = tf.cast(value, tf.float32)
+        return tf.concat([value, 3 - 2 * value[:padding]], 0) if padding else value
 
-    objective.setup(Spec)
     outputs = {
-        "student": {"logits": STUDENT, "pooled": feature},
-        "teacher": {"logits": TEACHER},
+        "student": {"logits": padded(STUDENT), "pooled": padded(feature)},
+        "teacher": {"logits": padded(TEACHER)},
     }
-    context = oracles.context_of(outputs, LABELS, sample_weight=sample_weight, training=training)
-    return objective, context, feature
+    labels = np.concatenate([LABELS, np.zeros(padding, int)])
+    context = oracles.context_of(outputs, labels, sample_weight=sample_weight, training=training)
+    return objective, context, outputs["student"]["pooled"]
 
 
 def test_terms_are_weighted_means():
@@ -121,18 +125,11 @@ def test_terms_are_weighted_means():
 
 
 def test_rows_of_weight_zero_have_no_part_in_evaluation():
-    objective, context, _ = objective_and_context(normalize=True, training=False)
-    alone = objective.compute(context)
-    batch = {"image": tf.zeros((8, 2, 2, 1)), "label": tf.constant([*LABELS, 0, 0])}
-    batch["sample_weight"] = tf.constant([1.0] * 6 + [0, 0])
-    outputs = {
-        place: {tap: tf.concat([value, 50 + value[:2]], 0) for tap, value in taps.items()}
-        for place, taps in context._outputs.items()
-    }
-    padded = oracles.context_of({}, [0], training=False)
-    padded.batch, padded._outputs = batch, outputs
-    for name, value in objective.compute(padded).items():
-        np.testing.assert_allclose(value, alone[name], rtol=1e-6)
+    alone, context, _ = objective_and_context(normalize=True, training=False)
+    wanted = alone.compute(context)
+    filled, context, _ = objective_and_context([1] * 6 + [0, 0], False, 2, normalize=True)
+    for name, value in filled.compute(context).items():
+        np.testing.assert_allclose(value, wanted[name], rtol=1e-6)
 
 
 def test_features_may_be_kept_from_the_head():

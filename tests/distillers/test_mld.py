@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.distillers import logit_oracles_b as oracles
-from tfkd.core import registry
+from tests.distillers import logit_oracles as oracles
+from tests.distillers import many_views as views
 from tfkd.core.divergences import cross_entropy, kl_divergence
+from tfkd.core.registry import create
 from tfkd.distillers.mld import (
     MLD,
     VARIANTS,
@@ -15,6 +16,7 @@ from tfkd.distillers.mld import (
     instance_level,
     mask_shares,
 )
+from tfkd.distillers.standardization import standardized
 from tfkd.errors import TfkdError
 
 EITHER = pytest.mark.parametrize("variant", VARIANTS)
@@ -25,42 +27,30 @@ def softmax(logits, temperature):
     return raised / raised.sum(-1, keepdims=True)
 
 
-def total_of(losses):
-    return tf.add_n(list(losses.values()))
+def total(objective, given):
+    return tf.add_n(list(views.losses(objective, given).values()))
 
 
-@pytest.mark.parametrize("dtype", [tf.float64, tf.float32])
-@pytest.mark.parametrize(
-    "check",
-    oracles.checks("mld"),
-    ids=lambda check: f"{check['case']}-{check['params']['variant']}",
-)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("check", oracles.checks("mld"), ids=oracles.label)
 def test_published_numbers(check, dtype):
-    params, expected = check["params"], check["expected"]
-    objective = MLD(
-        params["temps"], params["ce_weight"], params["kd_weight"], variant=params["variant"]
-    )
-
-    def total(tensors):
-        losses = oracles.losses(objective, tensors)
-        wanted = {
-            "label": params["ce_weight"] * expected["ce"],
-            "instance": params["kd_weight"] * expected["instance"],
-            "batch": params["kd_weight"] * expected["batch"],
-            "class": params["kd_weight"] * expected["cls"],
+    def compute(given, params):
+        weights = params["ce_weight"], params["kd_weight"]
+        objective = MLD(params["temps"], *weights, variant=params["variant"])
+        found = views.losses(objective, given)
+        numbers = {
+            "ce": found["label"] / weights[0],
+            "instance": found["instance"] / weights[1],
+            "batch": found["batch"] / weights[1],
+            "cls": found["class"] / weights[1],
+            "total": tf.add_n(list(found.values())),
         }
-        for name, value in wanted.items():
-            np.testing.assert_allclose(losses[name], value, **oracles.TOLERANCES[dtype])
-        return total_of(losses)
+        if params["variant"] == "code":
+            shares = mask_shares(given["teacher"])
+            numbers.update(zip(("mask_mean", "class_mask_mean"), shares))
+        return numbers
 
-    oracles.check_total(check, total, ("student", "student_strong"), dtype)
-
-
-@pytest.mark.parametrize("check", oracles.checks("mld", variant="code"), ids=lambda e: e["case"])
-def test_published_shares_of_the_masks(check):
-    samples, classes = mask_shares(oracles.inputs(check["case"])["teacher"])
-    np.testing.assert_allclose(samples, check["expected"]["mask_mean"], atol=1e-9)
-    np.testing.assert_allclose(classes, check["expected"]["class_mask_mean"], atol=1e-9)
+    oracles.verify(check, compute, dtype)
 
 
 @pytest.mark.parametrize(("rows", "classes"), [(1, 4), (6, 5), (7, 10), (64, 9)])
@@ -77,9 +67,9 @@ def test_the_shares_against_percentiles(rows, classes):
 
 
 def test_the_levels_against_loops():
-    tensors = oracles.inputs("B")
+    given = oracles.inputs("B")
     temperatures = (4.0, 1.5)
-    student, teacher = tensors["student"], tensors["teacher"]
+    student, teacher = given["student"], given["teacher"]
     instance, rows, over_classes = np.zeros(4), np.zeros(4), 0.0
     for temperature, factor in zip(temperatures, (0.25, 2.0)):
         p, q = softmax(student, temperature), softmax(teacher, temperature)
@@ -100,133 +90,147 @@ def test_the_levels_against_loops():
 
 @EITHER
 def test_a_student_that_is_the_teacher_has_label_losses_alone(variant):
-    tensors = oracles.inputs("B")
-    tensors.update(teacher=tensors["student"], teacher_strong=tensors["student_strong"])
-    losses = oracles.losses(MLD(variant=variant), tensors)
+    given = oracles.inputs("B")
+    given.update(teacher=given["student"], teacher_strong=given["student_strong"])
+    found = views.losses(MLD(variant=variant), given)
     for name in ("instance", "batch", "class"):
-        np.testing.assert_allclose(losses[name], 0.0, atol=1e-12)
-    both = [cross_entropy(tensors["labels"], tensors[n]) for n in ("student", "student_strong")]
-    np.testing.assert_allclose(losses["label"], 0.1 * np.mean(np.sum(both, 0)), rtol=1e-12)
+        np.testing.assert_allclose(found[name], 0.0, atol=1e-12)
+    both = [cross_entropy(given["labels"], given[each]) for each in ("student", "student_strong")]
+    np.testing.assert_allclose(found["label"], 0.1 * np.mean(np.add(*both)), rtol=1e-12)
 
 
 @EITHER
 def test_shifts_and_permutations_change_nothing(variant):
-    tensors = oracles.inputs("B")
-    names = ("student", "teacher", "student_strong", "teacher_strong")
-
-    def losses(changed):
-        return oracles.losses(MLD(variant=variant), {**tensors, **changed})
-
-    wanted = losses({})
-    order, rows = [3, 0, 4, 2, 1], [2, 0, 3, 1]
-    label = tf.constant([order.index(label) for label in tensors["labels"].numpy()])
-    changes = [
-        {name: tensors[name] + 3.0 * shift for shift, name in enumerate(names)},
-        {**{name: tf.gather(tensors[name], order, axis=1) for name in names}, "labels": label},
-        {name: tf.gather(tensors[name], rows) for name in (*names, "labels")},
-    ]
-    for change in changes:
-        found = losses(change)
+    given = oracles.inputs("B")
+    shifted = {
+        name: each + 3.0 * shift if name in views.PLACES else each
+        for shift, (name, each) in enumerate(given.items())
+    }
+    wanted = views.losses(MLD(variant=variant), given)
+    for change in (
+        shifted,
+        views.moved(given, classes=[3, 0, 4, 2, 1]),
+        views.moved(given, rows=[2, 0, 3, 1]),
+    ):
+        found = views.losses(MLD(variant=variant), change)
         for name in wanted:
             np.testing.assert_allclose(found[name], wanted[name], rtol=1e-9, err_msg=name)
 
 
-@EITHER
-def test_no_gradient_reaches_the_teacher_through_the_distiller(variant):
-    distiller = oracles.distiller(lambda: MLD(variant=variant))
-    before = [np.asarray(each) for each in distiller.teachers[0].weights]
-    distiller.fit(oracles.batches(("image_strong",)), verbose=0)
-    for old, new in zip(before, distiller.teachers[0].weights):
-        np.testing.assert_array_equal(old, np.asarray(new))
-    student = {id(variable) for variable in distiller.student.trainable_variables}
-    assert {id(variable) for variable in distiller.trained_variables} == student
-
-
 def test_the_code_ignores_what_it_throws_away():
     """The strong view's gradient is that of its label loss and of three instance levels."""
-    tensors = oracles.inputs("B")
+    given = oracles.inputs("B")
     [found] = oracles.gradients(
-        lambda t: total_of(oracles.losses(MLD(), t)), tensors, ["student_strong"]
+        lambda strong: total(MLD(), {**given, "student_strong": strong}), given["student_strong"]
     )
 
-    def kept(tensors):
-        strong, teacher = tensors["student_strong"], tensors["teacher_strong"]
+    def kept(strong):
+        teacher = given["teacher_strong"]
         levels = [kl_divergence(teacher, strong, temperature) for temperature in (4.0, 3.0, 5.0)]
-        label = cross_entropy(tensors["labels"], strong)
-        return tf.reduce_mean(0.1 * label + 0.9 * tf.add_n(levels))
+        return (0.1 * cross_entropy(given["labels"], strong) + 0.9 * tf.add_n(levels)) / 4
 
-    [wanted] = oracles.gradients(kept, tensors, ["student_strong"])
+    [wanted] = oracles.gradients(kept, given["student_strong"])
     np.testing.assert_allclose(found, wanted, rtol=1e-10)
 
 
 @EITHER
-@pytest.mark.parametrize("dtype", [tf.bfloat16, tf.float16, tf.float32])
-def test_finite_at_extreme_logits(variant, dtype):
-    tensors = oracles.extreme(dtype)
+def test_standardization_enters_the_instance_level_alone(variant):
+    given = oracles.inputs("B")
+    scores = {name: standardized(given[name]) for name in views.PLACES}
+    raw = views.losses(MLD(variant=variant), given)
+    found = views.losses(MLD(variant=variant, standardize=True), given)
+    for name in ("label", "batch", "class"):
+        np.testing.assert_allclose(found[name], raw[name], rtol=1e-12)
+    if variant == "clean":
+        wanted = views.losses(MLD(variant=variant), {**scores, "labels": given["labels"]})
+        np.testing.assert_allclose(found["instance"], wanted["instance"], rtol=1e-12)
+    else:
+        share, _ = mask_shares(given["teacher"])
+        factors = share + tf.constant([0, 0, 0, 1, 1], "float64")
+        rows = instance_level(scores["student"], scores["teacher"], factors=factors)
+        rows += instance_level(
+            scores["student_strong"], scores["teacher_strong"], temperatures=(4.0, 3.0, 5.0)
+        )
+        np.testing.assert_allclose(found["instance"], 0.9 * np.mean(rows), rtol=1e-12)
 
-    def total(tensors):
-        return total_of(oracles.losses(MLD(variant=variant), tensors))
 
-    assert np.isfinite(total(tensors))
-    for gradient in oracles.gradients(total, tensors, ["student", "student_strong"]):
-        assert np.isfinite(tf.cast(gradient, tf.float32)).all()
+@EITHER
+@pytest.mark.parametrize("standardize", [False, True])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_finite_at_extreme_logits(variant, standardize, dtype):
+    given = views.extreme(dtype)
+
+    def value(student, strong):
+        objective = MLD(variant=variant, standardize=standardize)
+        return total(objective, {**given, "student": student, "student_strong": strong})
+
+    students = given["student"], given["student_strong"]
+    assert np.isfinite(value(*students))
+    for gradient in oracles.gradients(value, *students):
+        assert np.isfinite(tf.cast(gradient, "float32")).all()
 
 
-@pytest.mark.parametrize("dtype", [tf.uint8, tf.int64])
+@pytest.mark.parametrize("dtype", ["uint8", "int64"])
 def test_labels_of_any_integer_type_give_the_same_value(dtype):
-    tensors = oracles.inputs("B")
-    wanted = oracles.losses(MLD(), tensors)["label"]
-    tensors["labels"] = tf.cast(tensors["labels"], dtype)
-    np.testing.assert_array_equal(oracles.losses(MLD(), tensors)["label"], wanted)
+    given = oracles.inputs("B")
+    wanted = views.losses(MLD(), given)["label"]
+    given["labels"] = tf.cast(given["labels"], dtype)
+    np.testing.assert_array_equal(views.losses(MLD(), given)["label"], wanted)
 
 
 def test_sample_weights_scale_rows_but_not_the_class_level():
-    tensors = oracles.inputs("B")
+    given = oracles.inputs("B")
     weights = np.array([1.0, 0.0, 2.0, 0.5])
-    plain = oracles.losses(MLD(variant="clean"), tensors)
-    losses = oracles.losses(
-        MLD(variant="clean"), tensors, sample_weight=tf.constant(weights)
-    )
-    pairs = [
-        (tensors["student"], tensors["teacher"]),
-        (tensors["student_strong"], tensors["teacher_strong"]),
-    ]
+    plain = views.losses(MLD(variant="clean"), given)
+    found = views.losses(MLD(variant="clean"), given, sample_weight=tf.constant(weights))
+    pairs = [("student", "teacher"), ("student_strong", "teacher_strong")]
     for name, level in (("instance", instance_level), ("batch", batch_level)):
-        rows = sum(level(student, teacher).numpy() for student, teacher in pairs)
-        np.testing.assert_allclose(losses[name], 0.9 * (rows * weights).sum() / 4, rtol=1e-12)
-    np.testing.assert_allclose(losses["class"], plain["class"], rtol=1e-12)
+        rows = sum(level(given[student], given[teacher]).numpy() for student, teacher in pairs)
+        np.testing.assert_allclose(found[name], 0.9 * (rows * weights).sum() / 4, rtol=1e-12)
+    np.testing.assert_allclose(found["class"], plain["class"], rtol=1e-12)
+
+
+@EITHER
+def test_the_teacher_is_left_alone(variant):
+    distiller = views.distiller_of(MLD(variant=variant))
+    batch = next(iter(views.batches("image_strong")))
+    weights = [variable.value for variable in distiller.teachers[0].variables]
+    with tf.GradientTape() as tape:
+        tape.watch(weights)
+        loss = distiller.weigh(distiller.observe(batch, training=True)).total
+    found = tape.gradient(loss, [weights, distiller.student.trainable_variables])
+    assert weights and all(gradient is None for gradient in found[0])
+    assert all(gradient is not None for gradient in found[1])
 
 
 @EITHER
 def test_one_and_two_replicas_agree(variant, two_replicas):
-    oracles.check_replicas(lambda: MLD(variant=variant), two_replicas)
+    views.assert_replicas_agree(two_replicas, lambda: MLD(variant=variant), "image_strong")
 
 
 def test_trains_by_name_and_reports_the_weak_view():
-    distiller = oracles.distiller(lambda: registry.create("mld"), learning_rate=0.0)
-    history = distiller.fit(oracles.batches(("image_strong",)), epochs=1, verbose=0).history
+    distiller = views.distiller_of(create("mld"), learning_rate=0.0)
+    history = distiller.fit(views.batches("image_strong"), epochs=1, verbose=0).history
     assert history["student_loss"] == [0.0]
-    names = [f"mld/{name}" for name in MLD.terms]
-    np.testing.assert_allclose(
-        history["loss"], np.sum([history[name] for name in names], axis=0), rtol=1e-5
-    )
+    parts = [history[f"mld/{name}"] for name in MLD.terms]
+    np.testing.assert_allclose(history["loss"], np.sum(parts, axis=0), rtol=1e-5)
     right = [
         tf.argmax(distiller.student(batch["image"], training=True), -1).numpy() == batch["label"]
-        for batch in oracles.batches(())
+        for batch in views.batches()
     ]
     np.testing.assert_allclose(history["accuracy"], [np.mean(right)], rtol=1e-6)
 
 
 def test_training_lowers_every_level():
-    distiller = oracles.distiller(lambda: MLD(variant="clean", temperatures=(1.0, 2.0)))
-    history = distiller.fit(oracles.batches(("image_strong",)), epochs=6, verbose=0).history
+    distiller = views.distiller_of(MLD(variant="clean", temperatures=(1.0, 2.0)))
+    history = distiller.fit(views.batches("image_strong"), epochs=6, verbose=0).history
     for name in ("loss", "mld/instance", "mld/batch", "mld/class"):
         assert history[name][-1] < history[name][0], name
 
 
 def test_a_batch_without_the_strong_view_is_refused():
     with pytest.raises(TfkdError, match="lacks image_strong"):
-        oracles.distiller(MLD).fit(oracles.batches(()), verbose=0)
+        views.distiller_of(MLD()).fit(views.batches(), verbose=0)
 
 
 @pytest.mark.parametrize(
@@ -239,6 +243,7 @@ def test_a_batch_without_the_strong_view_is_refused():
         ({"temperatures": "43526"}, "mld: temperatures"),
         ({"label_weight": -0.1}, "mld: label_weight"),
         ({"distillation_weight": float("inf")}, "mld: distillation_weight"),
+        ({"standardize": "yes"}, "mld: standardize"),
     ],
 )
 def test_wrong_settings_are_refused(settings, message):

@@ -5,33 +5,29 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import tfkd
-from tests.distillers import logit_oracles_b as oracles
-from tfkd.core import registry
+from tests.distillers import logit_oracles as oracles
+from tests.distillers import many_views as views
+from tfkd.core import Distiller
 from tfkd.core.divergences import cross_entropy
+from tfkd.core.registry import create
+from tfkd.distillers.plain import Plain
 from tfkd.distillers.ps_kd import PSKD, memory_weight, ps_kd_loss, refined_targets
 from tfkd.errors import TfkdError
 
-TRACE = oracles.ORACLES["state"]["ps_kd"]
+TRACE = oracles.FILE["state"]["ps_kd"]
 
 
-@pytest.mark.parametrize("dtype", [tf.float64, tf.float32])
-@pytest.mark.parametrize(
-    "check",
-    oracles.checks("ps_kd"),
-    ids=lambda check: f"{check['case']}-{check['params']['alpha_t']}",
-)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("check", oracles.checks("ps_kd"), ids=oracles.label)
 def test_published_numbers(check, dtype):
-    weight = check["params"]["alpha_t"]
+    def compute(given, params):
+        targets = given["labels"], given["past"], params["alpha_t"]
+        return {
+            "soft_targets": refined_targets(*targets),
+            "total": tf.reduce_mean(ps_kd_loss(given["student"], *targets)),
+        }
 
-    def total(tensors):
-        labels, past = tensors["labels"], tensors["past"]
-        targets = refined_targets(labels, past, weight)
-        tolerances = oracles.TOLERANCES[dtype]
-        np.testing.assert_allclose(targets, check["expected"]["soft_targets"], **tolerances)
-        return tf.reduce_mean(ps_kd_loss(tensors["student"], labels, past, weight))
-
-    oracles.check_total(check, total, dtype=dtype)
+    oracles.verify(check, compute, dtype)
 
 
 def memory_of(distiller):
@@ -40,10 +36,14 @@ def memory_of(distiller):
     return np.asarray(objective.memory), np.asarray(objective.seen)
 
 
-def distiller_of_logits(images=TRACE["num_samples"], learning_rate=0.0):
+def distiller_of_logits(learning_rate=0.0):
     """A distiller whose student says what it is shown."""
-    student = oracles.identity_student(TRACE["num_classes"])
-    made = tfkd.Distiller(None, student, PSKD(TRACE["alpha_T"]), train_size=images)
+    image = keras.Input((1, 1, TRACE["num_classes"]))
+    dense = keras.layers.Dense(
+        TRACE["num_classes"], use_bias=False, kernel_initializer="identity", name="logits"
+    )
+    student = keras.Model(image, dense(keras.layers.Flatten()(image)))
+    made = Distiller(None, student, PSKD(TRACE["alpha_T"]), train_size=TRACE["num_samples"])
     made.compile(keras.optimizers.SGD(learning_rate))
     made.set_epochs(TRACE["total_epochs"])
     return made
@@ -83,7 +83,7 @@ def test_published_trace_of_two_epochs():
 def test_published_gradient_through_the_distiller():
     """The step of the student is the gradient of the file: read before write, memory at rest."""
     check = oracles.checks("ps_kd", alpha_t=0.8)[0]
-    tensors = oracles.inputs(check["case"], tf.float32)
+    tensors = oracles.inputs(check["case"], "float32")
     distiller = distiller_of_logits(learning_rate=1.0)
     [objective] = distiller.objectives
     objective.memory.assign(tf.concat([tensors["past"], tf.zeros((4, 3))], axis=0))
@@ -101,7 +101,7 @@ def test_published_gradient_through_the_distiller():
 
 @pytest.mark.parametrize("epoch", [0, 7])
 def test_an_image_not_seen_before_stands_for_its_label(epoch):
-    tensors = oracles.inputs("A", tf.float32)
+    tensors = oracles.inputs("A", "float32")
     distiller = distiller_of_logits()
     show(distiller, tensors["teacher"], [0, 3], [1, 1], epoch=0)
     loss = show(distiller, tensors["student"], [5, 2], tensors["labels"], epoch=epoch)
@@ -110,11 +110,11 @@ def test_an_image_not_seen_before_stands_for_its_label(epoch):
 
 
 def test_the_first_epoch_is_plain_cross_entropy():
-    def history(objective):
-        distiller = oracles.distiller(objective, teacher=False)
-        return distiller.fit(oracles.batches(), epochs=1, verbose=0).history["loss"]
+    def loss(objective):
+        distiller = views.distiller_of(objective, teacher=False)
+        return distiller.fit(views.batches("index"), epochs=1, verbose=0).history["loss"]
 
-    np.testing.assert_allclose(history(PSKD), history(tfkd.distillers.Plain), rtol=1e-5)
+    np.testing.assert_allclose(loss(PSKD()), loss(Plain()), rtol=1e-5)
 
 
 def test_the_weight_grows_to_its_final_value_and_stays():
@@ -123,11 +123,9 @@ def test_the_weight_grows_to_its_final_value_and_stays():
 
 
 def test_the_memory_holds_what_the_student_said():
-    distiller = oracles.distiller(PSKD, teacher=False, learning_rate=0.0)
-    data = oracles.arrays()
-    for key in data:
-        data[key] = data[key][:24]
-    batches = oracles.batches(("index",), data)
+    distiller = views.distiller_of(PSKD(), teacher=False, learning_rate=0.0)
+    data = {key: rows[:24] for key, rows in views.arrays().items()}
+    batches = views.batches("index", data=data)
     distiller.fit(batches, epochs=1, verbose=0)
     memory, seen = memory_of(distiller)
     for batch in batches:
@@ -138,17 +136,15 @@ def test_the_memory_holds_what_the_student_said():
 
 
 def test_a_continued_run_ends_as_an_uninterrupted_one():
-    whole = oracles.distiller(PSKD, teacher=False)
-    whole.fit(oracles.batches(), epochs=4, verbose=0)
-    first = oracles.distiller(PSKD, teacher=False)
-    first.set_epochs(4)
-    first.fit(oracles.batches(), epochs=4, verbose=0, callbacks=[StopAfter(2)])
-    saved = oracles.state(first)
-    second = oracles.distiller(PSKD, teacher=False)
+    batches = views.batches("index")
+    whole, first, second = (views.distiller_of(PSKD(), teacher=False) for _ in range(3))
+    whole.fit(batches, epochs=4, verbose=0)
+    first.fit(batches, epochs=4, verbose=0, callbacks=[StopAfter(2)])
+    saved = views.state(first)
     for name, variable in second.state().items():
         variable.assign(saved[name])
-    second.fit(oracles.batches(), epochs=4, initial_epoch=2, verbose=0)
-    expected, found = oracles.state(whole), oracles.state(second)
+    second.fit(batches, epochs=4, initial_epoch=2, verbose=0)
+    expected, found = views.state(whole), views.state(second)
     assert any(name.startswith("objective:0:ps_kd") for name in found)
     for name in expected:
         if not name.startswith("metrics"):
@@ -167,98 +163,98 @@ class StopAfter(keras.callbacks.Callback):
 
 
 def test_one_and_two_replicas_agree_in_student_and_memory(two_replicas):
-    oracles.check_replicas(PSKD, two_replicas, teacher=False)
+    views.assert_replicas_agree(two_replicas, PSKD, "index", teacher=False)
 
 
 def test_every_replica_holds_the_whole_memory(two_replicas):
-    distiller = oracles.distiller(PSKD, teacher=False, scope=two_replicas)
-    distiller.fit(oracles.batches(), epochs=1, verbose=0)
+    with two_replicas.scope():
+        distiller = views.distiller_of(PSKD(), teacher=False)
+        distiller.fit(views.batches("index"), epochs=1, verbose=0)
     [objective] = distiller.objectives
     copies = two_replicas.experimental_local_results(objective.memory.value)
     assert len(copies) == 2
     np.testing.assert_array_equal(copies[0].numpy(), copies[1].numpy())
-    np.testing.assert_allclose(copies[0].numpy().sum(-1), np.ones(oracles.IMAGES), rtol=1e-5)
+    np.testing.assert_allclose(copies[0].numpy().sum(-1), np.ones(views.IMAGES), rtol=1e-5)
 
 
 def test_trains_by_name_and_replaces_the_label_loss():
-    distiller = oracles.distiller(
-        lambda: registry.create("ps_kd", final_memory_weight=0.5), teacher=False
-    )
-    history = distiller.fit(oracles.batches(("index",)), epochs=4, verbose=0).history
+    distiller = views.distiller_of(create("ps_kd", final_memory_weight=0.5), teacher=False)
+    history = distiller.fit(views.batches("index"), epochs=4, verbose=0).history
     assert history["student_loss"] == [0.0] * 4
     np.testing.assert_allclose(history["loss"], history["ps_kd"], rtol=1e-6)
     assert history["loss"][-1] < history["loss"][0]
 
 
 def test_no_gradient_reaches_the_memory():
-    tensors = oracles.inputs("A")
+    given = oracles.inputs("A")
     student, past = oracles.gradients(
-        lambda t: tf.reduce_mean(ps_kd_loss(t["student"], t["labels"], t["past"], 0.5)),
-        tensors,
-        ["student", "past"],
+        lambda student, past: ps_kd_loss(student, given["labels"], past, 0.5),
+        given["student"],
+        given["past"],
     )
     assert past is None
     assert np.abs(student).max() > 1e-3
-    distiller = oracles.distiller(PSKD, teacher=False)
-    assert not distiller.objectives[0].trainable_variables
+    [objective] = views.distiller_of(PSKD(), teacher=False).objectives
+    assert len(objective.variables) == 2 and not objective.trainable_variables
 
 
-@pytest.mark.parametrize("form", [tf.uint8, tf.int32, tf.int64, "column"])
-def test_labels_of_any_form_give_the_same_value(form):
-    tensors = oracles.inputs("B")
-    wanted = ps_kd_loss(tensors["student"], tensors["labels"], tensors["past"], 0.4)
-    column = tensors["labels"][:, None]
-    labels = column if form == "column" else tf.cast(tensors["labels"], form)
-    found = ps_kd_loss(tensors["student"], labels, tensors["past"], 0.4)
-    np.testing.assert_array_equal(found, wanted)
+def test_labels_of_any_form_give_the_same_value():
+    given = oracles.inputs("B")
+    labels = given["labels"]
+    wanted = ps_kd_loss(given["student"], labels, given["past"], 0.4)
+    for each in (tf.cast(labels, "uint8"), tf.cast(labels, "int64"), labels[:, None]):
+        found = ps_kd_loss(given["student"], each, given["past"], 0.4)
+        np.testing.assert_array_equal(found, wanted)
 
 
 def test_shifts_and_permutations_change_nothing():
-    tensors = oracles.inputs("B")
-    student, past, labels = (tensors[name] for name in ("student", "past", "labels"))
-    value = ps_kd_loss(student, labels, past, 0.4)
-    np.testing.assert_allclose(ps_kd_loss(student + 4.0, labels, past, 0.4), value, rtol=1e-12)
-    order = [3, 0, 4, 2, 1]
-    named = tf.constant([order.index(label) for label in labels.numpy()])
-    moved = [tf.gather(each, order, axis=1) for each in (student, past)]
-    np.testing.assert_allclose(ps_kd_loss(moved[0], named, moved[1], 0.4), value, rtol=1e-12)
+    given = oracles.inputs("B")
+
+    def loss(given):
+        return ps_kd_loss(given["student"], given["labels"], given["past"], 0.4)
+
+    rows = [2, 0, 3, 1]
+    for change, wanted in (
+        ({**given, "student": given["student"] + 4.0}, loss(given)),
+        (views.moved(given, classes=[3, 0, 4, 2, 1]), loss(given)),
+        (views.moved(given, rows=rows), tf.gather(loss(given), rows)),
+    ):
+        np.testing.assert_allclose(loss(change), wanted, rtol=1e-12)
 
 
-@pytest.mark.parametrize("dtype", [tf.bfloat16, tf.float16, tf.float32])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 def test_finite_at_extreme_logits(dtype):
-    tensors = oracles.extreme(dtype)
-    past = tf.nn.softmax(tf.cast(tensors["teacher"], tf.float32))
+    given = views.extreme(dtype)
+    past = tf.nn.softmax(tf.cast(given["teacher"], "float32"))
 
-    def loss(tensors):
-        return ps_kd_loss(tensors["student"], tensors["labels"], past, 0.8)
+    def loss(student):
+        return ps_kd_loss(student, given["labels"], past, 0.8)
 
-    assert loss(tensors).dtype == tf.float32
-    assert np.isfinite(loss(tensors)).all()
-    [gradient] = oracles.gradients(lambda t: tf.reduce_sum(loss(t)), tensors, ["student"])
-    assert np.isfinite(tf.cast(gradient, tf.float32)).all()
+    assert loss(given["student"]).dtype == "float32"
+    assert np.isfinite(loss(given["student"])).all()
+    [gradient] = oracles.gradients(loss, given["student"])
+    assert np.isfinite(tf.cast(gradient, "float32")).all()
 
 
 def test_sample_weights_scale_their_rows():
-    tensors = oracles.inputs("A", tf.float32)
+    tensors = oracles.inputs("A", "float32")
     distiller = distiller_of_logits()
     weight = np.array([0.0, 3.0], np.float32)
-    loss = show(
-        distiller, tensors["student"], [0, 1], tensors["labels"], sample_weight=weight
-    )
+    loss = show(distiller, tensors["student"], [0, 1], tensors["labels"], sample_weight=weight)
     rows = cross_entropy(tensors["labels"], tensors["student"]).numpy()
     np.testing.assert_allclose(loss, 3 * rows[1] / 2, rtol=1e-5)
 
 
 def test_what_it_needs_is_asked_for():
     with pytest.raises(TfkdError, match="ps_kd needs the size of the training set"):
-        tfkd.Distiller(None, oracles.network(4, "student"), PSKD())
-    distiller = oracles.distiller(PSKD, teacher=False)
+        Distiller(None, views.network("student"), PSKD())
+    distiller = views.distiller_of(PSKD(), teacher=False)
     with pytest.raises(TfkdError, match="lacks index"):
-        distiller.fit(oracles.batches(()), verbose=0)
-    dense = oracles.arrays()
-    dense["label"] = np.eye(oracles.CLASSES, dtype=np.float32)[dense["label"]]
+        distiller.fit(views.batches(), verbose=0)
+    dense = views.arrays()
+    dense["label"] = np.eye(oracles.NUM_CLASSES, dtype="float32")[dense["label"]]
     with pytest.raises(TfkdError, match="ps_kd works on class numbers"):
-        distiller.fit(oracles.batches(("index",), dense), verbose=0)
+        distiller.fit(views.batches("index", data=dense), verbose=0)
 
 
 @pytest.mark.parametrize("weight", [-0.1, 1.1, float("nan"), "most", None])

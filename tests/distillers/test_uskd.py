@@ -144,13 +144,8 @@ def test_terms_are_weighted_means():
     rows = np.array([1, 2, 0, 1, 1, 0.5])
     objective = USKD(0.2, 0.3, 0.4)
     feature = tf.constant(np.random.default_rng(4).normal(size=(6, 2, 2, 3)), tf.float32)
-
-    class Spec:
-        num_classes, seed = 5, 1
-        shapes = {("student", "main"): {"stage2": (None, 2, 2, 3)}}
-
-    objective.setup(Spec)
-    outputs = {"student": {"logits": STUDENT, "stage2": feature}}
+    objective.setup(oracles.spec_of("stage2", (None, 2, 2, 3)))
+    outputs = {"student": {"logits": tf.cast(STUDENT, tf.float32), "stage2": feature}}
     found = objective.compute(oracles.context_of(outputs, LABELS, sample_weight=rows))
     kernel, bias = (variable.numpy() for variable in objective.head.trainable_variables)
     weak = (np.mean(feature, axis=(1, 2)) @ kernel + bias).astype("float64")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import tensorflow as tf
 
 
+_CARRIED = (tf.float16, tf.float32, tf.float64, tf.int32, tf.int64)
+
+
 def replica_count() -> int:
     """Returns the number of replicas that train in step; 1 without a strategy."""
     return tf.distribute.get_strategy().num_replicas_in_sync
@@ -14,7 +17,9 @@ def sum_over_replicas(tensor: tf.Tensor) -> tf.Tensor:
     """Returns the sum of a tensor over all replicas (differentiable); the tensor itself on one."""
     if replica_count() == 1:
         return tensor
-    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tensor)
+    carried = tf.cast(tensor, _carrier(tensor.dtype))
+    total = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, carried)
+    return tf.cast(total, tensor.dtype)
 
 
 def gather(tensor: tf.Tensor) -> tf.Tensor:
@@ -31,7 +36,9 @@ def gather(tensor: tf.Tensor) -> tf.Tensor:
     """
     if replica_count() == 1:
         return tensor
-    return tf.distribute.get_replica_context().all_gather(tensor, axis=0)
+    carried = tf.cast(tensor, _carrier(tensor.dtype))
+    rows = tf.distribute.get_replica_context().all_gather(carried, axis=0)
+    return tf.cast(rows, tensor.dtype)
 
 
 def own_rows(tensor: tf.Tensor, rows: tf.Tensor | int) -> tf.Tensor:
@@ -45,3 +52,10 @@ def own_rows(tensor: tf.Tensor, rows: tf.Tensor | int) -> tf.Tensor:
         return tensor
     first = tf.distribute.get_replica_context().replica_id_in_sync_group * rows
     return tensor[first : first + rows]
+
+
+def _carrier(dtype: tf.DType) -> tf.DType:
+    """Returns the type in which replicas can tell one another values of a type."""
+    if dtype in _CARRIED:
+        return dtype
+    return tf.float32 if dtype.is_floating else tf.int32

@@ -109,12 +109,10 @@ class KerasDoors(ReplicatedFit):
     def metrics_names(self) -> list[str]:
         """Names of the numbers of ``evaluate``, in the order of its list: first the loss."""
         compiled = list(self._compile_metrics.result()) if self._compile_metrics is not None else []
-        losses = [name for name in self.test_names() if name != "loss"]
-        return ["loss", *compiled, *losses]
+        return sorted([*compiled, *self.test_names()], key=_loss_first)
 
     def _flatten_metrics_in_order(self, logs) -> list:
-        # Keras would put them in the order of the alphabet, the accuracy before the loss.
-        return [logs[name] for name in sorted(logs, key=lambda name: name != "loss")]
+        return [logs[name] for name in sorted(logs, key=_loss_first)]
 
     def clean_student(self) -> keras.Model:
         """Returns the student as methods leave it: without anything that only training needs."""
@@ -148,3 +146,8 @@ class KerasDoors(ReplicatedFit):
             objectives=self.objectives,
         )
         self._build_metrics(batch["label"])
+
+
+def _loss_first(name: str) -> tuple[bool, str]:
+    """Orders names as Keras does, by the alphabet, but begins with the loss."""
+    return name != "loss", name

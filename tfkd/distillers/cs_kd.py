@@ -1,18 +1,19 @@
 """CS-KD: an image is taught by what the student itself says of another image of the same class.
 
 Sukmin Yun, Jongjin Park, Kimin Lee and Jinwoo Shin, "Regularizing Class-wise Predictions via
-Self-knowledge Distillation", CVPR 2020, arXiv 2003.13964, section 2.
+Self-knowledge Distillation", CVPR 2020, arXiv 2003.13964.
 
     L = CE(y, softmax(z(x))) + lambda * T^2 * mean_batch KL(softmax(z(x') / T) || softmax(z(x) / T))
 
 ``z`` student logits, ``x`` the image, ``x'`` (the view ``pair``) an image of the same class drawn
-uniformly with replacement and augmented on its own, ``T`` temperature. ``z(x')`` carries no gradient.
-The published CIFAR-100 runs use ``T = 4`` and ``lambda = 1`` (3 for CUB-200-2011); ``lambda`` is the
-weight of this objective, and the label loss has weight 1. They train with batches of 128 images and
-128 partners for 200 epochs, learning rate 0.1, weight decay 1e-4, x0.1 at 50 % and 75 %.
+uniformly with replacement and augmented on its own, ``T`` ``temperature``. ``z(x')`` carries no
+gradient. ``lambda`` is the weight of this objective; the label loss has weight 1. The published
+CIFAR-100 runs use ``T = 4`` and ``lambda = 1`` (3 for CUB-200-2011), batches of 128 images and 128
+partners, 200 epochs, learning rate 0.1, weight decay 1e-4, x0.1 at 50 % and 75 %.
 
 As in the published code the partners run through the student in training mode and on their own, so
-that each of the two batches has its own batch statistics and both move the running ones.
+that each of the two batches has its own batch statistics and both move the running ones. The
+published pair may be an image and itself, augmented twice.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def cs_kd_loss(
 
 @register("cs_kd")
 class CSKD(Objective):
-    """Class-wise self-distillation; needs no teacher, but a partner of the same class for each image.
+    """Class-wise self-distillation: no teacher, but a partner of the same class for each image.
 
     Args:
         temperature: The paper's T, > 0.

@@ -7,22 +7,27 @@ Teacher", NeurIPS 2022, arXiv 2205.10536::
     inter = tau^2 * (1 - mean_batch   rho(p_b, q_b))      (rows: the classes of one sample)
     intra = tau^2 * (1 - mean_classes rho(p_:c, q_:c))    (columns: one class over the batch)
 
-``p = softmax(z / tau)`` student, ``q = softmax(v / tau)`` teacher, ``rho`` Pearson's correlation, formed
-as ``<a, b> / (|a| |b| + 1e-8)`` of the centred vectors: the 1e-8 stands beside the product of the
-norms, as published, and at ``tau = 4`` it is felt in small batches. ``tau`` is ``temperature``,
-``beta`` ``inter_weight``, ``gamma`` ``intra_weight``; ``w`` is the weight of this objective.
+``p = softmax(z / tau)`` student, ``q = softmax(v / tau)`` teacher, ``rho`` Pearson's correlation,
+formed as ``<a, b> / (|a| |b| + 1e-8)`` of the centred vectors: the 1e-8 stands beside the product
+of the norms, as published, and at ``tau = 4`` it is felt in small batches. ``tau`` is
+``temperature``, ``beta`` ``inter_weight``, ``gamma`` ``intra_weight``; ``w`` is the weight of this
+objective.
 
 Published for CIFAR-100: ``tau = 4``, ``beta = gamma = 1``, ``w = 2``; for ImageNet ``tau = 1``,
 ``w = 2``. ``student_loss_weight`` is 1.
 
-``intra`` couples the samples of a batch: under several replicas it is formed over all of them. Where
-the batch has a ``sample_weight``, that weighs the samples in the correlation, so that rows of weight
-0 have no part in it. A batch of one sample has no correlation, and ``intra`` is ``tau^2`` without
-gradient.
+``intra`` couples the samples of a batch: under several replicas it is formed over all of them.
+Where the batch has a ``sample_weight``, that weighs the samples in the correlation, so that rows
+of weight 0 have no part in it. A batch of one sample has no correlation, and ``intra`` is
+``tau^2`` without gradient.
+
+Departure: a vector that is constant but for rounding has the correlation 0 and no gradient; the
+published code correlates the rounding errors.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
 from tfkd.core import Objective, Requires, register
@@ -31,18 +36,24 @@ from tfkd.core.divergences import as_float
 
 _EPSILON = 1e-8
 _LEAST_SQUARE = 1e-30
+_ROUNDING = 16
+"""How many units of rounding, relative to its values, a vector may vary and still be constant."""
 
 
 def pearson(
     first: tf.Tensor, second: tf.Tensor, axis: int, weights: tf.Tensor | None = None
 ) -> tf.Tensor:
-    """Returns Pearson's correlation along an axis, 0 where a vector is constant.
+    """Returns Pearson's correlation along an axis.
+
+    It is 0 and carries no gradient where a vector is constant but for rounding: the published form
+    correlates the rounding errors there, with gradients of up to 1e8.
 
     Args:
         first: Shape ``(rows, columns)``.
         second: Same shape.
         axis: 0 correlates columns, 1 rows.
-        weights: Weight of each entry along that axis, broadcast against ``first``; ``None`` is 1 each.
+        weights: Weight of each entry along that axis, broadcast against ``first``; ``None`` is 1
+            each.
 
     Returns:
         Shape ``(columns,)`` or ``(rows,)``.
@@ -50,18 +61,20 @@ def pearson(
     weights = tf.ones_like(first) if weights is None else weights * tf.ones_like(first)
     count = tf.reduce_sum(weights, axis=axis, keepdims=True)
 
-    def centred(values: tf.Tensor) -> tf.Tensor:
+    def moments(values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         total = tf.reduce_sum(weights * values, axis=axis, keepdims=True)
-        return values - tf.math.divide_no_nan(total, count)
+        centred = values - tf.math.divide_no_nan(total, count)
+        square = tf.reduce_sum(weights * tf.square(centred), axis=axis)
+        rounding = (_ROUNDING * np.finfo(values.dtype.as_numpy_dtype).eps) ** 2
+        varies = square > rounding * tf.reduce_sum(weights * tf.square(values), axis=axis)
+        # The root has no slope at 0, where even an unused branch would give a gradient of NaN.
+        return centred, tf.sqrt(tf.maximum(square, _LEAST_SQUARE)), varies
 
-    def norm(values: tf.Tensor) -> tf.Tensor:
-        # The root has no slope at 0, and a constant vector would turn the gradient into a NaN.
-        square = tf.reduce_sum(weights * tf.square(values), axis=axis)
-        return tf.sqrt(tf.maximum(square, _LEAST_SQUARE))
-
-    first, second = centred(first), centred(second)
+    first, first_norm, first_varies = moments(first)
+    second, second_norm, second_varies = moments(second)
     product = tf.reduce_sum(weights * first * second, axis=axis)
-    return product / (norm(first) * norm(second) + _EPSILON)
+    rho = product / (first_norm * second_norm + _EPSILON)
+    return tf.where(tf.logical_and(first_varies, second_varies), rho, tf.zeros_like(rho))
 
 
 def inter_class_loss(

@@ -7,19 +7,19 @@ CVPR 2022, arXiv 2203.08679::
     TCKD = T^2 * mean_batch KL([q_y, 1 - q_y] || [p_y, 1 - p_y])
     NCKD = T^2 * mean_batch KL(q^ || p^)
 
-``p = softmax(z / T)`` student, ``q = softmax(v / T)`` teacher, ``y`` the label, ``p^`` and ``q^`` the
-softmax over the other classes alone. ``alpha`` is ``target_weight``, ``beta`` ``nontarget_weight``,
-``T`` ``temperature``, ``warmup`` ``warmup_epochs``. The epoch counts from 1, so that the first one
-has the factor ``1 / warmup``; the cross-entropy has its full weight from the start. Plain KD is
-``TCKD + (1 - q_y) * NCKD``, sample by sample.
+``p = softmax(z / T)`` student, ``q = softmax(v / T)`` teacher, ``y`` the label, ``p^`` and ``q^``
+the softmax over the other classes alone. ``alpha`` is ``target_weight``, ``beta``
+``nontarget_weight``, ``T`` ``temperature``, ``warmup`` ``warmup_epochs``. The epoch counts from 1,
+so that the first one has the factor ``1 / warmup``; the cross-entropy has its full weight from the
+start. Plain KD is ``TCKD + (1 - q_y) * NCKD``, sample by sample.
 
-Published for CIFAR-100: ``T = 4``, ``alpha = 1``, ``warmup = 20``, and ``beta = 8`` in most pairs; 2
-for resnet56-resnet20 and resnet110-resnet32, 6 for vgg13-vgg8, vgg13-mobilenetv2 and wrn_40_2 to
+Published for CIFAR-100: ``T = 4``, ``alpha = 1``, ``warmup = 20``, and ``beta = 8`` in most pairs;
+2 for resnet56-resnet20 and resnet110-resnet32, 6 for vgg13-vgg8, vgg13-mobilenetv2 and wrn_40_2 to
 wrn_16_2 or wrn_40_1. For ImageNet ``T = 1``, ``warmup = 1``, ``beta`` 0.5 (resnet34-resnet18) or 2
 (resnet50-mobilenetv1). Both weights of the distiller are 1.
 
-Departures: the target class is left out by a mask instead of by subtracting 1000 from its logit, and
-the logarithm of ``1 - p_y`` is formed from log-softmax, where the published code can take the
+Departures: the target class is left out by a mask instead of by subtracting 1000 from its logit,
+and the logarithm of ``1 - p_y`` is formed from log-softmax, where the published code can take the
 logarithm of 0. The values are the same wherever that code's are finite.
 
 With ``standardize`` the logits become z-scores first: see :mod:`tfkd.distillers.standardization`.
@@ -53,8 +53,8 @@ def nontarget_log_softmax(logits: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
         target: Booleans of the same shape: the classes to leave out.
 
     Returns:
-        Shape ``(batch, classes)``; a finite number near ``-1e9`` for the classes left out, so that a
-        weight of 0 makes their products 0.
+        Shape ``(batch, classes)``; a finite number near ``-1e9`` for the classes left out, so that
+        a weight of 0 makes their products 0.
     """
     logits = as_float(logits)
     left_out = tf.constant(LEFT_OUT, logits.dtype)
@@ -98,7 +98,7 @@ def nontarget_divergence(
     temperature: float = 4.0,
     standardize: bool = False,
 ) -> tf.Tensor:
-    """Returns the paper's NCKD for each sample: the classes that are not the target, among themselves.
+    """Returns the paper's NCKD for each sample: the other classes, among themselves.
 
     Arguments and result are those of :func:`target_divergence`.
     """

@@ -3,8 +3,8 @@
 Yulei Niu, Long Chen, Chang Zhou and Hanwang Zhang, "Respecting Transfer Gap in Knowledge
 Distillation", NeurIPS 2022, arXiv 2210.12787.
 
-RECONSTRUCTION: no public code was found, and the formula below follows the abstract and a summary by
-others, not the paper's own text. What is uncertain is an option::
+RECONSTRUCTION: no public code was found, and the formula below follows the abstract and a summary
+by others, not the paper's own text. What is uncertain is an option::
 
     L = a * CE(z) + CE(z_cls) + b * T^2 * mean_batch w_i * KL(q_i || p_i)
     w_i = 1 + H(Z(z_cls)_i, y_i) / H(Z(z)_i, y_i)
@@ -14,15 +14,15 @@ learns from the labels alone, ``H`` the cross-entropy with the label, ``Z`` the 
 logits, ``p`` and ``q`` student and teacher softened by ``T``. ``w = 1 / propensity`` carries no
 gradient. The head is dropped with the objective: the saved student does not hold it.
 
-Settings, with the symbols: ``temperature`` T, ``kd_weight`` b, ``head_weight`` of ``CE(z_cls)``; ``a``
-is the distiller's ``student_loss_weight``, the weight of this objective is 1. ``T = 4``, ``a = 0.1``,
-``b = 0.9`` are KD's.
+Settings, with the symbols: ``temperature`` T, ``kd_weight`` b, ``head_weight`` of ``CE(z_cls)``;
+``a`` is the distiller's ``student_loss_weight``, the weight of this objective is 1. KD's ``T = 4``,
+``a = 0.1`` and ``b = 0.9`` are taken over.
 
 The uncertain choices:
 
 - ``orientation="cls_over_kd"`` is the ratio above; ``"kd_over_cls"`` turns it round.
-- ``normalize`` divides the weights by their mean over the whole batch; without it ``w >= 1`` roughly
-  doubles the weight of distillation.
+- ``normalize`` divides the weights by their mean over the whole batch; without it ``w >= 1``
+  roughly doubles the weight of distillation.
 - ``standardize=False`` leaves the z-score out. The deviation divides by the number of classes, with
   1e-7 added to it; both are ours.
 - ``detach_features`` keeps the head's gradient from the student; by default it reaches it.

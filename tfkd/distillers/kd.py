@@ -5,12 +5,12 @@ Geoffrey Hinton, Oriol Vinyals and Jeff Dean, "Distilling the Knowledge in a Neu
 
     L = a * CE(y, softmax(z)) + b * T^2 * mean_batch KL(softmax(v / T) || softmax(z / T))
 
-``z`` student logits, ``v`` teacher logits, ``T`` temperature. The published CIFAR-100 comparisons use
-``T = 4``, ``a = 0.1``, ``b = 0.9``; ``a`` is the distiller's ``student_loss_weight`` and ``b`` the
-weight of this objective. The paper itself gives no universal weights.
+``z`` student logits, ``v`` teacher logits, ``T`` temperature. The published CIFAR-100 comparisons
+use ``T = 4``, ``a = 0.1``, ``b = 0.9``; ``a`` is the distiller's ``student_loss_weight`` and ``b``
+the weight of this objective. The paper itself gives no universal weights.
 
-With ``standardize`` the logits become z-scores first: see :mod:`tfkd.distillers.standardization`, whose
-authors run it with ``T = 2`` and ``b = 9``.
+With ``standardize`` the logits become z-scores first: see :mod:`tfkd.distillers.standardization`,
+whose authors run it with ``T = 2`` and ``b = 9``.
 """
 
 from __future__ import annotations

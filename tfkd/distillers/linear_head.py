@@ -1,4 +1,4 @@
-"""An extra linear classifier on a feature of the student, for the methods that train one beside it."""
+"""An extra linear classifier on a feature of the student, for methods that train one beside it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tfkd.errors import TfkdError
 class LinearHead(keras.layers.Layer):
     """Global average pooling, where the feature is a map, and a linear layer: feature -> logits.
 
-    The weights start uniformly within ``+-1 / sqrt(channels)``, as the classifiers of the networks do.
+    The weights start uniformly within ``+-1 / sqrt(channels)``, as the networks' classifiers do.
 
     Args:
         feature_shape: ``(None, channels)`` or ``(None, height, width, channels)``.
@@ -33,8 +33,8 @@ class LinearHead(keras.layers.Layer):
         super().__init__(name=name)
         if len(feature_shape) not in (2, 4) or feature_shape[-1] is None:
             raise TfkdError(
-                f"{name}: found a feature of shape {tuple(feature_shape)}, wanted (batch, channels) "
-                "or (batch, height, width, channels)"
+                f"{name}: found a feature of shape {tuple(feature_shape)}, wanted "
+                "(batch, channels) or (batch, height, width, channels)"
             )
         channels = int(feature_shape[-1])
         bound = channels**-0.5

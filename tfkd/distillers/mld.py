@@ -1,10 +1,10 @@
 """MLD: two views of each image, compared at several temperatures on three levels.
 
-Ying Jin, Jiaqi Wang and Dahua Lin, "Multi-Level Logit Distillation", CVPR 2023 (no arXiv number; pages
-24276-24285 of the proceedings), section 3.
+Ying Jin, Jiaqi Wang and Dahua Lin, "Multi-Level Logit Distillation", CVPR 2023, pages 24276-24285
+(no arXiv version).
 
-For each view (weak, strong) and temperature ``T`` of {4, 3, 5, 2, 6}, with ``P = softmax(z / T)`` and
-``Q = softmax(v / T)``, ``z`` student logits and ``v`` teacher logits, B images and C classes:
+For each view (weak, strong) and temperature ``T`` of {4, 3, 5, 2, 6}, with ``P = softmax(z / T)``
+and ``Q = softmax(v / T)``, ``z`` student logits and ``v`` teacher logits, B images and C classes:
 
     instance = T^2 * mean_batch KL(Q || P)
     batch    = || Q Q' - P P' ||_F^2 / B        (what resembles what in the batch)
@@ -14,23 +14,28 @@ Variant ``clean``, which is how we read the paper:
 
     L = a * (CE_weak + CE_strong) + b * sum over views and T of (instance + batch + class)
 
-Variant ``code`` (default), what the published code computes: the masks that should select samples and
-classes multiply scalars that are already reduced, and so become two factors, ``m`` (the share of samples
-whose weak teacher confidence is not above the batch's median) and ``n`` (the share of classes whose weak
-teacher mass is not above the median of the classes), each near 1/2; the strong view's instance level
-stops after the third temperature and repeats the weak view's from there on; the strong view's batch and
-class levels are computed and thrown away.
+Variant ``code`` (default), what the published code computes: the masks that should select samples
+and classes multiply scalars that are already reduced, and so become two factors, ``m`` (the share
+of samples whose weak teacher confidence is not above the batch's median) and ``n`` (the share of
+classes whose weak teacher mass is not above the median of the classes), each near 1/2; the strong
+view's instance level stops after the third temperature and repeats the weak view's from there on;
+the strong view's batch and class levels are computed and thrown away.
 
     L = a * (CE_weak + CE_strong) + b * (m * sum_T instance_weak
         + sum_{T in first three} instance_strong + sum_{T in the others} instance_weak
         + m * sum_T batch_weak + n * sum_T class_weak)
 
-In both, the label losses of the two views are summed, not averaged. ``a`` label weight, ``b``
-distillation weight; for CIFAR-100 0.1 and 0.9, for ImageNet 0.5 and 0.5 with 1 as first temperature. The
-published CIFAR-100 runs use learning rate 0.025 (0.01 for the long ones), 240 epochs, 480 or 960 for some
-pairs: longer than those of other methods. The weak view is crop and flip, the strong one crop, flip and
-RandAugment(2, 10). Batch and class levels are formed on the batch of all replicas; a ``sample_weight``
-counts for label, instance and batch level (its rows), while the class level describes the batch as it is.
+In both, the label losses of the two views are summed, not averaged. ``a`` is ``label_weight``,
+``b`` ``distillation_weight``; for CIFAR-100 0.1 and 0.9, for ImageNet 0.5 and 0.5 with 1 as first
+temperature. The published CIFAR-100 runs use learning rate 0.025 (0.01 for the long ones) and 240
+epochs, 480 or 960 for some pairs: longer than those of other methods. The weak view is crop and
+flip, the strong one crop, flip and RandAugment(2, 10). With ``standardize`` the instance level sees
+z-scores, as in :mod:`tfkd.distillers.standardization`, whose authors leave masks and other levels
+on the logits themselves.
+
+Choices: batch and class levels are formed on the batch of all replicas. A ``sample_weight`` counts
+for label and instance level and for the rows of the batch level; the class level describes the
+batch as it is.
 """
 
 from __future__ import annotations
@@ -42,6 +47,7 @@ import tensorflow as tf
 from tfkd.core import Objective, Requires, Terms, register
 from tfkd.core.arguments import non_negative, positive
 from tfkd.core.divergences import as_float, cross_entropy
+from tfkd.distillers.standardization import standardized
 from tfkd.errors import TfkdError, unknown
 
 TEMPERATURES = (4.0, 3.0, 5.0, 2.0, 6.0)
@@ -72,6 +78,7 @@ def instance_level(
     teacher_logits: tf.Tensor,
     temperatures: Sequence[float] = TEMPERATURES,
     factors: tf.Tensor | Sequence[float] | None = None,
+    standardize: bool = False,
 ) -> tf.Tensor:
     """Returns ``sum_T factor_T * T^2 * KL(teacher || student)`` for each sample.
 
@@ -80,10 +87,13 @@ def instance_level(
         teacher_logits: Shape ``(batch, classes)``.
         temperatures: Numbers > 0.
         factors: A factor for each temperature; ``None`` is 1 each.
+        standardize: Whether logits become z-scores first.
 
     Returns:
         Shape ``(batch,)``.
     """
+    if standardize:
+        student_logits, teacher_logits = standardized(student_logits), standardized(teacher_logits)
     teacher_log = log_probabilities(teacher_logits, temperatures)
     student_log = log_probabilities(student_logits, temperatures)
     divergence = tf.reduce_sum(tf.exp(teacher_log) * (teacher_log - student_log), axis=-1)
@@ -145,9 +155,9 @@ def mask_shares(teacher_logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         teacher_logits: Logits of the weak view, ``(batch, classes)``, the whole batch.
 
     Returns:
-        The share of samples whose highest probability is not above the batch's median, and the share
-        of classes whose summed probability is not above the median of the classes; scalars without
-        gradient.
+        The share of samples whose highest probability is not above the batch's median, and the
+        share of classes whose summed probability is not above the median of the classes; scalars
+        without gradient.
     """
     teacher = tf.stop_gradient(tf.nn.softmax(as_float(teacher_logits)))
     return (
@@ -157,8 +167,8 @@ def mask_shares(teacher_logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _share_below_median(values: tf.Tensor) -> tf.Tensor:
-    # With an even number of values the median lies half-way between the middle two, and what is not
-    # above it is what is not above the lower of them.
+    # An even number of values has its median half-way between the middle two: not above it is what
+    # is not above the lower of them.
     median = tf.sort(values)[(tf.size(values) - 1) // 2]
     return tf.reduce_mean(tf.cast(values <= median, values.dtype))
 
@@ -175,6 +185,7 @@ class MLD(Objective):
         label_weight: Weight of the label losses of both views, >= 0.
         distillation_weight: Weight of the three levels, >= 0.
         variant: ``"code"``, what the published code computes, or ``"clean"``, what the paper says.
+        standardize: Whether the instance level sees z-scores (logit standardisation).
         name: Name of the objective.
 
     Raises:
@@ -197,6 +208,7 @@ class MLD(Objective):
         label_weight: float = 0.1,
         distillation_weight: float = 0.9,
         variant: str = "code",
+        standardize: bool = False,
         name: str = "mld",
     ) -> None:
         super().__init__(name=name)
@@ -209,9 +221,11 @@ class MLD(Objective):
         what = f"{name}: temperatures"
         self.temperatures = tuple(positive(what, temperature) for temperature in temperatures)
         self.label_weight = non_negative(f"{name}: label_weight", label_weight)
-        self.distillation_weight = non_negative(
-            f"{name}: distillation_weight", distillation_weight
-        )
+        what = f"{name}: distillation_weight"
+        self.distillation_weight = non_negative(what, distillation_weight)
+        if not isinstance(standardize, bool):
+            raise TfkdError(f"{name}: standardize: found {standardize!r}, wanted True or False")
+        self.standardize = standardize
         self.variant = variant
 
     def compute(self, context) -> Terms:
@@ -222,13 +236,18 @@ class MLD(Objective):
         label = context.mean(
             tf.add_n([cross_entropy(context.labels, student) for student, _ in views.values()])
         )
-        levels = self._code(context, views) if self.variant == "code" else self._clean(context, views)
-        losses = {name: self.distillation_weight * value for name, value in levels.items()}
+        formed = self._code if self.variant == "code" else self._clean
+        losses = {
+            name: self.distillation_weight * value for name, value in formed(context, views).items()
+        }
         return Terms({"label": self.label_weight * label, **losses})
+
+    def _instance(self, student, teacher, factors=None) -> tf.Tensor:
+        return instance_level(student, teacher, self.temperatures, factors, self.standardize)
 
     def _clean(self, context, views) -> dict[str, tf.Tensor]:
         whole = [(context.gather(s), context.gather(t)) for s, t in views.values()]
-        instance = [instance_level(s, t, self.temperatures) for s, t in views.values()]
+        instance = [self._instance(*view) for view in views.values()]
         batch = [batch_level(s, t, self.temperatures) for s, t in whole]
         return {
             "instance": context.mean(tf.add_n(instance)),
@@ -242,8 +261,7 @@ class MLD(Objective):
         samples, classes = mask_shares(whole[1])
         on_strong = [float(each < STRONG_TEMPERATURES) for each in range(len(self.temperatures))]
         on_weak = samples + 1.0 - tf.constant(on_strong, samples.dtype)
-        instance = instance_level(*weak, self.temperatures, on_weak)
-        instance += instance_level(*strong, self.temperatures, on_strong)
+        instance = self._instance(*weak, on_weak) + self._instance(*strong, on_strong)
         batch = context.mean(batch_level(*whole, self.temperatures), gathered=True)
         return {
             "instance": context.mean(instance),

@@ -1,17 +1,17 @@
-"""NKD: the teacher's confidence weighs the label, and its other classes are normalised on their own.
+"""NKD: the teacher's confidence weighs the label; its other classes are normalised on their own.
 
-Zhendong Yang, Ailing Zeng, Zhe Li, Tianke Zhang, Chun Yuan and Yu Li, "From Knowledge Distillation to
-Self-Knowledge Distillation: A Unified Approach with Normalized Loss and Customized Soft Labels", ICCV
-2023, arXiv 2303.13005::
+Zhendong Yang, Ailing Zeng, Zhe Li, Tianke Zhang, Chun Yuan and Yu Li, "From Knowledge Distillation
+to Self-Knowledge Distillation: A Unified Approach with Normalized Loss and Customized Soft
+Labels", ICCV 2023, arXiv 2303.13005::
 
     L = CE + L_t + gamma * T^2 * L_n
     L_t = -mean_batch q_y * log p_y                     (at temperature 1, whatever T is)
     L_n = -mean_batch sum_{c != y} q^_c * log p^_c      (at temperature T)
 
-``p`` student and ``q`` teacher probabilities, ``y`` the label, ``p^`` and ``q^`` the softmax over the
-other classes alone. ``gamma`` is ``nontarget_weight``, ``T`` ``temperature``. ``L_n`` is a
-cross-entropy, not a divergence: a student equal to its teacher has not 0. With dense labels ``y`` is
-the most probable class.
+``p`` student and ``q`` teacher probabilities, ``y`` the label, ``p^`` and ``q^`` the softmax over
+the other classes alone. ``gamma`` is ``nontarget_weight``, ``T`` ``temperature``. ``L_n`` is a
+cross-entropy, not a divergence: a student equal to its teacher has not 0. With dense labels ``y``
+is the most probable class.
 
 Published for CIFAR-100 (resnet34-resnet18): ``T = 3``, ``gamma = 3.5``; for ImageNet ``T = 1``,
 ``gamma = 1.5``. Both weights of the distiller are 1. USKD, of the same paper, has its own file.

@@ -1,22 +1,24 @@
 """PS-KD: the student is taught by what it said of the same image one epoch before.
 
 Kyungyul Kim, ByeongMoon Ji, Doyoung Yoon and Sangheum Hwang, "Self-Knowledge Distillation with
-Progressive Refinement of Targets", ICCV 2021, arXiv 2006.12000, section 3.
+Progressive Refinement of Targets", ICCV 2021, arXiv 2006.12000.
 
     L = -mean_batch sum_classes ((1 - alpha_t) * onehot(y) + alpha_t * M[i]) * log softmax(z)
     alpha_t = alpha_T * (epoch + 1) / epochs
 
 ``z`` student logits, ``M`` the memory: for each training image ``i`` the class probabilities of its
-last visit, ``alpha_T`` the weight of the memory in the last epoch; epochs count from 0. There is no
-temperature and no further cross-entropy. The memory is read before the update of a step and written
-after it, with the probabilities that the loss was formed of (training mode, augmented image). The
-published CIFAR-100 runs use ``alpha_T = 0.8``, 300 epochs, batches of 128, learning rate 0.1, weight
-decay 5e-4, x0.1 at 150 and 225, Nesterov momentum.
+last visit, ``alpha_T`` the weight of the memory in the last epoch, ``final_memory_weight``; epochs
+count from 0. There is no temperature and no further cross-entropy. The memory is read before the
+update of a step and written after it, with the probabilities that the loss was formed of (training
+mode, augmented image). The published CIFAR-100 runs use ``alpha_T = 0.8``, 300 epochs, batches of
+128, learning rate 0.1, weight decay 5e-4, x0.1 at 150 and 225, Nesterov momentum.
 
-One thing differs from the published code, which fills the memory from the labels throughout epoch 0:
-here an image that was not seen before stands for its label, whenever that is. In epoch 0 this is the
-same; but an image left out of it (a dropped last batch) then meets its label and not a row of zeros.
-The memory holds ``4 * images * classes`` bytes: 20 MB for CIFAR-100, 5 GB for ImageNet.
+Departure: the published code fills the memory from the labels throughout epoch 0; here an image
+that was not seen before stands for its label, whenever that is. In epoch 0 this is the same; but an
+image left out of it (a dropped last batch) then meets its label and not a row of zeros.
+
+The memory holds ``4 * images * classes`` bytes on each replica: 20 MB for CIFAR-100, 5 GB for
+ImageNet.
 """
 
 from __future__ import annotations
@@ -57,7 +59,7 @@ def refined_targets(
     Args:
         labels: Class numbers of any integer type, ``(batch,)`` or ``(batch, 1)``.
         past: Probabilities of the last visit, ``(batch, classes)``.
-        weight: Scalar, the paper's alpha_t.
+        weight: The paper's alpha_t, a number or a scalar of the type of ``past``.
         seen: Booleans ``(batch,)``; where false the label stands in for ``past``. ``None`` is all
             true.
 
@@ -69,7 +71,6 @@ def refined_targets(
     onehot = tf.one_hot(labels, past.shape[-1], dtype=past.dtype)
     if seen is not None:
         past = tf.where(seen[:, None], past, onehot)
-    weight = tf.cast(weight, past.dtype)
     return tf.stop_gradient((1.0 - weight) * onehot + weight * past)
 
 
@@ -86,7 +87,7 @@ def ps_kd_loss(
         student_logits: Shape ``(batch, classes)``.
         labels: Class numbers.
         past: Probabilities of the last visit, ``(batch, classes)``.
-        weight: Scalar, the paper's alpha_t.
+        weight: The paper's alpha_t, a number or a scalar of the type of ``past``.
         seen: Booleans ``(batch,)``, see :func:`refined_targets`.
 
     Returns:
@@ -136,10 +137,11 @@ class PSKD(Objective):
 
     def compute(self, context) -> Terms:
         logits, index = context.student_logits, context.index
-        # Rows are read and written in place: a copy of the memory for each step would be dear.
+        # Only these rows are read and written (replicas read all): a copy for each step is dear.
         past = tf.cast(tf.gather(self.memory.value, index), logits.dtype)
         seen = tf.gather(self.seen.value, index)
         weight = memory_weight(context.epoch, context.epochs, self.final_memory_weight)
+        weight = tf.cast(weight, logits.dtype)
         loss = context.mean(ps_kd_loss(logits, context.labels, past, weight, seen))
         return Terms({self.name: loss}, {"probabilities": tf.stop_gradient(tf.nn.softmax(logits))})
 

@@ -8,28 +8,30 @@ is softened, student's and teacher's alike; any loss on logits can stand behind 
 
 ``T`` is the paper's base temperature: 2 in most of its CIFAR-100 runs, 3 in some.
 
-Nothing is scaled here. The losses keep their own ``T^2``; the further factor of the published runs (9
-for KD) is the weight that the caller gives to the objective.
+Nothing is scaled here. The losses keep their own ``T^2``; the further factor of the published runs
+(9 for KD) is the weight that the caller gives to the objective.
 
-Departure: the deviation divides by the number of classes, as the paper prints it; the published code
-divides by one less. Its ``T`` is therefore ``T * sqrt(classes / (classes - 1))`` here, 0.5 % more for
-100 classes.
+Departure: the deviation divides by the number of classes, as the paper prints it; the published
+code divides by one less. Its ``T`` is therefore ``T * sqrt(classes / (classes - 1))`` here, 0.5 %
+more for 100 classes.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
 from tfkd.core.divergences import as_float
 
 _LEAST_VARIANCE = 1e-30
+_ROUNDING = 16
 
 
 def standardized(logits: tf.Tensor, epsilon: float = 1e-7) -> tf.Tensor:
     """Returns the z-score of each row, ``(z - mean) / (deviation + epsilon)``.
 
-    A row of equal logits (deviation up to ``epsilon``) has no order to pass on: it becomes zeros and
-    carries no gradient, which would otherwise be ``1 / epsilon`` times too large.
+    A row of equal logits (a deviation no larger than ``epsilon`` and rounding) has no order to pass
+    on: it becomes zeros without gradient, which would otherwise be larger by ``1 / epsilon``.
 
     Args:
         logits: Shape ``(batch, classes)``.
@@ -41,6 +43,8 @@ def standardized(logits: tf.Tensor, epsilon: float = 1e-7) -> tf.Tensor:
     logits = as_float(logits)
     centred = logits - tf.reduce_mean(logits, axis=-1, keepdims=True)
     variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
-    # The root has no slope at 0, where even an unused branch would turn the gradient into a NaN.
+    # The root has no slope at 0, where even an unused branch would give a gradient of NaN.
     deviation = tf.sqrt(tf.maximum(variance, _LEAST_VARIANCE))
-    return tf.where(deviation > epsilon, centred / (deviation + epsilon), tf.zeros_like(centred))
+    rounding = _ROUNDING * np.finfo(logits.dtype.as_numpy_dtype).eps
+    least = epsilon + rounding * tf.reduce_max(tf.abs(logits), axis=-1, keepdims=True)
+    return tf.where(deviation > least, centred / (deviation + epsilon), tf.zeros_like(centred))

@@ -1,37 +1,40 @@
-"""TF-KD: teacher-free distillation, by a twin trained before or by a virtual teacher made of labels.
+"""TF-KD: a twin trained before, or a virtual teacher made of labels, in the place of a teacher.
 
 Li Yuan, Francis E. H. Tay, Guilin Li, Tao Wang and Jiashi Feng, "Revisiting Knowledge Distillation
-via Label Smoothing Regularization", CVPR 2020, arXiv 1909.11723, sections 4.1 and 4.2.
+via Label Smoothing Regularization", CVPR 2020, arXiv 1909.11723.
 
 Form ``self``: the teacher is the student's own architecture, trained normally before.
 
-    L = (1 - a) * CE(y, p(1)) + a * m * T^2 * mean_batch,classes q(T) * (log q(T) - log p(T))
+    L = (1 - a) * CE(y, p(1)) + a * m * T^2 * mean_{batch, classes} q(T) * (log q(T) - log p(T))
 
-Form ``regularization``: the teacher is virtual, ``u`` = 0.99 on the label and the rest spread evenly
-over the other classes.
+Form ``regularization``: the teacher is virtual, ``u`` = 0.99 on the label and the rest spread
+evenly over the other classes.
 
-    L = (1 - a) * CE(y, p(1)) + a * m * mean_batch,classes t * (log t - log p(1)),  t = softmax(u / T)
+    t = softmax(u / T)
+    L = (1 - a) * CE(y, p(1)) + a * m * mean_{batch, classes} t * (log t - log p(1))
 
-Form ``label_smoothing``: the comparison that comes with both.
+Form ``label_smoothing``: the comparison that the published code holds beside both.
 
-    L = -mean_batch sum_classes s * log p(1),  s = 1 - e on the label and e / (C - 1) elsewhere
+    s = 1 - e on the label and e / (C - 1) elsewhere
+    L = -mean_batch sum_classes s * log p(1)
 
-``p(T)`` and ``q(T)`` softmax of student and teacher logits over T, ``a`` teacher weight, ``m``
-multiplier, ``T`` temperature, ``e`` smoothing, ``C`` number of classes.
+``p(T)`` and ``q(T)`` softmax of student and teacher logits over T, ``C`` classes; ``a`` is
+``teacher_weight``, ``T`` ``temperature``, ``m`` ``multiplier``, 0.99 ``correct_probability``, ``e``
+``smoothing``.
 
-All three follow the published code where the paper says otherwise or nothing: the divergences are
-divided by batch *and* classes, which the multiplier (1 to 100) partly undoes (``m = C`` gives the
-usual mean over the batch); the virtual teacher is a softmax of probabilities, the student stands at
-temperature 1 beside it, and no T^2 is restored (the paper writes a softened student); label smoothing
-leaves nothing of ``e`` on the label itself, unlike the ``e / C`` of Keras. Dense labels (mixup) are an
-extension here: label and virtual teacher are then linear in the label.
+All three follow the published code: the divergences are divided by batch *and* classes, which the
+multiplier (1 to 100) partly undoes (``m = C`` gives the usual mean over the batch); the virtual
+teacher is a softmax of probabilities, the student stands beside it at temperature 1 (the paper
+writes a softened one), and no T^2 is restored; label smoothing leaves nothing of ``e`` on the
+label, unlike the ``e / C`` of Keras. Extension: dense labels (mixup), in which ``u`` and ``s`` are
+linear.
 
-Published settings for CIFAR-100 as (teacher weight, temperature, multiplier). ``self``: ResNet-18
-(.95, 6, 50), which is the default, DenseNet-121 (.9, 20, 50), GoogLeNet (.4, 20, 50), ResNeXt-29
-(.9, 20, 100), MobileNetV2 and ShuffleNetV2 (.95, 20, 1). ``regularization``: ResNet-18 (.1, 20, 100),
-which is the default, GoogLeNet (.1, 40, 50), MobileNetV2 (.95, 40, 1), ShuffleNetV2 (.95, 10, 1). They
-train for 200 epochs, learning rate 0.1 for 128 images, weight decay 5e-4, x0.2 at 60, 120 and 160,
-with one epoch of warm-up.
+Published for CIFAR-100 as (teacher weight, temperature, multiplier). ``self``: ResNet-18
+(.95, 6, 50), the default here, DenseNet-121 (.9, 20, 50), GoogLeNet (.4, 20, 50), ResNeXt-29
+(.9, 20, 100), MobileNetV2 and ShuffleNetV2 (.95, 20, 1). ``regularization``: ResNet-18
+(.1, 20, 100), the default here, GoogLeNet (.1, 40, 50), MobileNetV2 (.95, 40, 1), ShuffleNetV2
+(.95, 10, 1). They train for 200 epochs, learning rate 0.1 for 128 images, weight decay 5e-4, x0.2
+at 60, 120 and 160, with one epoch of warm-up.
 """
 
 from __future__ import annotations
@@ -85,7 +88,8 @@ def virtual_probabilities(
     """Returns the distribution with a given probability on the label and the rest spread evenly.
 
     Args:
-        labels: Class numbers, ``(batch,)`` or ``(batch, 1)``, or distributions ``(batch, classes)``.
+        labels: Class numbers, ``(batch,)`` or ``(batch, 1)``, or distributions, ``(batch,
+            classes)``.
         classes: Number of classes.
         correct_probability: Probability of the label.
         dtype: Type of the result.
@@ -130,7 +134,7 @@ def virtual_teacher_distillation(
 def smoothed_cross_entropy(
     labels: tf.Tensor, logits: tf.Tensor, smoothing: float = 0.1
 ) -> tf.Tensor:
-    """Returns the cross-entropy with ``1 - e`` on the label and ``e / (C - 1)`` on each other class.
+    """Returns the cross-entropy with ``1 - e`` on the label, ``e / (C - 1)`` on each other class.
 
     Args:
         labels: Class numbers or distributions.
@@ -149,13 +153,13 @@ def smoothed_cross_entropy(
 class TeacherFree(Objective):
     """Teacher-free distillation in one of its three forms, with its own label term.
 
-    The label term is part of the loss, so that the distiller's ``student_loss_weight`` does not enter.
+    The label term is part of the loss, so that ``student_loss_weight`` does not enter.
 
     Args:
-        form: ``"self"`` (needs a teacher: the same architecture, trained before), ``"regularization"``
-            (labels only) or ``"label_smoothing"`` (labels only).
-        teacher_weight: The paper's alpha, from 0 to 1; the label term has the rest. ``None`` here and
-            below is the published value of the form, see :data:`FORMS`.
+        form: ``"self"`` (needs a teacher: the same architecture, trained before),
+            ``"regularization"`` (labels only) or ``"label_smoothing"`` (labels only).
+        teacher_weight: The paper's alpha, from 0 to 1; the label term has the rest. ``None`` here
+            and below is the published value of the form, see :data:`FORMS`.
         temperature: The paper's T, > 0.
         multiplier: The published code's factor, > 0.
         correct_probability: Probability of the label in the virtual teacher, between 0 and 1.

@@ -1,34 +1,36 @@
 """USKD: soft labels without a teacher, from the student itself and a weak head on an earlier stage.
 
-Zhendong Yang, Ailing Zeng, Zhe Li, Tianke Zhang, Chun Yuan and Yu Li, "From Knowledge Distillation to
-Self-Knowledge Distillation: A Unified Approach with Normalized Loss and Customized Soft Labels", ICCV
-2023, arXiv 2303.13005::
+Zhendong Yang, Ailing Zeng, Zhe Li, Tianke Zhang, Chun Yuan and Yu Li, "From Knowledge Distillation
+to Self-Knowledge Distillation: A Unified Approach with Normalized Loss and Customized Soft
+Labels", ICCV 2023, arXiv 2303.13005::
 
     L = CE + alpha * L_t + beta * L_n + mu * L_w
     L_t = -mean_batch P * log p_y,   P = p_y^2 + 1 - mean_batch p_y^2
     L_n = -mean_batch sum_{c != y} zipf_c * log p^_c
     L_w = -mean_batch sum_c u_c * log r_c,   u = 0.9 * onehot(y) + 0.1 / C
 
-``p`` student probabilities, ``y`` the label, ``p^`` the softmax over the other classes alone, ``r`` the
-probabilities of the weak head: global average pooling and a linear layer on the output of the stage
-before the last. The head trains with the student, its gradient reaches the student, and it is
-dropped with the objective. ``P`` and ``zipf`` carry no gradient. ``alpha`` is ``target_weight``,
-``beta`` ``nontarget_weight``, ``mu`` ``weak_weight``.
+``p`` student probabilities, ``y`` the label, ``p^`` the softmax over the other classes alone,
+``r`` the probabilities of the weak head: global average pooling and a linear layer on the output
+of the stage before the last. The head trains with the student, its gradient reaches the student,
+and it is dropped with the objective. ``P`` and ``zipf`` carry no gradient. ``alpha`` is
+``target_weight``, ``beta`` ``nontarget_weight``, ``mu`` ``weak_weight``.
 
-``zipf`` orders the classes by the score ``r_c / (1 - r_y + 1e-6) + a_c / (1 - a_y + 1e-6)``, falling, gives
-each the weight 1 / rank, and is normalised over the classes that are not ``y``. Two readings:
+``zipf`` orders the classes by the score ``r_c / (1 - r_y + 1e-6) + a_c / (1 - a_y + 1e-6)``,
+falling, gives each the weight 1 / rank, and is normalised over the classes that are not ``y``. Two
+readings:
 
-- ``variant="code"``, the published code: ``a`` is ``log p`` (a variable is used twice), and ``y`` takes
-  part in the ranking before it is left out, so that the weights depend on its rank.
+- ``variant="code"``, the published code: ``a`` is ``log p`` (a variable is used twice), and ``y``
+  takes part in the ranking before it is left out, so that the weights depend on its rank.
 - ``variant="clean"``: ``a`` is ``p``, and only the other classes are ranked.
 
-Dense labels (mixup): the two largest labels are targets, each with its value in the place of the 1 in
-``P``; terms of ``y`` are sums over both. A label of value 0 is no target; the published code leaves
-out its class all the same, whichever it is. So one-hot dense labels mean what class numbers do.
+Dense labels (mixup): the two largest labels are targets, each with its value in the place of the 1
+in ``P``; terms of ``y`` are sums over both. A label of value 0 is no target; the published code
+leaves out its class all the same, whichever it is. So one-hot dense labels mean what class numbers
+do.
 
-Published for CIFAR-100 (resnet18): ``alpha = beta = mu = 0.1``, weak head on 256 channels; for ImageNet
-1, 0.1 and 0.005. Both weights of the distiller are 1. ``mean_batch p_y^2`` is taken over all replicas
-and weighs samples by ``sample_weight``.
+Published for CIFAR-100 (resnet18): ``alpha = beta = mu = 0.1``, weak head on 256 channels; for
+ImageNet 1, 0.1 and 0.005. Both weights of the distiller are 1. ``mean_batch p_y^2`` is taken over
+all replicas and weighs samples by ``sample_weight``.
 """
 
 from __future__ import annotations
@@ -189,8 +191,8 @@ class USKD(Objective):
         nontarget_weight: The paper's beta.
         weak_weight: The paper's mu, of the weak head's label loss.
         variant: ``"code"`` or ``"clean"``: how the classes are ranked.
-        feature: Tap of the student that the weak head reads: the output of the stage before the last
-            (``stage2`` of three, ``stage3`` of four), pooled or a feature map.
+        feature: Tap of the student that the weak head reads: the output of the stage before the
+            last (``stage2`` of three, ``stage3`` of four), pooled or a feature map.
         name: Name of the objective.
 
     Raises:

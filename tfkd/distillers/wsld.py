@@ -1,16 +1,16 @@
 """WSLD: soft labels weigh less on the samples that the student knows as well as its teacher does.
 
-Helong Zhou, Liangchen Song, Jiajie Chen, Ye Zhou, Guoli Wang, Junsong Yuan and Qian Zhang, "Rethinking
-Soft Labels for Knowledge Distillation: A Bias-Variance Tradeoff Perspective", ICLR 2021, arXiv
-2102.00650::
+Helong Zhou, Liangchen Song, Jiajie Chen, Ye Zhou, Guoli Wang, Junsong Yuan and Qian Zhang,
+"Rethinking Soft Labels for Knowledge Distillation: A Bias-Variance Tradeoff Perspective", ICLR
+2021, arXiv 2102.00650::
 
     L = CE + alpha * T^2 * mean_batch w_i * (-sum_c q_c log p_c)
     w_i = 1 - exp(-CE(student_i, y_i) / (CE(teacher_i, y_i) + 1e-7))
 
-``p = softmax(z / T)`` student, ``q = softmax(v / T)`` teacher; the two label losses in ``w`` are taken
-at temperature 1 and carry no gradient. The soft term is a cross-entropy, not a divergence: its
-gradient is KD's, its value also holds the teacher's entropy. ``w`` is near 1 wherever the teacher is
-confident. ``T`` is ``temperature``; ``alpha`` is the weight of this objective.
+``p = softmax(z / T)`` student, ``q = softmax(v / T)`` teacher; the two label losses in ``w`` are
+taken at temperature 1 and carry no gradient. The soft term is a cross-entropy, not a divergence:
+its gradient is KD's, its value also holds the teacher's entropy. ``w`` is near 1 wherever the
+teacher is confident. ``T`` is ``temperature``; ``alpha`` is the weight of this objective.
 
 Published for ImageNet: ``T = 2``, ``alpha = 2.5``. For CIFAR-100 the authors' code has no settings;
 ``T = 4``, ``alpha = 2.25`` are those of NKD's authors. ``student_loss_weight`` is 1.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import re
@@ -49,7 +50,7 @@ MEANINGS = {
     "train.seed": "seed of initialisation, order, augmentation and everything drawn",
     "train.learning_rate": "base learning rate",
     "train.optimizer.name": "sgd | adam | adamw | rmsprop",
-    "train.optimizer.momentum": "momentum of sgd and rmsprop",
+    "train.optimizer.momentum": "momentum of sgd and rmsprop; none: 0.9 of sgd, 0 of rmsprop",
     "train.optimizer.nesterov": "Nesterov momentum of sgd",
     "train.optimizer.form": "torch (learning rate outside the buffer) | keras (inside, as Caffe)",
     "train.optimizer.weight_decay": "weight decay",
@@ -106,7 +107,7 @@ def default() -> ml_collections.ConfigDict:
         seed=0,
         learning_rate=0.05,
         optimizer=dict(
-            name="sgd", momentum=0.9, nesterov=False, form="torch", weight_decay=5e-4,
+            name="sgd", momentum=_unset(float), nesterov=False, form="torch", weight_decay=5e-4,
             decay=_unset(str), decay_exclude=(), clip_norm=_unset(float),
             beta_1=_unset(float), beta_2=_unset(float), rho=_unset(float), epsilon=_unset(float),
         ),
@@ -183,6 +184,14 @@ def fields(config: ml_collections.ConfigDict) -> dict[str, type]:
 def settings(section: ml_collections.ConfigDict) -> dict[str, Any]:
     """Returns one section of a config as plain keyword arguments, with tuples for its lists."""
     return {key: tuple(v) if isinstance(v, list) else v for key, v in to_dict(section).items()}
+
+
+def optimizer_settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Returns ``train.optimizer`` as keyword arguments, with the usual momentum of sgd."""
+    chosen = settings(config.train.optimizer)
+    if chosen["name"] == "sgd" and chosen["momentum"] is None:
+        chosen["momentum"] = 0.9
+    return chosen
 
 
 def load(reference: str) -> ml_collections.ConfigDict:
@@ -298,12 +307,26 @@ def objectives(config: ml_collections.ConfigDict) -> list:
     ]
 
 
-def override(config: ml_collections.ConfigDict, **fields) -> ml_collections.ConfigDict:
-    """Returns a copy with some fields changed, named by their dotted path with ``__`` for dots."""
-    copy = ml_collections.ConfigDict(config, convert_dict=False).copy_and_resolve_references()
-    with copy.unlocked():
-        copy.update_from_flattened_dict({key.replace("__", "."): v for key, v in fields.items()})
-    return copy.lock()
+def override(config: ml_collections.ConfigDict, **changes) -> ml_collections.ConfigDict:
+    """Returns a copy with some fields changed, named by their dotted path with ``__`` for dots.
+
+    Raises:
+        TfkdError: For a field that is not there, or a value of another type.
+    """
+    changed = copy.deepcopy(config)
+    for name, value in changes.items():
+        *path, last = name.split("__")
+        section = changed
+        for key in path:
+            section = section.get(key, ml_collections.ConfigDict())
+        field = ".".join((*path, last))
+        if last not in section:
+            raise unknown("config field", field, fields(config))
+        try:
+            section[last] = value
+        except TypeError as error:
+            raise TfkdError(f"config field {field}: {error}") from None
+    return changed.lock()
 
 
 def differences(found: Any, wanted: Any, path: str = "") -> list[str]:
@@ -374,7 +397,7 @@ def _check_recipe(config: ml_collections.ConfigDict) -> None:
             steps_per_epoch=1,
             epochs=config.train.epochs,
         )
-        optimizers.create(settings(config.train.optimizer), schedule)
+        optimizers.create(optimizer_settings(config), schedule)
 
 
 def _check_method(position: int, entry) -> None:

@@ -67,7 +67,7 @@ def prepare(
             steps_per_epoch=dataset.steps_per_epoch,
             epochs=stage.epochs,
         )
-        optimizer = optimizers.create(configs.settings(config.train.optimizer), schedule)
+        optimizer = optimizers.create(configs.optimizer_settings(config), schedule)
     distiller.compile(
         optimizer=optimizer,
         steps_per_execution=config.train.steps_per_execution,

@@ -22,7 +22,6 @@ _MACHINE = (
     ("data", "download"),
     ("train", "verbose"),
     ("train", "checkpoint_seconds"),
-    ("teacher", "workdir"),
     ("compare",),
     ("export",),
 )
@@ -165,6 +164,9 @@ def _comparable(config: dict[str, Any]) -> dict[str, Any]:
         for key in path[:-1]:
             inner = inner.get(key, {})
         inner.pop(path[-1], None)
+    if copy.get("teacher", {}).get("config"):
+        # Then the config says who the teacher is, and the folder only where it lies.
+        copy["teacher"].pop("workdir", None)
     return copy
 
 

@@ -83,7 +83,10 @@ def obtain(
         network = _from_weights(config, info)
     elif fields.config:
         teacher, folder = reference(config)
-        train(teacher, folder)
+        try:
+            train(teacher, folder)
+        except TfkdError as error:
+            raise type(error)(f"teacher: {error}") from None
         network = load_network(folder, fields.which)
     else:
         seed = config.train.seed if fields.seed is None else fields.seed

@@ -1,0 +1,106 @@
+"""Applying gradients under replicas: clipping, loss scaling and the first bad step."""
+
+import contextlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfkd
+from tfkd.core.updates import apply_if, check_optimizer, gradients_are_finite
+
+# What each of two replicas contributes to the gradient of two variables.
+PARTS = [[[3.0, -1.0], [0.5]], [[1.0, 5.0], [-2.5]]]
+WHOLE = [np.add(one, two).tolist() for one, two in zip(*PARTS)]
+
+
+def apply(strategy, make_optimizer, parts, ok=(True, True, True), scale=1.0):
+    """Applies the parts of a gradient once for each entry of ``ok``; returns the variables."""
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        variables = [keras.Variable([1.0, 2.0]), keras.Variable([3.0])]
+        optimizer = make_optimizer()
+        optimizer.build(variables)
+
+    def step(good):
+        number = tf.distribute.get_replica_context().replica_id_in_sync_group
+        gradients = [
+            tf.gather(tf.constant([part[i] for part in parts]), number) * scale for i in range(2)
+        ]
+        apply_if(good, optimizer, list(zip(gradients, variables)))
+
+    @tf.function
+    def run(good):
+        (strategy or tf.distribute.get_strategy()).run(step, args=(good,))
+
+    for good in ok:
+        run(tf.constant(good))
+    return [np.array(variable) for variable in variables], optimizer
+
+
+def momentum(**settings):
+    return lambda: keras.optimizers.SGD(0.1, momentum=0.9, **settings)
+
+
+def scaled(**settings):
+    return lambda: keras.optimizers.LossScaleOptimizer(momentum(**settings)(), initial_scale=64.0)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"clipnorm": 1.5}, {"clipvalue": 0.7}, {"global_clipnorm": 2.0}],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", ["plain", "scaled", "factor"])
+def test_two_replicas_apply_what_one_does(kind, settings, two_replicas):
+    make = {
+        "plain": momentum(**settings),
+        "scaled": scaled(**settings),
+        "factor": momentum(loss_scale_factor=64.0, **settings),
+    }[kind]
+    scale = 1.0 if kind == "plain" else 64.0
+    expected, _ = apply(None, momentum(**settings), [WHOLE])
+    one, _ = apply(None, make, [WHOLE], scale=scale)
+    two, optimizer = apply(two_replicas, make, PARTS, scale=scale)
+    for found in (one, two):
+        for value, wanted in zip(found, expected):
+            np.testing.assert_allclose(value, wanted, rtol=1e-5)
+    assert int(optimizer.iterations.numpy()) == 3
+
+
+def test_overflow_on_one_replica_is_overflow_on_both(two_replicas):
+    parts = [PARTS[0], [[1.0, np.inf], [0.0]]]
+    values, optimizer = apply(two_replicas, scaled(), parts, ok=(True,))
+    for value, initial in zip(values, ([1.0, 2.0], [3.0])):
+        np.testing.assert_array_equal(value, initial)
+    assert float(optimizer.dynamic_scale.numpy()) == 32.0
+
+
+def test_a_bad_step_is_not_applied(two_replicas):
+    once, _ = apply(None, momentum(), [WHOLE], ok=(True,))
+    bad, optimizer = apply(None, momentum(), [WHOLE], ok=(True, False, False))
+    for found, expected in zip(bad, once):
+        np.testing.assert_array_equal(found, expected)
+    assert int(optimizer.iterations.numpy()) == 1
+    spoilt = [PARTS[0], [[np.nan, 0.0], [np.inf]]]
+    finite, _ = apply(two_replicas, momentum(), spoilt, ok=(False,))
+    for value, initial in zip(finite, ([1.0, 2.0], [3.0])):
+        np.testing.assert_array_equal(value, initial)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_finite_gradients(dtype):
+    large = tf.fill([100], tf.constant(6e4, dtype))
+    assert gradients_are_finite([large, -large])
+    assert gradients_are_finite([])
+    for bad in (np.nan, np.inf, -np.inf):
+        assert not gradients_are_finite([large, tf.constant([1.0, bad, -bad], dtype)])
+
+
+def test_gradient_accumulation_needs_one_replica():
+    accumulating = momentum(gradient_accumulation_steps=2)()
+    check_optimizer(accumulating, 1)
+    for optimizer in (accumulating, keras.optimizers.LossScaleOptimizer(accumulating)):
+        with pytest.raises(tfkd.TfkdError, match="gradient_accumulation_steps=2 under 2 replicas"):
+            check_optimizer(optimizer, 2)
+    check_optimizer(momentum()(), 2)

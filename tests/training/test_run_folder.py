@@ -1,0 +1,203 @@
+"""The run folder: what belongs to another run stays, what is wrong leaves nothing."""
+
+import json
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from tfkd.errors import TfkdError
+from tfkd.training import config as configs
+from tfkd.training import run
+from tfkd.training.run_folder import RunFolder
+
+CONFIG = {"train": {"epochs": 3, "verbose": 1}, "distiller": [{"name": "kd"}], "teacher": {}}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = RunFolder(tmp_path / "a" / "run")
+    with made.hold():
+        made.write_config(CONFIG)
+    return made
+
+
+def test_the_same_config_is_welcome_again(folder):
+    folder.check(CONFIG)
+    folder.check({**CONFIG, "train": {"epochs": 3, "verbose": 0}})
+
+
+def test_another_config_is_refused_by_its_fields(folder):
+    other = {**CONFIG, "train": {"epochs": 4, "verbose": 1}, "distiller": []}
+    with pytest.raises(TfkdError) as caught:
+        folder.check(other)
+    message = str(caught.value)
+    assert "holds a run of another config" in message
+    assert "train.epochs is 3 there and 4 here" in message
+    assert "distiller is [{'name': 'kd'}] there and [] here" in message
+    assert json.loads((folder.path / "config.json").read_text()) == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("teacher", "same"), [({"config": "x.py", "workdir": "b"}, True), ({"workdir": "b"}, False)]
+)
+def test_the_folder_of_a_teacher_counts_where_it_is_all_that_is_known(teacher, same, folder):
+    (folder.path / "config.json").unlink()
+    folder.write_config({**CONFIG, "teacher": {**teacher, "workdir": "a"}})
+    if same:
+        folder.check({**CONFIG, "teacher": teacher})
+    else:
+        with pytest.raises(TfkdError, match="teacher.workdir is 'a' there and 'b' here"):
+            folder.check({**CONFIG, "teacher": teacher})
+
+
+def test_a_file_and_an_unreadable_config_are_refused(tmp_path, folder):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TfkdError, match="file': found a file, wanted a folder"):
+        RunFolder(tmp_path / "file").check(CONFIG)
+    (folder.path / "config.json").write_text("{")
+    with pytest.raises(TfkdError, match="config.json: not readable as JSON"):
+        folder.check(CONFIG)
+
+
+def test_a_folder_in_which_nothing_was_written_goes_again(tmp_path):
+    with RunFolder(tmp_path / "a" / "b").hold():
+        assert (tmp_path / "a" / "b").is_dir()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(KeyError), RunFolder(tmp_path / "mine" / "b").hold():
+        raise KeyError
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
+
+
+def test_a_folder_below_a_file_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    with (
+        pytest.raises(TfkdError, match=r"'.*file/run' cannot be written \(Not a directory\)"),
+        RunFolder(tmp_path / "file" / "run").hold(),
+    ):
+        pass
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_the_second_one_waits_for_the_first(folder, capsys):
+    order = []
+    started = threading.Event()
+
+    def second():
+        started.set()
+        with folder.hold():
+            order.append("second")
+
+    with folder.hold():
+        thread = threading.Thread(target=second)
+        thread.start()
+        started.wait(5)
+        thread.join(0.3)
+        order.append("first")
+    thread.join(5)
+    assert order == ["first", "second"]
+    assert "waiting for another run" in capsys.readouterr().out
+
+
+def test_one_who_waited_for_a_folder_that_went_makes_it_anew(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+
+    def second():
+        with folder.hold():
+            folder.write_config(CONFIG)
+
+    with folder.hold():
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join(0.3)
+    thread.join(5)
+    assert json.loads((folder.path / "config.json").read_text()) == CONFIG
+
+
+def test_a_finished_run_is_not_trained_again(experiment, teacher_folder, capsys):
+    before = {path: path.stat().st_mtime_ns for path in teacher_folder.rglob("*")}
+    result = run(experiment("teacher"), teacher_folder)
+    assert result == json.loads((teacher_folder / "result.json").read_text())
+    assert "is finished: top-1" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in teacher_folder.rglob("*")} == before
+
+
+def test_a_run_of_another_config_keeps_its_folder(experiment, teacher_folder):
+    with pytest.raises(TfkdError, match="train.epochs is 2 there and 5 here"):
+        run(experiment("teacher", train__epochs=5), teacher_folder)
+    assert json.loads((teacher_folder / "result.json").read_text())["epochs"] == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"data__name": "digit"}, "unknown data set 'digit'; did you mean 'digits'"),
+        ({"student__name": "resnet8", "data__image_size": 2}, r"found input_shape=\(2, 2, 1\)"),
+        ({"student__kwargs": {"widht": 3}}, "unknown argument of network 'tiny' 'widht'"),
+        ({"train__batch_size": 1078}, "batch_size: found 1078, wanted at most 1077"),
+        ({"teacher__config": "nowhere.py"}, "config 'nowhere.py': no such file"),
+        ({"teacher__workdir": "nowhere", "teacher__config": ""}, "'nowhere': found no such folder"),
+    ],
+)
+def test_what_is_wrong_leaves_nothing_behind(fields, message, experiment, tmp_path):
+    config = experiment("distilled", **fields)
+    with pytest.raises(TfkdError, match=message):
+        run(config, tmp_path / "some" / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_teacher_config_is_found_before_anything_is_trained(experiment, tmp_path):
+    path = tmp_path / "teacher.py"
+    path.write_text(
+        "from tfkd.training.config import default\n"
+        "def get_config():\n"
+        "    config = default()\n"
+        "    config.student.name = 'resnet9'\n"
+        "    return config\n"
+    )
+    config = experiment("distilled", teacher__config=str(path))
+    with pytest.raises(TfkdError, match=r"teacher.config .*teacher.py: unknown network .*resnet9"):
+        run(config, tmp_path / "run")
+    assert [each.name for each in tmp_path.iterdir()] == ["teacher.py"]
+
+
+def test_student_and_teacher_need_two_folders(experiment, tmp_path):
+    config = experiment("distilled", teacher__workdir=str(tmp_path / "x" / ".." / "run"))
+    with pytest.raises(TfkdError, match="is the --workdir of the student as well; wanted two"):
+        run(config, tmp_path / "run")
+
+
+SCRIPT = """
+import sys
+from tfkd.training import config, run
+experiment, workdir, teacher = sys.argv[1:]
+run(config.override(config.load(experiment), teacher__workdir=teacher), workdir)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_teacher_once(tmp_path, experiment):
+    # The import ties the file's path to the fixture's, wherever the tests lie.
+    path = experiment("distilled").teacher.config.rpartition(":")[0]
+    teacher = tmp_path / "teacher"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, f"{path}:distilled", tmp_path / f"run{number}", teacher],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=configs.__file__.rpartition("/tfkd/")[0],
+        )
+        for number in range(2)
+    ]
+    outputs = [process.communicate(timeout=200) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    text = "".join(stdout for stdout, _ in outputs)
+    assert text.count(f"{teacher}: top-1") == 1
+    assert text.count(f"{teacher} is finished: top-1") == 1
+    events = list((teacher / "tensorboard").iterdir())
+    assert len(events) == 1
+    first, second = (json.loads((tmp_path / f"run{n}" / "result.json").read_text()) for n in (0, 1))
+    assert first["top1_last"] == second["top1_last"]
