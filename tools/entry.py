@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from absl import flags
 
-import tools.quiet  # noqa: F401  Before tfkd, which imports TensorFlow as well.
+from tools.quiet import tf  # Before tfkd, which imports TensorFlow as well.
 from tfkd.errors import TfkdError, TfkdWarning
 
 _CONFIG_ERRORS = (
@@ -45,6 +45,13 @@ def run(main: Callable, epilog: Callable[[], str] | None = None) -> None:
         _fail(program, str(error))
     except KeyboardInterrupt:
         _fail(program, "interrupted; the same command continues", status=130)
+    except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
+        reason = str(error).strip().splitlines()[0]
+        _fail(
+            program,
+            f"another worker is gone ({reason}); the same command on every worker continues",
+            status=1,
+        )
 
 
 def _parsed(main: Callable) -> list[str]:

@@ -14,28 +14,26 @@ import tempfile
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-def import_tensorflow() -> None:
-    """Imports TensorFlow, or ends the program with one line and status 2."""
+def import_tensorflow():
+    """Returns TensorFlow, or ends the program with one line and status 2."""
     program = os.path.basename(sys.argv[0])
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as aside:
         os.dup2(aside.fileno(), 2)
-        failure = None
         try:
-            importlib.import_module("tensorflow")
+            return importlib.import_module("tensorflow")
         except KeyboardInterrupt:
-            failure, status = f"{program}: interrupted; the same command continues", 130
+            failure, status = "interrupted; the same command continues", 130
         except ImportError as error:
-            failure, status = f"{program}: no TensorFlow ({error}); 'make env' installs it", 2
+            aside.seek(0)
+            os.write(stderr, aside.read())
+            failure, status = f"TensorFlow cannot be imported ({error}); 'make env' installs it", 2
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
-        if failure:
-            aside.seek(0)
-            os.write(2, aside.read())
-            print(failure, file=sys.stderr)
-            sys.exit(status)
+    print(f"{program}: {failure}", file=sys.stderr)
+    sys.exit(status)
 
 
-import_tensorflow()
+tf = import_tensorflow()

@@ -32,9 +32,10 @@ class Noisy(Objective):
 
     terms = ("feature", "bank")
 
-    def __init__(self, noise: float = 0.1, name: str = "noisy") -> None:
+    def __init__(self, noise: float = 0.1, dropout: float = 0.3, name: str = "noisy") -> None:
         super().__init__(name=name)
         self.noise = noise
+        self.rate = dropout
         self.requires = Requires(
             taps={("student", "main"): ["pooled"], ("teacher", "main"): ["pooled"]},
             index=True,
@@ -45,7 +46,7 @@ class Noisy(Objective):
         width = spec.shapes["teacher", "main"]["pooled"][-1]
         self.connector = keras.layers.Dense(width)
         self.connector.build((None, spec.shapes["student", "main"]["pooled"][-1]))
-        self.dropout = keras.layers.Dropout(0.3, seed=spec.seed + 5)
+        self.dropout = keras.layers.Dropout(self.rate, seed=spec.seed + 5)
         self.draws = keras.random.SeedGenerator(spec.seed + 7)
         self.bank = self.add_weight(
             shape=(spec.train_size, width),
@@ -68,9 +69,10 @@ class Noisy(Objective):
         return Terms(losses, {"features": student})
 
     def after_step(self, context, carry) -> None:
-        rows = context.index[:, None]
+        rows = context.gather(context.index)[:, None]
         bank = tf.convert_to_tensor(self.bank)
-        self.bank.assign(tf.tensor_scatter_nd_update(bank, rows, carry["features"]))
+        features = context.gather(carry["features"])
+        self.bank.assign(tf.tensor_scatter_nd_update(bank, rows, features))
 
 
 @register("phases")

@@ -228,6 +228,21 @@ def test_streamed_records_are_augmented_and_shared(folder):
     np.testing.assert_array_equal(np.concatenate(parts), one)
 
 
+def test_streamed_records_have_all_views_but_partners(folder):
+    dataset = load(folder, in_memory_bytes=0, image_size=5)
+    keys = ("index", "image_second", "image_strong", "image_rotations")
+    whole = list(dataset.train(3, 6, extras=keys).as_numpy_iterator())
+    later, = dataset.train(5, 6, extras=keys).as_numpy_iterator()
+    for key, value in later.items():
+        np.testing.assert_array_equal(value, whole[2][key], err_msg=key)
+    with pytest.raises(tfkd.TfkdError) as caught:
+        dataset.train(extras=["image_pair"])
+    message = str(caught.value)
+    assert "\n" not in message
+    for words in ("image_pair", "record files", "in_memory_bytes"):
+        assert words in message
+
+
 @pytest.mark.parametrize("in_memory_bytes", [data.IN_MEMORY_BYTES, 0])
 def test_a_part_is_set_apart(folder, in_memory_bytes):
     dataset = load(folder, validation=0.2, in_memory_bytes=in_memory_bytes)

@@ -164,15 +164,16 @@ def test_a_streamed_folder_trains_on_the_same_batches_as_one_in_memory(tmp_path)
         load(tmp_path, in_memory_bytes=limit, seed=3) for limit in (data.IN_MEMORY_BYTES, 0)
     )
     assert stream.info == memory.info
+    extras = ("index", "image_second", "image_pair")
     for first in (0, 5):
         walks = [
-            list(each.train(first, 9, extras=("index",)).as_numpy_iterator())
+            list(each.train(first, 9, extras=extras).as_numpy_iterator())
             for each in (memory, stream)
         ]
         assert len(walks[0]) == 9 - first
         for left, right in zip(*walks, strict=True):
-            for key in ("image", "label", "index"):
-                np.testing.assert_array_equal(left[key], right[key])
+            for key in ("image", "label", *extras):
+                np.testing.assert_array_equal(left[key], right[key], err_msg=key)
 
 
 def test_a_streamed_batch_is_shared_by_replicas(tmp_path):

@@ -56,7 +56,7 @@ def show(distiller, logits, indices, labels, epoch=0, **batch):
     batch = {
         "image": np.asarray(logits, np.float32)[:, None, None, :],
         "label": np.asarray(labels, np.int32),
-        "index": np.asarray(indices, np.int32),
+        "index": np.asarray(indices),
         **batch,
     }
     return float(distiller.train_on_batch(batch, return_dict=True)["loss"])
@@ -183,6 +183,16 @@ def test_trains_by_name_and_replaces_the_label_loss():
     assert history["student_loss"] == [0.0] * 4
     np.testing.assert_allclose(history["loss"], history["ps_kd"], rtol=1e-6)
     assert history["loss"][-1] < history["loss"][0]
+
+
+def test_an_index_of_int64_names_the_same_rows():
+    found = []
+    for dtype in (np.int32, np.int64):
+        distiller = distiller_of_logits()
+        show(distiller, TRACE["student"], np.array([4, 1], dtype), TRACE["labels"])
+        found.append(memory_of(distiller))
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    assert found[0][1].tolist() == found[1][1].tolist() == [False, True, False, False, True, False]
 
 
 def test_no_gradient_reaches_the_memory():

@@ -39,7 +39,8 @@ def test_empty_fields_keep_their_type_and_are_not_shared():
 def test_a_method_brings_all_its_settings(experiment):
     experiment("noisy")  # Its file registers the method.
     entry = configs.method("noisy", weight=2, noise=1)
-    assert configs.to_dict(entry) == {"name": "noisy", "weight": 2.0, "settings": {"noise": 1.0}}
+    settings = {"noise": 1.0, "dropout": 0.3}
+    assert configs.to_dict(entry) == {"name": "noisy", "weight": 2.0, "settings": settings}
     assert isinstance(entry.settings.noise, float)
     assert configs.method("kd").settings.temperature == 4.0
     with pytest.raises(TfkdError, match="unknown distiller 'kb'; did you mean 'kd'"):

@@ -185,6 +185,9 @@ class Distiller(KerasDoors, keras.Model):
             found += [v for v in objective.trainable_variables if id(v) not in twins]
         return list({id(variable): variable for variable in found}.values())
 
+    # Keras hands these to the optimizer after ``fit``, in the order in which it was built.
+    trainable_variables = trainable_weights = trained_variables
+
     def state(self) -> dict[str, keras.Variable]:
         """Returns every variable that a continued run needs, by role and position.
 
@@ -369,9 +372,12 @@ class Distiller(KerasDoors, keras.Model):
         scaled = isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
         finite = tf.constant(True) if scaled else gradients_are_finite([g for g, _ in pairs])
         ok = self.watch.observe(values, finite, context.step, context.epoch)
-        apply_if(ok, self.optimizer, pairs)
-        for objective, _ in self.active_objectives():
-            objective.after_step(context, outcome.terms[objective.name].carry)
+
+        def write_state() -> None:
+            for objective, _ in self.active_objectives():
+                objective.after_step(context, outcome.terms[objective.name].carry)
+
+        apply_if(ok, self.optimizer, pairs, write_state)
         weights = context.batch.get("sample_weight")
         self._train_means.update_state(values, tf.shape(context.student_logits)[0])
         if self._compile_metrics is not None:

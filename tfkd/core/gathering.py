@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-
 _CARRIED = (tf.float16, tf.float32, tf.float64, tf.int32, tf.int64)
 
 
@@ -38,6 +37,7 @@ def gather(tensor: tf.Tensor) -> tf.Tensor:
         return tensor
     carried = tf.cast(tensor, _carrier(tensor.dtype))
     rows = tf.distribute.get_replica_context().all_gather(carried, axis=0)
+    rows = tf.ensure_shape(rows, [None, *tensor.shape[1:]])  # What the operation itself forgets.
     return tf.cast(rows, tensor.dtype)
 
 

@@ -12,7 +12,7 @@ from tfkd.core.divergences import mean_of_probabilities
 from tfkd.core.frozen import freeze
 from tfkd.core.model_forms import class_count, image_shape
 from tfkd.core.objective import VIEW_KEYS, Companion, Place, Requires
-from tfkd.errors import TfkdError
+from tfkd.errors import TfkdError, unknown
 
 STUDENT: Place = ("student", "main")
 
@@ -107,9 +107,9 @@ class Networks:
             raise TfkdError(
                 "the distillation losses need a teacher: found None, wanted a keras.Model"
             )
-        unknown_views = sorted({view for _, view in self._taps if view not in VIEW_KEYS})
-        if unknown_views:
-            raise TfkdError(f"unknown views {unknown_views} (known: {', '.join(VIEW_KEYS)})")
+        for _, view in self._taps:
+            if view not in VIEW_KEYS:
+                raise unknown("view", view, VIEW_KEYS)
         classes = {name: class_count(net.model, name) for name, net in self._named()}
         for name, count in classes.items():
             if count != classes["student"]:
@@ -174,7 +174,7 @@ class Networks:
         known = {"student", "teacher", *self._names, *self.companions}
         for network, _ in self._taps:
             if network not in known:
-                raise TfkdError(f"unknown network {network!r} in requires (known: {sorted(known)})")
+                raise unknown("network", network, known)
 
     def companion_variable_ids(self) -> set[int]:
         """Returns the identities of the variables that only companions hold."""

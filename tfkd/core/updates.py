@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
@@ -23,8 +23,13 @@ def gradients_are_finite(gradients: Sequence[tf.Tensor]) -> tf.Tensor:
     return tf.math.is_finite(sum_over_replicas(total))
 
 
-def apply_if(ok: tf.Tensor, optimizer: keras.optimizers.Optimizer, pairs: Pairs) -> None:
-    """Applies gradients where ``ok`` holds.
+def apply_if(
+    ok: tf.Tensor,
+    optimizer: keras.optimizers.Optimizer,
+    pairs: Pairs,
+    afterwards: Callable[[], None] = lambda: None,
+) -> None:
+    """Applies gradients where ``ok`` holds, and then lets objectives write their state.
 
     On one replica nothing at all is touched otherwise. Under replicas an optimizer cannot stand in a
     condition, so that a bad step applies zero gradients; no further step runs.
@@ -33,13 +38,18 @@ def apply_if(ok: tf.Tensor, optimizer: keras.optimizers.Optimizer, pairs: Pairs)
         ok: Scalar bool, equal on every replica.
         optimizer: A built Keras optimizer; it sums over replicas.
         pairs: Gradients, already divided by the number of replicas, and their variables.
+        afterwards: Writes banks, queues and memories.
     """
-    if not pairs:
-        return
     gradients = [tf.convert_to_tensor(gradient) for gradient, _ in pairs]
     variables = [variable for _, variable in pairs]
     if replica_count() == 1:
-        tf.cond(ok, lambda: _apply(optimizer, gradients, variables), lambda: tf.constant(False))
+
+        def update() -> tf.Tensor:
+            _apply(optimizer, gradients, variables)
+            afterwards()
+            return tf.constant(True)
+
+        tf.cond(ok, update, lambda: tf.constant(False))
         return
     gradients = [tf.where(ok, gradient, tf.zeros_like(gradient)) for gradient in gradients]
     if _clips(optimizer) or _scales(optimizer):
@@ -47,7 +57,8 @@ def apply_if(ok: tf.Tensor, optimizer: keras.optimizers.Optimizer, pairs: Pairs)
         # So the sum is formed here, and divided again: the optimizer's own sum restores it.
         gradients = [sum_over_replicas(gradient) for gradient in gradients]
         gradients = [gradient / replica_count() for gradient in _clip(optimizer, gradients)]
-    optimizer.apply_gradients(list(zip(gradients, variables)))
+    _apply(optimizer, gradients, variables)
+    afterwards()
 
 
 def check_optimizer(optimizer: keras.optimizers.Optimizer, replicas: int) -> None:
@@ -64,9 +75,9 @@ def check_optimizer(optimizer: keras.optimizers.Optimizer, replicas: int) -> Non
         )
 
 
-def _apply(optimizer, gradients, variables) -> tf.Tensor:
-    optimizer.apply_gradients(list(zip(gradients, variables)))
-    return tf.constant(True)
+def _apply(optimizer, gradients, variables) -> None:
+    if variables:
+        optimizer.apply_gradients(list(zip(gradients, variables)))
 
 
 def _inner(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 import tensorflow as tf
 
 from tfkd.data import augmentation as augmentations
+from tfkd.data import pairs, randaugment, rotations
 from tfkd.data.augmentation import Augmentation
 from tfkd.data.source import ImageSource, Tokens
 from tfkd.errors import unknown
@@ -49,6 +50,11 @@ class Batch:
         self.rows = tokens["index"].shape[0]
 
     @property
+    def epoch(self) -> tf.Tensor:
+        """Epoch of the step, int64 scalar."""
+        return self.step // (self.source.size // self.batch_size)
+
+    @property
     def index(self) -> tf.Tensor:
         """Positions in the un-shuffled training set, int32 (b,)."""
         return self.tokens["index"]
@@ -80,21 +86,91 @@ class Batch:
         )
         return self.source.crops(self.tokens, self.pixels, placement, self.augmentation)
 
+    def exchanged(self, index: tf.Tensor) -> Batch:
+        """Returns the batch with other examples in the same rows.
+
+        Args:
+            index: int32 (b,), their positions in a source that reaches any example by position.
+        """
+        return Batch(
+            self.source,
+            {"index": index},
+            self.augmentation,
+            self.seed,
+            self.batch_size,
+            self.step,
+            self.first_row,
+        )
+
 
 Maker = Callable[[Batch], tf.Tensor]
 
-# Entries beside image and label, by key. A method that needs another one adds its maker here.
-EXTRAS: dict[str, Maker] = {"index": lambda batch: batch.index}
+
+def _view(stream: str) -> Maker:
+    """Returns the maker of an augmented view that is independent of those of other names."""
+    return lambda batch: batch.view(stream)
 
 
-def makers(extras: Iterable[str]) -> dict[str, Maker]:
+def _strong(source: ImageSource) -> Maker:
+    """Returns the maker of a view that RandAugment has changed as well."""
+    randaugment.check_shape(source.image_shape)
+
+    def make(batch: Batch) -> tf.Tensor:
+        drawn = randaugment.draw(batch.seed, "randaugment", batch.epoch, batch.index)
+        return randaugment.apply(batch.view("image_strong"), *drawn)
+
+    return make
+
+
+def _pair(source: ImageSource) -> Maker:
+    """Returns the maker of a view of another image of the same class."""
+    table = pairs.ClassTable(source)
+
+    def make(batch: Batch) -> tf.Tensor:
+        partners = table.partners(batch.seed, batch.epoch, batch.index, batch.label)
+        return batch.exchanged(partners).view("image_pair")
+
+    return make
+
+
+def _rotations(source: ImageSource) -> Maker:
+    """Returns the maker of the four rotations of each image."""
+    rotations.check_shape(source.image_shape)
+    return lambda batch: rotations.views(
+        batch.pixels,
+        batch.augmentation,
+        batch.seed,
+        batch.step,
+        batch.batch_size,
+        batch.first_row,
+    )
+
+
+# Entries beside image and label, by key: what makes the maker for a training source, or raises
+# TfkdError where the source has no such entry. A method that needs another one adds it here.
+EXTRAS: dict[str, Callable[[ImageSource], Maker]] = {
+    "index": lambda source: lambda batch: batch.index,
+    "image_second": lambda source: _view("image_second"),
+    "image_third": lambda source: _view("image_third"),
+    "image_strong": _strong,
+    "image_pair": _pair,
+    "image_rotations": _rotations,
+}
+
+
+def makers(extras: Iterable[str], source: ImageSource) -> dict[str, Maker]:
     """Returns the makers of the keys of a training batch: image, label and the extras.
 
+    Args:
+        extras: The keys wanted beside image and label.
+        source: The training images.
+
     Raises:
-        TfkdError: An extra is unknown; the message names those available.
+        TfkdError: An extra is unknown, and the message names those available; or the training
+            images have no such entry.
     """
     wanted: dict[str, Maker] = {
-        "image": lambda batch: batch.view("image"),
+        "image": _view("image"),
         "label": lambda batch: batch.label,
     }
     for name in [extras] if isinstance(extras, str) else extras:
@@ -102,5 +178,5 @@ def makers(extras: Iterable[str]) -> dict[str, Maker]:
             continue
         if name not in EXTRAS:
             raise unknown("batch entry", name, EXTRAS)
-        wanted[name] = EXTRAS[name]
+        wanted[name] = EXTRAS[name](source)
     return wanted

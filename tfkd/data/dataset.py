@@ -116,17 +116,23 @@ class DataSet:
 
         Returns:
             Yields dicts of `image` uint8 (B, H, W, C), augmented pixels 0..255, `label` int32
-            (B,), and the extras: `index` int32 (B,), the position in the un-shuffled training part.
+            (B,), and the extras:
+            `index` int32 (B,), the position in the un-shuffled training part;
+            `image_second`, `image_third`, like `image` but augmented independently;
+            `image_strong`, likewise, then changed by RandAugment(2, 10);
+            `image_pair`, likewise, of an image drawn uniformly from the same class;
+            `image_rotations` uint8 (4B, H, W, C), row 4 i + r being image i, mirrored or not,
+            turned counter-clockwise by r * 90 degrees, and then cropped on its own.
 
         Raises:
-            TfkdError: Steps out of order, an unknown extra, or a batch that the replicas cannot
-                share evenly.
+            TfkdError: Steps out of order, an unknown extra, one that the training images do not
+                have, or a batch that the replicas cannot share evenly.
         """
         if first_step < 0 or (last_step is not None and last_step < first_step):
             raise TfkdError(
                 f"training steps: found {first_step} to {last_step}, wanted 0 <= first <= last"
             )
-        makers = batches.makers(extras)
+        makers = batches.makers(extras, self._train)
         share = Share.of(self.batch_size, input_context)
         self._train.prepare(self.augmentation)
         walk = self._train.shuffled(self.seed, self.batch_size, first_step)

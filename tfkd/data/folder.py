@@ -80,7 +80,7 @@ def load(
     Raises:
         TfkdError: A split, a class or an image is missing or cannot be used; the message names it.
     """
-    root = Path(path)
+    root = Path(path).expanduser()
     if not path or not root.is_dir():
         raise TfkdError(f"folder:{path}: no such folder; wanted split/class/*.jpg or *.png in it")
     names = _split_names(root)

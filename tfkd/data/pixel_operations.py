@@ -133,15 +133,18 @@ def equalize(images: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
     """
     del level
     height, width, channels = images.shape[1:]
-    planes = tf.transpose(tf.cast(images, tf.int32), [0, 3, 1, 2])
-    planes = tf.reshape(planes, [-1, height * width])
-    counts = tf.math.bincount(planes, minlength=256, maxlength=256, axis=-1)
-    greatest = tf.reduce_max(planes, 1, keepdims=True)
-    step = (height * width - tf.gather(counts, greatest, batch_dims=1)) // 255
-    spread = (tf.cumsum(counts, axis=1, exclusive=True) + step // 2) // tf.maximum(step, 1)
+    pixels = tf.cast(images, tf.int32)
+    # Every channel has 256 places of its own in one table an image.
+    places = tf.reshape(pixels + 256 * tf.range(channels), [-1, height * width * channels])
+    size = 256 * channels
+    counts = tf.math.bincount(places, minlength=size, maxlength=size, axis=-1)
+    counts = tf.reshape(counts, [-1, channels, 256])
+    greatest = tf.gather(counts, tf.reduce_max(pixels, [1, 2]), batch_dims=2)
+    step = ((height * width - greatest) // 255)[:, :, None]
+    spread = (tf.cumsum(counts, axis=2, exclusive=True) + step // 2) // tf.maximum(step, 1)
     table = tf.where(step > 0, tf.minimum(spread, 255), tf.range(256))
-    planes = tf.cast(tf.gather(table, planes, batch_dims=1), tf.uint8)
-    return tf.transpose(tf.reshape(planes, [-1, channels, height, width]), [0, 2, 3, 1])
+    table = tf.reshape(tf.cast(table, tf.uint8), [-1, size])
+    return tf.reshape(tf.gather(table, places, batch_dims=1), tf.shape(images))
 
 
 OPERATIONS: tuple[Operation, ...] = (

@@ -14,6 +14,8 @@ from tfkd.errors import TfkdError
 
 SEED_LIMIT = 2**31
 
+_GOLDEN = 0x9E3779B97F4A7C15
+
 
 def check_seed(seed: int) -> int:
     """Returns the seed; raises TfkdError unless it is an integer in 0 .. 2**31 - 1."""
@@ -51,3 +53,43 @@ def permutation(size: int | tf.Tensor, seed: int, stream: str, counter: tf.Tenso
     return tf.random.experimental.stateless_shuffle(
         tf.range(size), key(seed, stream, counter), alg="philox"
     )
+
+
+def example_bits(
+    seed: int, stream: str, epoch: tf.Tensor | int, index: tf.Tensor, columns: int
+) -> tf.Tensor:
+    """Returns random bits that belong to an example and an epoch, whatever batch they meet in.
+
+    TensorFlow's stateless generators take one key for a whole tensor; here each row has its own.
+    Every number of the key is added in turn and scrambled by the finalizer of SplitMix64 (Steele,
+    Lea and Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014).
+
+    Args:
+        seed: The seed of the data set, 0 .. 2**31 - 1.
+        stream: What is drawn; streams of other names are independent.
+        epoch: Integer scalar.
+        index: int (b,), positions in the un-shuffled training set.
+        columns: Draws for each example.
+
+    Returns:
+        Uniform int32 bit patterns (b, columns).
+    """
+    state = _scrambled(tf.constant((seed << 32) + zlib.crc32(stream.encode()), tf.uint64))
+    state = _scrambled(state + tf.cast(epoch, tf.uint64) * _GOLDEN)
+    state = _scrambled(state + tf.cast(index, tf.uint64) * _GOLDEN)
+    steps = tf.range(1, columns + 1, dtype=tf.int64)
+    states = _scrambled(state[:, None] + tf.cast(steps, tf.uint64) * _GOLDEN)
+    return tf.bitcast(tf.cast(tf.bitwise.right_shift(states, _shift(32)), tf.uint32), tf.int32)
+
+
+def _scrambled(state: tf.Tensor) -> tf.Tensor:
+    """Returns uint64 values, each sent to another one so that every bit depends on all."""
+    state = tf.bitwise.bitwise_xor(state, tf.bitwise.right_shift(state, _shift(30)))
+    state *= 0xBF58476D1CE4E5B9
+    state = tf.bitwise.bitwise_xor(state, tf.bitwise.right_shift(state, _shift(27)))
+    state *= 0x94D049BB133111EB
+    return tf.bitwise.bitwise_xor(state, tf.bitwise.right_shift(state, _shift(31)))
+
+
+def _shift(places: int) -> tf.Tensor:
+    return tf.constant(places, tf.uint64)

@@ -1,7 +1,43 @@
 """Published distillation methods, one file each; the file, its name and the class agree."""
 
 from tfkd.core.registry import create, names
+from tfkd.distillers.cs_kd import CSKD, cs_kd_loss
+from tfkd.distillers.dist import DIST, inter_class_loss, intra_class_loss
+from tfkd.distillers.dkd import DKD, dkd_loss
+from tfkd.distillers.ipwd import IPWD, ipwd_loss
 from tfkd.distillers.kd import KD, kd_loss
+from tfkd.distillers.mld import MLD
+from tfkd.distillers.nkd import NKD, nkd_loss
 from tfkd.distillers.plain import Plain
+from tfkd.distillers.ps_kd import PSKD, ps_kd_loss
+from tfkd.distillers.standardization import standardized
+from tfkd.distillers.teacher_free import TeacherFree
+from tfkd.distillers.uskd import USKD
+from tfkd.distillers.wsld import WSLD, wsld_loss
 
-__all__ = ["KD", "Plain", "create", "kd_loss", "names"]
+__all__ = [
+    "CSKD",
+    "DIST",
+    "DKD",
+    "IPWD",
+    "KD",
+    "MLD",
+    "NKD",
+    "PSKD",
+    "USKD",
+    "WSLD",
+    "Plain",
+    "TeacherFree",
+    "create",
+    "cs_kd_loss",
+    "dkd_loss",
+    "inter_class_loss",
+    "intra_class_loss",
+    "ipwd_loss",
+    "kd_loss",
+    "names",
+    "nkd_loss",
+    "ps_kd_loss",
+    "standardized",
+    "wsld_loss",
+]

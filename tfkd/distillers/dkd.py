@@ -31,34 +31,9 @@ import tensorflow as tf
 
 from tfkd.core import Objective, Requires, register
 from tfkd.core.arguments import non_negative, positive
-from tfkd.core.divergences import as_float
+from tfkd.core.divergences import LEFT_OUT, as_float, nontarget_log_softmax, one_hot
 from tfkd.distillers.standardization import standardized
 from tfkd.errors import TfkdError
-
-LEFT_OUT = -1e9
-"""The logit of a class that takes no part: finite, and of probability 0 beside any real logit."""
-
-
-def one_hot(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
-    """Returns class numbers, ``(batch,)`` or ``(batch, 1)``, as booleans ``(batch, classes)``."""
-    labels = tf.cast(tf.reshape(labels, [-1]), tf.int32)
-    return tf.one_hot(labels, num_classes, on_value=True, off_value=False)
-
-
-def nontarget_log_softmax(logits: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
-    """Returns the log-softmax over the classes that are no target.
-
-    Args:
-        logits: Shape ``(batch, classes)``, softened already.
-        target: Booleans of the same shape: the classes to leave out.
-
-    Returns:
-        Shape ``(batch, classes)``; a finite number near ``-1e9`` for the classes left out, so that
-        a weight of 0 makes their products 0.
-    """
-    logits = as_float(logits)
-    left_out = tf.constant(LEFT_OUT, logits.dtype)
-    return tf.nn.log_softmax(tf.where(target, left_out, logits))
 
 
 def target_divergence(

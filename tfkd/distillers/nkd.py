@@ -23,8 +23,7 @@ import tensorflow as tf
 
 from tfkd.core import Objective, Requires, register
 from tfkd.core.arguments import non_negative, positive
-from tfkd.core.divergences import as_float
-from tfkd.distillers.dkd import nontarget_log_softmax, one_hot
+from tfkd.core.divergences import as_float, nontarget_log_softmax, one_hot
 
 
 def target_loss(

@@ -137,7 +137,8 @@ class PSKD(Objective):
 
     def compute(self, context) -> Terms:
         logits, index = context.student_logits, context.index
-        # Only these rows are read and written (replicas read all): a copy for each step is dear.
+        # Gather and scatter on the variable itself touch these rows alone, instead of copying all
+        # of the memory at each step.
         past = tf.cast(tf.gather(self.memory.value, index), logits.dtype)
         seen = tf.gather(self.seen.value, index)
         weight = memory_weight(context.epoch, context.epochs, self.final_memory_weight)
@@ -146,7 +147,8 @@ class PSKD(Objective):
         return Terms({self.name: loss}, {"probabilities": tf.stop_gradient(tf.nn.softmax(logits))})
 
     def after_step(self, context, carry: Mapping[str, Any]) -> None:
-        rows = context.gather(context.index)
+        # GPUs scatter booleans by int32 alone.
+        rows = context.gather(tf.cast(context.index, tf.int32))
         probabilities = tf.cast(context.gather(carry["probabilities"]), tf.float32)
         self.memory.value.scatter_update(tf.IndexedSlices(probabilities, rows))
         seen = tf.ones_like(rows, dtype=tf.bool)

@@ -11,9 +11,9 @@ is softened, student's and teacher's alike; any loss on logits can stand behind 
 Nothing is scaled here. The losses keep their own ``T^2``; the further factor of the published runs
 (9 for KD) is the weight that the caller gives to the objective.
 
-Departure: the deviation divides by the number of classes, as the paper prints it; the published
-code divides by one less. Its ``T`` is therefore ``T * sqrt(classes / (classes - 1))`` here, 0.5 %
-more for 100 classes.
+Departure: the deviation divides by the number of classes (the paper's algorithm, recalled and not
+read again); the published code divides by one less. Its ``T`` is therefore
+``T * sqrt(classes / (classes - 1))`` here, 0.5 % more for 100 classes.
 """
 
 from __future__ import annotations

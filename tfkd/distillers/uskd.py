@@ -39,8 +39,13 @@ import tensorflow as tf
 
 from tfkd.core import Objective, Requires, Spec, register
 from tfkd.core.arguments import non_negative
-from tfkd.core.divergences import as_float, soft_cross_entropy
-from tfkd.distillers.dkd import LEFT_OUT, nontarget_log_softmax, one_hot
+from tfkd.core.divergences import (
+    LEFT_OUT,
+    as_float,
+    nontarget_log_softmax,
+    one_hot,
+    soft_cross_entropy,
+)
 from tfkd.distillers.linear_head import LinearHead
 from tfkd.errors import unknown
 

@@ -47,7 +47,9 @@ class Checkpoints:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step_{step:012d}.npz"
         beside = self.folder / "next.partial"
-        text = np.frombuffer(json.dumps(dict(meta)).encode(), np.uint8)
+        # The archive has a checksum for each entry, but none for their names.
+        content = {"names": sorted(arrays), "meta": dict(meta)}
+        text = np.frombuffer(json.dumps(content).encode(), np.uint8)
         with open(beside, "wb") as file:
             np.savez(file, **{_META: text}, **arrays)
             file.flush()
@@ -67,9 +69,11 @@ class Checkpoints:
         paths = self.paths()
         for path, before in zip(paths, [*paths[1:], None]):
             try:
-                with np.load(path, allow_pickle=False) as archive:
+                with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
                     arrays = {name: archive[name] for name in archive.files}
-                meta = json.loads(arrays.pop(_META).tobytes().decode())
+                content = json.loads(arrays.pop(_META).tobytes().decode())
+                if sorted(arrays) != content["names"]:
+                    raise ValueError("its entries are not those that were written")
             # A damaged archive fails in as many ways as it has parts: zip, array headers, json.
             except Exception as error:
                 next_best = f"going back to {before.name}" if before else "starting afresh"
@@ -79,7 +83,7 @@ class Checkpoints:
                     stacklevel=2,
                 )
                 continue
-            return arrays, meta
+            return arrays, content["meta"]
         return None
 
 

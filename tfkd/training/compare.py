@@ -93,9 +93,9 @@ def compare(
     if not seeds:
         raise TfkdError("compare: found no seeds, wanted one or more")
     workdir = Path(workdir)
-    configs.validate(config)
     if isinstance(strategy, str):
         strategy = strategies.create(strategy)
+    configs.validate(config)
     writes = strategies.is_chief(strategy)
     exported = config.export.enabled
     config = configs.override(config, export__enabled=False)

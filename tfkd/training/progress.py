@@ -12,7 +12,11 @@ import tensorflow as tf
 
 from tfkd.core import Distiller
 from tfkd.training import checkpoints
+from tfkd.training import strategy as strategies
 from tfkd.training.run_folder import RunFolder
+
+AGREE_EVERY = 16
+"""Calls between two moments at which several workers agree on a checkpoint."""
 
 
 @dataclass
@@ -24,6 +28,7 @@ class State:
         epoch: Epochs done, over all stages.
         step: Training steps done, over all stages.
         history: The rows of ``metrics.csv``.
+        learning_rate: Rate of the first step of the running epoch.
         best_value: Best accuracy so far, in percent; -1 before the first.
         best_epoch: The epoch that reached it, counted from 1.
         seconds: Time of the run before this process.
@@ -37,6 +42,7 @@ class State:
     epoch: int = 0
     step: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
+    learning_rate: float = 0.0
     best_value: float = -1.0
     best_epoch: int = 0
     seconds: float = 0.0
@@ -76,7 +82,7 @@ class Progress(keras.callbacks.Callback):
         state: The state to keep.
         steps_per_epoch: Steps of one epoch.
         checkpoint_seconds: Least time between two checkpoints.
-        writes: Whether this process writes files (the chief of several workers).
+        strategy: The strategy; of several workers only the chief writes files.
     """
 
     def __init__(
@@ -86,7 +92,7 @@ class Progress(keras.callbacks.Callback):
         *,
         steps_per_epoch: int,
         checkpoint_seconds: float,
-        writes: bool,
+        strategy: tf.distribute.Strategy,
     ) -> None:
         super().__init__()
         self.folder = folder
@@ -94,7 +100,9 @@ class Progress(keras.callbacks.Callback):
         self.best_student: list[np.ndarray] | None = None
         self._steps_per_epoch = steps_per_epoch
         self._checkpoint_seconds = checkpoint_seconds
-        self._writes = writes
+        self._strategy = strategy
+        self._writes = strategies.is_chief(strategy)
+        self._calls = 0
         self._store = checkpoints.Checkpoints(folder.checkpoints)
         self._restored_sums: dict[str, np.ndarray] = {}
         self._saved_step = -1
@@ -152,18 +160,21 @@ class Progress(keras.callbacks.Callback):
             for name, value in self._restored_sums.items():
                 variables[name].assign(value)
             self._restored_sums = {}
+        else:
+            self.state.learning_rate = float(np.asarray(self.model.optimizer.learning_rate))
 
     def on_train_batch_end(self, batch, logs=None) -> None:
+        self._calls += 1
+        if self._calls % (1 if strategies.is_single(self._strategy) else AGREE_EVERY):
+            return
         # The end of an epoch belongs to on_epoch_end, which first evaluates it and writes its row.
-        due = time.monotonic() - self._saved >= self._checkpoint_seconds
-        if due and self.model.step % self._steps_per_epoch:
+        if self._due() and self.model.step % self._steps_per_epoch:
             self.save()
 
     def on_epoch_end(self, epoch, logs=None) -> None:
         logs = {name: float(value) for name, value in (logs or {}).items()}
         self.state.epoch += 1
-        rate = float(np.asarray(self.model.optimizer.learning_rate))
-        row = {"epoch": self.state.epoch, "learning_rate": rate, **logs}
+        row = {"epoch": self.state.epoch, "learning_rate": self.state.learning_rate, **logs}
         self.state.history.append(row)
         value = logs.get("val_accuracy")
         if value is not None and 100 * value > self.state.best_value:
@@ -175,18 +186,24 @@ class Progress(keras.callbacks.Callback):
             with self._events.as_default():
                 for name, number in row.items():
                     tf.summary.scalar(name, number, step=self.state.epoch)
-        if time.monotonic() - self._saved >= self._checkpoint_seconds:
+        if self._due():
             self.save()
 
+    def _due(self) -> bool:
+        """Returns whether a checkpoint is due; equal on all workers, whose clocks may differ."""
+        due = time.monotonic() - self._saved >= self._checkpoint_seconds
+        return strategies.any_worker(self._strategy, due)
+
     def save(self) -> None:
-        """Writes a checkpoint of this moment."""
+        """Writes a checkpoint of this moment; all workers take part."""
         distiller = self.model
         distiller.watch.check()
         self.state.step = distiller.step
         self._saved, self._saved_step = time.monotonic(), self.state.step
+        # Reading the sums of metrics adds up those of all workers, so each of them has to read.
+        arrays = checkpoints.values(distiller.state())
         if not self._writes:
             return
-        arrays = checkpoints.values(distiller.state())
         for position, value in enumerate(self.best_student or ()):
             arrays[f"best/{position}"] = value
         meta = {**vars(self.state), "seconds": self.seconds}

@@ -42,9 +42,10 @@ def run(
         TfkdError: For a wrong config, folder, data set, network or file.
         NonFiniteLoss: When a loss becomes NaN or infinite.
     """
-    configs.validate(config)
     if isinstance(strategy, str):
+        # First of all: several workers must meet before TensorFlow does anything else.
         strategy = strategies.create(strategy)
+    configs.validate(config)
     folder = RunFolder(workdir)
     plain = configs.to_dict(config)
     folder.check(plain)
@@ -120,7 +121,7 @@ def _train(
             State(),
             steps_per_epoch=dataset.steps_per_epoch,
             checkpoint_seconds=config.train.checkpoint_seconds,
-            writes=writes,
+            strategy=strategy,
         )
         continued = progress.restore(distiller, prepare)
     strategies.check_agreed(strategy, progress.state.step, folder.path)

@@ -52,7 +52,12 @@ def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
 
 @functools.cache
 def _multi_worker() -> tf.distribute.Strategy:
-    return tf.distribute.MultiWorkerMirroredStrategy()
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except RuntimeError as error:
+        raise TfkdError(
+            f"strategy 'multi_worker': found TensorFlow in use already ({error}), wanted it first"
+        ) from None
 
 
 def check(strategy: tf.distribute.Strategy, batch_size: int, jit_compile: bool) -> None:
@@ -115,6 +120,16 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
     )
 
 
+def is_single(strategy: tf.distribute.Strategy) -> bool:
+    """Returns whether this process trains alone, on however many devices."""
+    return strategy.cluster_resolver is None
+
+
+def any_worker(strategy: tf.distribute.Strategy, value: bool) -> bool:
+    """Returns whether a value holds on some worker; every worker has to ask."""
+    return _sum_over_workers(strategy, int(value)) > 0
+
+
 def wait_for_all(strategy: tf.distribute.Strategy) -> None:
     """Lets every worker reach this point, so that files of the chief are there for all."""
     _sum_over_workers(strategy, 0)
@@ -141,10 +156,21 @@ def check_agreed(strategy: tf.distribute.Strategy, step: int, folder: Path) -> N
 
 def _sum_over_workers(strategy: tf.distribute.Strategy, number: int) -> int:
     """Returns the sum over all replicas of all workers; waits for every worker."""
-    if strategy.cluster_resolver is None:
+    if is_single(strategy):
         return number * strategy.num_replicas_in_sync
-    values = strategy.run(lambda: tf.constant(number, tf.int64))
-    return int(strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None))
+    return int(_summing(strategy)(tf.constant(number, tf.int64)))
+
+
+@functools.cache
+def _summing(strategy: tf.distribute.Strategy):
+    """Returns the compiled sum of a number over all replicas."""
+
+    @tf.function
+    def total(number: tf.Tensor) -> tf.Tensor:
+        values = strategy.run(tf.identity, args=(number,))
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
+
+    return total
 
 
 def _workers() -> int:

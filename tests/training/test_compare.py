@@ -1,0 +1,152 @@
+"""The comparison: every role an ordinary run, and one table of all."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from tfkd import TfkdError, data, evaluation
+from tfkd.models.storage import load_network
+from tfkd.training import compare as comparison
+from tfkd.training import run
+from tfkd.training.checkpoints import Checkpoints
+from tfkd.training.compare import compare, roles, table
+
+
+@pytest.fixture(scope="module")
+def config(experiment):
+    """A distillation with an export."""
+    return experiment("distilled", teacher__workdir=None, export__enabled=True)
+
+
+@pytest.fixture(scope="module")
+def compared(config, tmp_path_factory):
+    """A finished comparison of two seeds: its folder and rows."""
+    folder = tmp_path_factory.mktemp("compared")
+    return folder, compare(config, folder, [0, 3])
+
+
+def test_a_row_for_every_role_and_seed(compared):
+    folder, rows = compared
+    assert [(row["role"], row["seed"]) for row in rows] == [
+        (role, seed) for seed in (0, 3) for role in ("teacher", "alone", "distilled")
+    ]
+    for row in rows:
+        assert sorted(row) == sorted(
+            ("role", "seed", "top1", "agreement", "params", "macs", "seconds")
+        )
+        result = json.loads((folder / row["role"] / f"seed{row['seed']}" / "result.json").read_text())
+        assert row["top1"] == result["top1_last"]
+        assert (row["params"], row["macs"]) == (result["params"], result["macs"])
+        assert row["seconds"] == result["seconds"]
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary == {"experiment": "tiny-distilled", "rows": rows}
+    with open(folder / "summary.csv", newline="") as file:
+        written = list(csv.DictReader(file))
+    assert [float(row["top1"]) for row in written] == [row["top1"] for row in rows]
+
+
+def test_agreements_are_those_of_the_saved_networks(compared):
+    folder, rows = compared
+    batches = list(data.load("digits", batch_size=100).test())
+    kept = np.concatenate([batch["sample_weight"] for batch in batches]) > 0
+
+    def classes(role, seed):
+        network = load_network(folder / role / f"seed{seed}")
+        logits = [network.model(network.preprocess(batch["image"])) for batch in batches]
+        return np.concatenate(logits).argmax(-1)[kept]
+
+    for row in rows:
+        if row["role"] == "teacher":
+            assert row["agreement"] is None
+        else:
+            same = classes(row["role"], row["seed"]) == classes("teacher", row["seed"])
+            assert row["agreement"] == pytest.approx(100 * same.mean())
+
+
+def test_the_first_seeds_student_is_exported(compared):
+    folder, rows = compared
+    predict = evaluation.saved_model_predictor(folder / "export")
+    found = evaluation.accuracy(predict, data.load("digits").test())["top1"]
+    assert found == pytest.approx(rows[2]["top1"])
+    assert not list(folder.glob("*/seed*/export"))
+    assert (folder / "curves.png").read_bytes()[1:4] == b"PNG"
+
+
+def test_a_role_is_what_a_run_of_its_config_makes(compared, config, tmp_path):
+    folder, _ = compared
+    settings, _ = roles(config, 0, folder)["alone"]
+    run(settings, tmp_path / "run")
+    own, others = tmp_path / "run", folder / "alone" / "seed0"
+    assert (own / "metrics.csv").read_text() == (others / "metrics.csv").read_text()
+    found, wanted = (Checkpoints(each / "checkpoints").load()[0] for each in (own, others))
+    for name, value in wanted.items():
+        np.testing.assert_array_equal(found[name], value)
+
+
+def test_alone_differs_from_distilled_in_nothing_but_the_teacher(config, tmp_path):
+    planned = roles(config, 3, tmp_path)
+    alone, distilled = (json.loads(planned[role][0].to_json()) for role in ("alone", "distilled"))
+    assert alone["distiller"] == [] and alone["teacher"]["config"] is None
+    for section in ("data", "student", "train"):
+        assert alone[section] == distilled[section]
+    assert {settings.train.seed for settings, _ in planned.values()} == {3}
+
+
+def test_again_it_trains_nothing_and_finds_the_same(compared, config, capsys, monkeypatch):
+    folder, rows = compared
+    (folder / "summary.json").unlink()
+    monkeypatch.setattr("tfkd.training.fitting.fit", None)
+    assert compare(config, folder, [0, 3, 0]) == rows
+    assert json.loads((folder / "summary.json").read_text())["rows"] == rows
+    assert capsys.readouterr().out.count("is finished") == 6
+
+
+def test_it_goes_on_where_it_was_stopped(compared, config, monkeypatch, tmp_path):
+    folder, rows = compared
+    calls = []
+
+    def stops(settings, path, strategy):
+        calls.append(path)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return run(settings, path, strategy)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(comparison, "run", stops)
+        compare(config, tmp_path, [0])
+    assert not (tmp_path / "summary.json").exists()
+    found = compare(config, tmp_path, [0])
+    for row, wanted in zip(found, rows):
+        assert {**row, "seconds": 0} == {**wanted, "seconds": 0}
+
+
+def test_the_table_gives_mean_and_deviation():
+    def row(role, seed, top1, agreement):
+        return {
+            "role": role, "seed": seed, "top1": top1, "agreement": agreement,
+            "params": 1234, "macs": 5678901, "seconds": 2.0 + seed,
+        }  # fmt: skip
+
+    lines = table(
+        [row("teacher", 0, 98.0, None), row("alone", 0, 90.0, 91.0), row("alone", 1, 92.0, 95.0)]
+    ).splitlines()
+    assert len(lines) == 4
+    assert lines[2].split() == ["teacher", "98.00", "-", "1,234", "5,678,901", "2.0"]
+    assert lines[3].split() == [
+        "alone", "91.00", "±", "1.41", "93.00", "±", "2.83", "1,234", "5,678,901", "2.5",
+    ]  # fmt: skip
+
+
+def test_what_cannot_be_compared_is_refused(experiment, teacher_folder, tmp_path):
+    with pytest.raises(TfkdError, match="found a config without distiller"):
+        compare(experiment("alone"), tmp_path, [0])
+    no_config = experiment(
+        "distilled", teacher__config=None, teacher__workdir=str(teacher_folder)
+    )
+    with pytest.raises(TfkdError, match="found a config without teacher.config"):
+        compare(no_config, tmp_path, [0])
+    with pytest.raises(TfkdError, match="found no seeds"):
+        compare(experiment("distilled"), tmp_path, [])
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,52 @@
+"""For each image another one of its class, as class-wise self-distillation (CS-KD) wants it."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from tfkd.data import randomness
+from tfkd.data.source import ImageSource, IndexedSource
+from tfkd.errors import TfkdError
+
+
+class ClassTable:
+    """The examples of a training source by class, ready for `partners`."""
+
+    def __init__(self, source: ImageSource):
+        """Sorts the examples by their labels.
+
+        Raises:
+            TfkdError: The source cannot reach an example by its position.
+        """
+        if not isinstance(source, IndexedSource):
+            raise TfkdError(
+                "image_pair: found a training set that streams from record files, which are read "
+                "in their order and cannot be reached by position; wanted a set in memory (raise "
+                "in_memory_bytes) or a folder of images"
+            )
+        labels = source.labels({"index": tf.range(source.size)}).numpy()
+        counts = np.bincount(labels)
+        # The input pipeline runs on the host, also where the networks do not.
+        with tf.device("CPU:0"):
+            self._sorted = tf.constant(np.argsort(labels, kind="stable"), tf.int32)
+            self._counts = tf.constant(counts, tf.int32)
+            self._starts = tf.constant(np.cumsum(counts) - counts, tf.int32)
+
+    def partners(
+        self, seed: int, epoch: tf.Tensor | int, index: tf.Tensor, label: tf.Tensor
+    ) -> tf.Tensor:
+        """Draws a partner for each example: uniform in its class, perhaps the example itself.
+
+        Args:
+            seed: Seed of the data set.
+            epoch: Integer scalar; partners depend on (seed, epoch, index) alone.
+            index: int32 (b,), positions in the un-shuffled training set.
+            label: int32 (b,), their labels.
+
+        Returns:
+            int32 (b,), the positions of the partners.
+        """
+        drawn = randomness.example_bits(seed, "partners", epoch, index, 1)[:, 0]
+        place = tf.math.floormod(drawn, tf.gather(self._counts, label))
+        return tf.gather(self._sorted, tf.gather(self._starts, label) + place)
