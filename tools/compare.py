@@ -29,19 +29,23 @@ _STRATEGY = flags.DEFINE_enum(
     ["auto", "one", "mirrored", "multi_worker"],
     "Devices: one, all GPUs of the machine, or the cluster of TF_CONFIG; auto chooses.",
 )
+_CPU_DEVICES = flags.DEFINE_integer(
+    "cpu_devices", 1, "Splits the CPU into so many devices, to try replicas without GPUs."
+)
 
 
 def main(_) -> None:
     from tfkd.errors import TfkdError
-    from tfkd.training import compare
+    from tfkd.training import compare, strategy
 
     config = _CONFIG.value
-    if config is None or _WORKDIR.value is None:
+    if config is None or not _WORKDIR.value:
         raise TfkdError("wanted --config=FILE and --workdir=FOLDER (see --help)")
     try:
         seeds = [int(seed) for seed in _SEEDS.value or config.compare.seeds]
     except ValueError:
         raise TfkdError(f"--seeds={','.join(_SEEDS.value)}: wanted whole numbers") from None
+    strategy.split_cpu(_CPU_DEVICES.value)
     rows = compare.compare(config, _WORKDIR.value, seeds, _STRATEGY.value)
     print(f"\n{compare.table(rows)}")
 

@@ -38,7 +38,7 @@ def main(_) -> None:
     from tfkd.errors import TfkdError
     from tfkd.models.storage import load_description, load_network
 
-    if _RUN.value is None or _OUTPUT.value is None:
+    if not _RUN.value or not _OUTPUT.value:
         raise TfkdError("wanted --run=FOLDER and --output=FOLDER (see --help)")
     network = load_network(_RUN.value, _WHICH.value)
     class_names = load_description(_RUN.value)["class_names"]

@@ -38,7 +38,7 @@ def main(_) -> None:
     from tfkd.errors import TfkdError
     from tfkd.training import strategy
 
-    if _CONFIG.value is None or _WORKDIR.value is None:
+    if _CONFIG.value is None or not _WORKDIR.value:
         raise TfkdError("wanted --config=FILE and --workdir=FOLDER (see --help)")
     strategy.split_cpu(_CPU_DEVICES.value)
     training.run(_CONFIG.value, _WORKDIR.value, _STRATEGY.value)

@@ -34,7 +34,10 @@ def refused(match):
         ({"taps": {("teacher", "main"): ["logits"]}}, "need a teacher: found None"),
         ({"taps": {("student", "main"): ["stage7"]}}, "unknown tap of model 'student' 'stage7'"),
         ({"taps": {("student", "side"): ["logits"]}}, r"unknown view 'side' \(known: main, pair"),
-        ({"taps": {("twin", "main"): ["logits"]}}, "unknown network 'twin' .known: student, teacher"),
+        (
+            {"taps": {("twin", "main"): ["logits"]}},
+            "unknown network 'twin' .known: student, teacher",
+        ),
         ({"train_size": True}, "mine needs the size of the training set: found None"),
     ],
     ids=["teacher", "tap", "view", "network", "train_size"],
@@ -206,7 +209,10 @@ def test_a_method_may_take_any_other_name():
 @pytest.mark.parametrize(
     ("result", "message"),
     [
-        (lambda: {"other": tf.zeros(())}, r"compute returned the losses \['other'\], but its terms"),
+        (
+            lambda: {"other": tf.zeros(())},
+            r"compute returned the losses \['other'\], but its terms",
+        ),
         (lambda: tf.zeros(4), r"loss mine has shape \(4,\), wanted a scalar"),
     ],
     ids=["names", "shape"],

@@ -67,7 +67,9 @@ def by_hand(teacher, student, images, labels, weights, epoch=0):
             "two/size": tf.reduce_mean(tf.square(logits), axis=1),
             "two/spread": tf.math.reduce_variance(logits, axis=1),
         }
-        losses = {name: tf.reduce_sum(weights * each) / len(images) for name, each in losses.items()}
+        losses = {
+            name: tf.reduce_sum(weights * each) / len(images) for name, each in losses.items()
+        }
         total = 0.3 * losses["student_loss"] + 0.9 * losses["kd"] + 5.0 * losses["hint"]
         total += 0.5 * 2.0 * losses["two/size"] + (2.0 if epoch else 0) * 2.0 * losses["two/spread"]
     gradients = tape.gradient(total, student.trainable_variables)
@@ -168,7 +170,9 @@ def test_features_of_one_of_several_teachers(network, images, labels):
     distiller = tfkd.Distiller(teachers, student, [KD(), HintOfSecond()])
     distiller.compile()
     found = distiller.evaluate(images, labels, verbose=0, return_dict=True)
-    taps = [tfkd.models.tapped(model, ["stage1"])(images)["stage1"] for model in (*teachers, student)]
+    taps = [
+        tfkd.models.tapped(model, ["stage1"])(images)["stage1"] for model in (*teachers, student)
+    ]
     np.testing.assert_allclose(
         found["hint"], tf.reduce_mean(tf.square(taps[1] - taps[2])), rtol=1e-4
     )
@@ -229,7 +233,10 @@ def test_every_network_runs_once_for_each_view_and_step(network, images, labels)
 def test_pixels_are_normalised_for_each_network(network, labels):
     pixels = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 3)).astype("uint8")
     teacher, student = network(name="teacher"), network()
-    preprocess = [tfkd.models.Preprocess((120.0,) * 3, (60.0,) * 3), tfkd.models.Preprocess((5.0,), (2.0,))]
+    preprocess = [
+        tfkd.models.Preprocess((120.0,) * 3, (60.0,) * 3),
+        tfkd.models.Preprocess((5.0,), (2.0,)),
+    ]
     distiller = tfkd.Distiller(
         tfkd.models.Network(teacher, preprocess[0]),
         tfkd.models.Network(student, preprocess[1]),

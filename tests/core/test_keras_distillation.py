@@ -91,7 +91,9 @@ def test_loss_by_name_warns(network):
     with warnings.catch_warnings():
         warnings.simplefilter("error", tfkd.TfkdWarning)
         tfkd.Distiller(
-            network(name="teacher"), network(), [Logits(loss=keras.losses.KLDivergence()), Feature()]
+            network(name="teacher"),
+            network(),
+            [Logits(loss=keras.losses.KLDivergence()), Feature()],
         )
 
 

@@ -66,7 +66,10 @@ class Queue(tfkd.Objective):
         settings = {"trainable": False, "aggregation": "only_first_replica"}
         first = np.random.default_rng(spec.seed).normal(size=(self.length, width))
         self.keys = self.add_weight(
-            shape=first.shape, initializer=keras.initializers.Constant(first), name="keys", **settings
+            shape=first.shape,
+            initializer=keras.initializers.Constant(first),
+            name="keys",
+            **settings,
         )
         self.pointer = self.add_weight(
             shape=(), dtype="int32", initializer="zeros", name="pointer", **settings

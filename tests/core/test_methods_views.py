@@ -153,9 +153,7 @@ class Rotated(tfkd.Objective):
         labels = tf.repeat(context.labels, 4)
         correct = tf.equal(tf.argmax(teacher, axis=1), tf.cast(labels, tf.int64))
         kl = tfkd.distillers.kd_loss(student, teacher, 4.0)
-        entropy = -tf.reduce_sum(
-            tf.one_hot(labels, 4) * tf.nn.log_softmax(student), axis=1
-        )
+        entropy = -tf.reduce_sum(tf.one_hot(labels, 4) * tf.nn.log_softmax(student), axis=1)
         return {
             "label": 0.1 * context.mean(entropy, upright),
             "kd": 0.9 * context.mean(kl, upright),
@@ -203,7 +201,7 @@ def test_rotations_on_two_replicas(distiller_on, network, images, labels):
 
     def small(name="student", width=4):
         inputs = keras.Input((4, 4, 3))
-        hidden = keras.layers.Dense(width, activation="relu", name="pooled")(
+        hidden = keras.layers.Dense(width, activation="tanh", name="pooled")(
             keras.layers.Flatten()(inputs)
         )
         return keras.Model(inputs, keras.layers.Dense(4, name="logits")(hidden), name=name)
@@ -256,7 +254,9 @@ class Strong(tfkd.Objective):
         strong = context.student("logits", "strong")
         label = tf.nn.log_softmax(strong) * tf.one_hot(context.labels, 4)
         kd = sum(
-            tfkd.distillers.kd_loss(context.student("logits", view), context.teacher("logits", view))
+            tfkd.distillers.kd_loss(
+                context.student("logits", view), context.teacher("logits", view)
+            )
             for view in ("main", "strong")
         )
         return {
@@ -325,7 +325,8 @@ def test_connector_is_made_from_shapes_and_trained(network, images, labels, valu
     assert student.count_params() == network().count_params()
 
 
-def test_schedule_does_not_trace_again(network, images, labels):
+@pytest.mark.parametrize("steps", [1, 2])
+def test_schedule_does_not_trace_again(steps, network, images, labels):
     class Warmed(tfkd.Objective):
         """A loss that grows over three epochs."""
 
@@ -339,7 +340,7 @@ def test_schedule_does_not_trace_again(network, images, labels):
             return tf.minimum(1.0, epoch / 2)
 
     distiller = tfkd.Distiller(None, network(), Warmed(), 3.0)
-    distiller.compile(keras.optimizers.SGD(RATE))
+    distiller.compile(keras.optimizers.SGD(RATE), steps_per_execution=steps)
     TRACES.clear()
     history = distiller.fit(images, labels, batch_size=8, epochs=4, verbose=0).history
     np.testing.assert_allclose(history["distillation_loss"], [0, 1.5, 3, 3])
@@ -361,9 +362,10 @@ def test_mixed_precision(dtype, network, images, labels):
     assert scaled == (dtype == "mixed_float16")
     before = distiller.student.get_weights()
     history = distiller.fit(
-        images, labels, batch_size=8, epochs=3, verbose=0, validation_data=(images, labels)
+        images, labels, batch_size=8, epochs=4, verbose=0, validation_data=(images, labels)
     ).history
     assert all(np.isfinite(values).all() for values in history.values())
-    assert history["loss"][-1] < history["loss"][0]
+    # From the second epoch on the factors are the same.
+    assert history["loss"][-1] < history["loss"][1]
     assert all(each.dtype == "float32" for each in distiller.student.trainable_variables)
     assert np.any(distiller.student.get_weights()[0] != before[0])

@@ -49,7 +49,9 @@ class Everything(tfkd.Objective):
         )
         twin = keras.models.clone_model(spec.network("student"))
         twin.set_weights(spec.network("student").get_weights())
-        self.pairs = list(zip(twin.trainable_variables, spec.network("student").trainable_variables))
+        self.pairs = list(
+            zip(twin.trainable_variables, spec.network("student").trainable_variables)
+        )
         self.companions["twin"] = tfkd.core.Companion(twin)
 
     def before_step(self, context):

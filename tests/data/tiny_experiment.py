@@ -13,11 +13,14 @@ from tfkd.training.config import default, method
 
 @models.register("tiny")
 def tiny(num_classes, input_shape, name, width=8, dropout=0.0):
-    """One convolution, with dropout before the classes."""
+    """One convolution, with dropout before the classes.
+
+    Its activation is smooth: where rounding errors turn a ReLU on, replicas would part for good.
+    """
     image = keras.Input(input_shape, name="image")
     hidden = keras.layers.Conv2D(width, 3, padding="same", use_bias=False, name="stem")(image)
     hidden = models.BatchNormalization(name="stage1_pre")(hidden)
-    hidden = keras.layers.ReLU(name="pre_pool")(hidden)
+    hidden = keras.layers.Activation("silu", name="pre_pool")(hidden)
     hidden = keras.layers.AveragePooling2D(4)(hidden)
     hidden = keras.layers.Flatten(name="pooled")(hidden)
     if dropout:

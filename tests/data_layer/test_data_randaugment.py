@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 from tfkd import data
-from tfkd.data import randaugment
 from tfkd.data import pixel_operations as operations
+from tfkd.data import randaugment
 
 NAMES = [operation.__name__ for operation in operations.OPERATIONS]
 SIGNED = [operation.__name__ for operation in operations.SIGNED]

@@ -139,7 +139,7 @@ def test_a_wrong_value_names_field_found_and_wanted(fields, message):
     ("entry", "message"),
     [
         ({"name": "kd", "weight": -1.0}, r"distiller\[0\].weight: found -1.0, wanted a number >= 0"),
-        ({"name": "dk", "weight": 1.0}, "unknown distiller 'dk'; did you mean 'kd'"),
+        ({"name": "plan", "weight": 1.0}, "unknown distiller 'plan'; did you mean 'plain'"),
         (
             {"name": "kd", "settings": {"temprature": 4.0}},
             "unknown setting of distiller kd 'temprature'; did you mean 'temperature'",

@@ -20,8 +20,8 @@ class Context:
     Attributes:
         batch: The batch as a dict: ``image``, ``label`` and what else the data gave.
         training: Whether this is a training step.
-        epoch: Scalar float32, the epoch counted from 0.
-        epochs: Scalar float32, the number of epochs of the run.
+        epoch: Scalar float32, the epoch of the stage (of the run, where it has one), from 0.
+        epochs: Scalar float32, the number of epochs of the stage.
         step: Scalar int64, training steps done before this one.
         kept: What an objective keeps from one of its hooks to the next within the step, under its
             own name. (Under replicas the steps of all of them are traced at once, so that an

@@ -188,6 +188,12 @@ class Distiller(KerasDoors, keras.Model):
     # Keras hands these to the optimizer after ``fit``, in the order in which it was built.
     trainable_variables = trainable_weights = trained_variables
 
+    @property
+    def student_variables(self) -> list[keras.Variable]:
+        """The variables that the finished student is made of: its own, and those merged into it."""
+        merged = [each for each in self.objectives if each.merges]
+        return [*self.student.variables, *(v for each in merged for v in each.variables)]
+
     def state(self) -> dict[str, keras.Variable]:
         """Returns every variable that a continued run needs, by role and position.
 

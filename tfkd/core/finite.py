@@ -79,7 +79,7 @@ class FiniteWatch:
         what = "the gradient" if name == GRADIENT else f"loss {name!r}"
         raise NonFiniteLoss(
             f"{what} is not finite at step {step} (epoch {int(self.epoch.numpy()) + 1}); training has "
-            "stopped, and no update was made from that step on"
+            "stopped, and no gradient was applied from that step on"
         )
 
     def reset(self) -> None:

@@ -136,7 +136,9 @@ class Objective(keras.layers.Layer):
         terms: The names of the losses that ``compute`` returns; ``()`` means one, called as the
             objective is.
         label_loss: ``"add"`` where the label loss is added by the distiller, ``"own"`` where a term
-            of this objective takes its place.
+            of this objective takes its place (``student_loss`` is then logged, with weight 0).
+        distiller_class: The :class:`tfkd.Distiller` that a method with a training step of its own
+            needs, for runs from a config; ``None`` is the common one.
         companions: Networks by name that the distiller runs as it runs teacher and student; filled
             by :meth:`setup`.
     """
@@ -144,6 +146,7 @@ class Objective(keras.layers.Layer):
     requires: Requires = Requires()
     terms: tuple[str, ...] = ()
     label_loss: str = "add"
+    distiller_class: type | None = None
 
     def __init_subclass__(cls, **kwargs) -> None:
         super().__init_subclass__(**kwargs)
@@ -164,6 +167,11 @@ class Objective(keras.layers.Layer):
         super().__init__(name=name or snake_case(type(self).__name__), **kwargs)
         self.companions: dict[str, Companion] = {}
         self.built = True
+
+    @property
+    def merges(self) -> bool:
+        """Whether :meth:`finalize` makes another student than the one that was trained."""
+        return type(self).finalize is not Objective.finalize
 
     def term_names(self) -> tuple[str, ...]:
         """Returns the names of this objective's losses."""

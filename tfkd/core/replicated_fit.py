@@ -101,15 +101,22 @@ class ReplicatedFit:
                 lambda value: strategy.reduce(tf.distribute.ReduceOp.MEAN, value, axis=None), values
             )
 
-        def steps(iterator):
+        def single(iterator):
             if may_run():
                 run(next(iterator))
-            for _ in tf.range(self.steps_per_execution - 1):
-                if may_run():
+            return metrics()
+
+        def several(iterator):
+            # The step stands once in this graph: the end of the data is a flag, not an exception.
+            done, ended = tf.constant(0), tf.constant(False)
+            for _ in tf.range(self.steps_per_execution):
+                if may_run() and not ended:
                     following = iterator.get_next_as_optional()
+                    ended = tf.logical_not(following.has_value())
                     if following.has_value():
                         run(following.get_value())
-            return metrics()
+                        done += 1
+            return metrics(), tf.logical_and(ended, done == 0)
 
         def one(data):
             if may_run():
@@ -119,12 +126,19 @@ class ReplicatedFit:
         if not self.run_eagerly:
             # Partial, because TensorFlow counts tracings by the code of a function and would warn
             # of those of other distillers.
-            steps = tf.function(functools.partial(steps), reduce_retracing=True)
-            one = tf.function(functools.partial(one), reduce_retracing=True)
+            single, several, one = (
+                tf.function(functools.partial(each), reduce_retracing=True)
+                for each in (single, several, one)
+            )
 
         def function(iterator):
-            if isinstance(iterator, (tf.data.Iterator, tf.distribute.DistributedIterator)):
-                return steps(iterator)
-            return one(next(iterator))
+            if not isinstance(iterator, (tf.data.Iterator, tf.distribute.DistributedIterator)):
+                return one(next(iterator))
+            if self.steps_per_execution == 1:
+                return single(iterator)
+            values, nothing_left = several(iterator)
+            if nothing_left:
+                raise StopIteration
+            return values
 
         return function

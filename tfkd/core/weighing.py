@@ -56,9 +56,9 @@ def weigh(
         active: Those that take part, with their weights; the others count as 0.
         label_weight: Weight of the label loss, which an objective with one of its own replaces.
     """
-    label_loss = tf.zeros(())
-    if not any(objective.label_loss == "own" for objective, _ in active):
-        label_loss = context.mean(task.label_loss(context.labels, context.student_logits))
+    label_loss = context.mean(task.label_loss(context.labels, context.student_logits))
+    if any(objective.label_loss == "own" for objective, _ in active):
+        label_weight = 0.0  # Logged all the same: methods are compared by it.
     terms: dict[str, Terms] = {}
     values: dict[tuple[str, str], tf.Tensor] = {}
     distillation = tf.zeros(())

@@ -71,17 +71,12 @@ class DataSet:
         """Puts the parts together.
 
         Raises:
-            TfkdError: The batch size is not a whole number of at least 1 or exceeds the training
-                part, or the seed is out of range.
+            TfkdError: The batch size is not a whole number of at least 1, or the seed is out of
+                range.
         """
         whole = isinstance(batch_size, int) and not isinstance(batch_size, bool)
         if not whole or batch_size < 1:
             raise TfkdError(f"batch_size: found {batch_size!r}, wanted a whole number from 1 on")
-        if batch_size > train.size:
-            raise TfkdError(
-                f"batch_size: found {batch_size}, wanted at most {train.size}, the number of "
-                f"training images of {info.name}"
-            )
         self.info = info
         self.batch_size = batch_size
         self.seed = randomness.check_seed(seed)
@@ -93,7 +88,20 @@ class DataSet:
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches in the training part; the images left over change with every epoch."""
+        self.check_training()
         return self._train.size // self.batch_size
+
+    def check_training(self) -> None:
+        """Checks that there is something to train on; evaluation works with any batch size.
+
+        Raises:
+            TfkdError: The training part does not fill one batch.
+        """
+        if self.batch_size > self._train.size:
+            raise TfkdError(
+                f"batch_size: found {self.batch_size}, wanted at most {self._train.size}, the "
+                f"number of training images of {self.info.name}"
+            )
 
     def train(
         self,
@@ -132,6 +140,7 @@ class DataSet:
             raise TfkdError(
                 f"training steps: found {first_step} to {last_step}, wanted 0 <= first <= last"
             )
+        self.check_training()
         makers = batches.makers(extras, self._train)
         share = Share.of(self.batch_size, input_context)
         self._train.prepare(self.augmentation)

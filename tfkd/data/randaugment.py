@@ -5,10 +5,11 @@ augmentation with a reduced search space", CVPR Workshops 2020, arXiv 1909.13719
 
 RandAugment(N, M): N operations, each drawn uniformly with replacement from the fourteen of
 `pixel_operations`, are applied one after the other at bin M of 31; an operation that has two
-directions takes one of them with probability 1/2. MLD asks for RandAugment(2, 10). (The class of
-that name in its published code is another thing, which ignores the 10: magnitudes are drawn
-uniformly for each image, and a grey square of up to half the width is cut out at the end. The
-method is described, and compared by others, as the RandAugment of the paper.)
+directions takes one of them with probability 1/2. MLD asks for RandAugment(2, 10).
+
+Departure: the class of that name in forks of MLD's code ignores the 10. It draws a magnitude for
+each image uniformly from a range, only lowers brightness, colour, contrast and sharpness, and at
+the end covers a square of up to half the width with a fixed grey. Here it is as in the paper.
 
 What happens to an image depends on (seed, epoch, index) alone. The images of a batch are dealt out
 by operation, so that each operation runs once a round, and only on the images that drew it.

@@ -108,8 +108,9 @@ def fit(
             if number != progress.state.stage:
                 with strategy.scope():
                     prepare_stage(number)
-                progress.state.stage = number
-            distiller.fit(
+                progress.enter_stage(number)
+            _fit(
+                distiller,
                 _distributed(
                     strategy,
                     # Endless: Keras counts its calls, and some of an epoch that goes on after a
@@ -136,6 +137,14 @@ def fit(
         first_step = last_step
     distiller.limit_steps(None)
     progress.finish()
+
+
+def _fit(distiller: Distiller, *args, **kwargs) -> None:
+    """As ``fit``; an image of a streamed data set that cannot be read is named in one line."""
+    try:
+        distiller.fit(*args, **kwargs)
+    except tf.errors.InvalidArgumentError as error:
+        raise data.explain(error) or error from None
 
 
 def _distributed(strategy: tf.distribute.Strategy, make):

@@ -153,6 +153,12 @@ class Progress(keras.callbacks.Callback):
         if self._writes:
             self._events = tf.summary.create_file_writer(str(self.folder.events))
 
+    def enter_stage(self, number: int) -> None:
+        """Begins a stage; what was best so far was another, unfinished network."""
+        self.state.stage = number
+        self.state.best_value, self.state.best_epoch = -1.0, 0
+        self.best_student = None
+
     def on_epoch_begin(self, epoch, logs=None) -> None:
         # Keras has just reset the metrics; an epoch that a kill interrupted goes on with its sums.
         if self._restored_sums:
@@ -180,7 +186,7 @@ class Progress(keras.callbacks.Callback):
         if value is not None and 100 * value > self.state.best_value:
             self.state.best_value = 100 * value
             self.state.best_epoch = self.state.epoch
-            self.best_student = [np.asarray(v) for v in self.model.student.variables]
+            self.best_student = [np.asarray(v) for v in self.model.student_variables]
         if self._writes:
             self.folder.write_metrics(self.state.history)
             with self._events.as_default():

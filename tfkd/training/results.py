@@ -44,14 +44,14 @@ def save_students(
     if progress.best_student is None:
         save("student_best")
         return
-    last = [np.asarray(variable) for variable in network.model.variables]
-    _assign(network.model, progress.best_student)
+    last = [np.asarray(variable) for variable in distiller.student_variables]
+    _assign(distiller, progress.best_student)
     save("student_best")
-    _assign(network.model, last)
+    _assign(distiller, last)
 
 
-def _assign(model: keras.Model, values: Sequence[np.ndarray]) -> None:
-    for variable, value in zip(model.variables, values):
+def _assign(distiller: Distiller, values: Sequence[np.ndarray]) -> None:
+    for variable, value in zip(distiller.student_variables, values):
         variable.assign(value)
 
 
@@ -69,7 +69,10 @@ def scores(
     }
     if teacher is not None:
         subjects["teacher"] = teacher
-    return evaluation.evaluate(subjects, dataset.test())
+    try:
+        return evaluation.evaluate(subjects, dataset.test())
+    except tf.errors.InvalidArgumentError as error:
+        raise data.explain(error) or error from None
 
 
 def result(

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tfkd import data, evaluation, export, models
 from tfkd.core import Distiller, Objective
+from tfkd.errors import TfkdError
 from tfkd.models.storage import load_network
 from tfkd.training import build, fitting, results, teachers
 from tfkd.training import config as configs
@@ -83,6 +84,7 @@ def _check_before(
     """
     strategies.check(strategy, config.train.batch_size, config.train.jit_compile)
     dataset = build.data_set(config)
+    dataset.check_training()
     build.student(config, dataset.info)
     teachers.check(config, folder.path)
     return dataset
@@ -168,7 +170,12 @@ def _distiller(
     network: models.Network,
     objectives: list[Objective],
 ) -> Distiller:
-    return Distiller(
+    own = [each for each in objectives if each.distiller_class is not None]
+    if len(own) > 1:
+        names = ", ".join(each.name for each in own)
+        raise TfkdError(f"several methods with a training step of their own: {names}; wanted one")
+    kind = own[0].distiller_class if own else Distiller
+    return kind(
         teacher,
         network,
         objectives,

@@ -70,7 +70,7 @@ class RunFolder:
             found = json.loads(path.read_text())
         except (ValueError, OSError) as error:
             raise TfkdError(f"{path}: not readable as JSON ({error})") from None
-        lines = differences(_comparable(found), _comparable(json.loads(json.dumps(config))))
+        lines = differences(comparable(found), comparable(json.loads(json.dumps(config))))
         if lines:
             more = f" and {len(lines) - 2} more" if len(lines) > 2 else ""
             raise TfkdError(
@@ -157,7 +157,8 @@ class RunFolder:
         os.replace(beside, self.path / name)
 
 
-def _comparable(config: dict[str, Any]) -> dict[str, Any]:
+def comparable(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns a plain config without what may change between two calls on one run folder."""
     copy = json.loads(json.dumps(config))
     for path in _MACHINE:
         inner = copy

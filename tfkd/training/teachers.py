@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from tfkd.errors import TfkdError
 from tfkd.models.storage import DESCRIPTION, load_description, load_model, load_network
 from tfkd.training import build
 from tfkd.training import config as configs
+from tfkd.training.run_folder import comparable
 
 
 def reference(config: ml_collections.ConfigDict) -> tuple[ml_collections.ConfigDict, Path]:
@@ -33,8 +36,14 @@ def reference(config: ml_collections.ConfigDict) -> tuple[ml_collections.ConfigD
         train__verbose=config.train.verbose,
     )
     name = teacher.experiment or teacher.student.name
-    pattern = config.teacher.workdir or f"runs/teachers/{name}/seed{{seed}}"
+    # Teachers of one name on other data, or of another recipe, get folders of their own.
+    pattern = config.teacher.workdir or f"runs/teachers/{name}-{_digest(teacher)}/seed{{seed}}"
     return teacher, Path(pattern.replace("{seed}", str(seed)))
+
+
+def _digest(teacher: ml_collections.ConfigDict) -> str:
+    plain = comparable(configs.to_dict(configs.override(teacher, train__seed=0)))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def check(config: ml_collections.ConfigDict, workdir: Path) -> None:

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tfkd import export, models
 from tfkd.benchmarks.measure import Case, Comparison, Experiment
+from tfkd.benchmarks.networks import as_trained
 
 _ERROR = 1e-5
 """Largest error wanted, relative to the largest absolute logit."""
@@ -22,8 +23,7 @@ Function = Callable[[tf.Tensor], tf.Tensor]
 def experiments(tiny: bool) -> Iterator[Experiment]:
     """Yields one comparison for each batch size; normalised float32 images go in."""
     name, shape = ("resnet8", (8, 8, 3)) if tiny else ("resnet20", (32, 32, 3))
-    model = models.create(name, 100, shape)
-    randomize_statistics(model)
+    model = as_trained(name, 100, shape)
     with tempfile.TemporaryDirectory() as folder:
         plain = _keras_export(models.stock(model), Path(folder, "keras"))
         ours = _tfkd_export(model, Path(folder, "tfkd"))
@@ -39,20 +39,6 @@ def experiments(tiny: bool) -> Iterator[Experiment]:
                 ],
                 [Comparison("tfkd export, folded", ("keras export",), goal, False, None, facts, sound)],
             )
-
-
-def randomize_statistics(model: keras.Model) -> None:
-    """Gives batch normalisation the numbers of a trained network: none of them 0 or 1."""
-    generator = np.random.default_rng(0)
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            for variable, low, high in (
-                (layer.gamma, 0.5, 1.5),
-                (layer.beta, -0.3, 0.3),
-                (layer.moving_mean, -0.3, 0.3),
-                (layer.moving_variance, 0.5, 1.5),
-            ):
-                variable.assign(generator.uniform(low, high, variable.shape))
 
 
 def agreement(wanted: np.ndarray, found: np.ndarray) -> tuple[dict[str, object], bool]:

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tfkd import core, distillers, models
 from tfkd.benchmarks.measure import Case, Comparison, Experiment
+from tfkd.benchmarks.networks import as_trained
 from tfkd.core.frozen import freeze
 from tfkd.training.build import precision
 
@@ -62,7 +63,7 @@ def _experiment(pair: _Pair, shape: tuple[int, int, int], batch_size: int) -> Ex
     data = _Data(shape, batch_size, classes=100)
 
     def network(name: str) -> models.Network:
-        return models.Network(models.create(name, data.classes, shape), _PREPROCESS)
+        return models.Network(as_trained(name, data.classes, shape), _PREPROCESS)
 
     teacher = network(pair.teacher)
     own = _distiller(teacher, network(pair.student), distillers.KD(_TEMPERATURE))

@@ -1,0 +1,146 @@
+"""Wrong input to the binaries: one clear line, status 2, and nothing written or lost."""
+
+import concurrent.futures
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfkd import models
+
+CASES = {
+    "flag": (["--epochs=3"], "Unknown command line flag 'epochs'"),
+    "argument": (["more"], "unexpected argument 'more'; every option is a --flag"),
+    "config file": (["--config=nowhere.py"], "config 'nowhere.py': no such file"),
+    "config argument": (
+        ["--config={experiment}:alnoe"],
+        "unknown argument 'alnoe'; did you mean 'alone'?",
+    ),
+    "config field": (
+        ["--config.train.epoch=3"],
+        "unknown config field 'train.epoch'; did you mean 'train.epochs'? (--help lists the fields)",
+    ),
+    "setting": (
+        ["--config={experiment}:distilled", "--config.distiller[0].settings.temprature=2"],
+        "'distiller[0].settings.temprature'; did you mean 'distiller[0].settings.temperature'?",
+    ),
+    "method": (
+        ["--config={experiment}:distilled", "--config.distiller[1].weight=2"],
+        "unknown config field 'distiller[1].weight'; did you mean 'distiller[0].weight'?",
+    ),
+    "type": (["--config.train.epochs=many"], "config field train.epochs: found 'many', wanted int"),
+    "data set": (["--config.data.name=digit"], "unknown data set 'digit'; did you mean 'digits'?"),
+    "image size": (
+        ["--config.student.name=resnet8", "--config.data.image_size=2"],
+        "network 'resnet8': found input_shape=(2, 2, 1); wanted an image of 4x4 pixels or more",
+    ),
+    "classes": (
+        [
+            "--config={experiment}:distilled",
+            "--config.teacher.config=",
+            "--config.teacher.weights={root}/seven.keras",
+        ],
+        "teacher seven has 7 classes, but digits has 10",
+    ),
+    "empty folder": (["--config.data.name=folder:{root}/empty"], "{root}/empty"),
+    "corrupt image": (
+        ["--config.data.name=folder:{root}/corrupt", "--config.train.batch_size=2"],
+        "{root}/corrupt/train/b/1.jpg",
+    ),
+    "workdir": (["--workdir={root}/file/run"], "'{root}/file/run' cannot be written"),
+    "workdir is a file": (["--workdir={root}/file"], "found a file, wanted a folder"),
+    "another config": (
+        ["--workdir={root}/other"],
+        "workdir '{root}/other' holds a run of another config: train.epochs is 9 there and 2 here",
+    ),
+    "replicas": (
+        ["--strategy=mirrored", "--cpu_devices=3"],
+        "train.batch_size 200: cannot be shared by 3 replicas; wanted a multiple of 3",
+    ),
+    "cluster": (["--strategy=multi_worker"], "found no TF_CONFIG in the environment"),
+    "no workdir": (["--workdir="], "wanted --config=FILE and --workdir=FOLDER (see --help)"),
+}
+
+
+def contents(root):
+    return {path: path.is_file() and path.read_bytes() for path in root.rglob("*")}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A folder of wrong files."""
+    root = tmp_path_factory.mktemp("bad")
+    (root / "file").write_text("kept")
+    (root / "empty" / "train").mkdir(parents=True)
+    models.create("resnet8", 7, (8, 8, 1)).save(root / "seven.keras")
+    image = tf.io.encode_jpeg(np.zeros((8, 8, 3), np.uint8)).numpy()
+    for split in ("train", "test"):
+        for label in ("a", "b"):
+            (root / "corrupt" / split / label).mkdir(parents=True)
+            for number in range(3):
+                (root / "corrupt" / split / label / f"{number}.jpg").write_bytes(image)
+    (root / "corrupt" / "train" / "b" / "1.jpg").write_bytes(image[: len(image) // 2])
+    return root
+
+
+@pytest.fixture(scope="module")
+def outcomes(root, start, experiment):
+    """What each call ended with, and the folder before and after all of them."""
+    path = experiment("").removeprefix("--config=").removesuffix(":")
+    other = json.loads(_config(path).to_json())
+    other["train"]["epochs"] = 9
+    (root / "other").mkdir()
+    (root / "other" / "config.json").write_text(json.dumps(other))
+    before = contents(root)
+
+    def call(arguments):
+        filled = [each.format(root=root, experiment=path) for each in arguments]
+        given = {each.partition("=")[0] for each in filled}
+        common = {"--config": experiment("alone"), "--workdir": f"--workdir={root}/new/run"}
+        usual = [flag for name, flag in common.items() if name not in given]
+        return start("train.py", *usual, *filled).ended()
+
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        found = dict(zip(CASES, pool.map(call, [arguments for arguments, _ in CASES.values()])))
+    return found, before, contents(root)
+
+
+def _config(path):
+    from tfkd.training import config as configs
+
+    return configs.load(f"{path}:alone")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_wrong_input_is_one_line_and_status_2(case, outcomes, root):
+    status, stdout, stderr = outcomes[0][case]
+    assert status == 2, stderr
+    # The JPEG library inside TensorFlow writes lines of its own, which nothing can turn off.
+    own = [line for line in stderr.splitlines() if "JPEG library" not in line]
+    assert len(own) == 1, stderr
+    assert own[0].startswith("train.py: ")
+    assert CASES[case][1].format(root=root) in stderr
+    assert "step" not in stdout
+
+
+@pytest.mark.slow
+def test_nothing_was_written_or_lost(outcomes):
+    _, before, after = outcomes
+    assert before == after
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_is_named(start, experiment, tmp_path):
+    status, _, stderr = start(
+        "train.py",
+        experiment("alone"),
+        f"--workdir={tmp_path}/run",
+        "--config.train.learning_rate=1e38",
+        "--config.train.checkpoint_seconds=0",
+    ).ended()
+    assert status == 2, stderr
+    assert stderr.count("\n") == 1, stderr
+    assert "loss 'student_loss' is not finite at step" in stderr and "(epoch 1)" in stderr
+    assert not (tmp_path / "run" / "result.json").exists()

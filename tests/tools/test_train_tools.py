@@ -1,0 +1,101 @@
+"""tools/train.py and tools/compare.py as a user calls them."""
+
+import json
+import signal
+import time
+
+import pytest
+
+
+@pytest.mark.slow
+def test_help_lists_flags_and_fields(start):
+    called = {
+        tool: start(tool, "--help")
+        for tool in ("train.py", "compare.py", "evaluate.py", "export.py", "prepare_data.py")
+    }
+    for tool, call in called.items():
+        status, stdout, stderr = call.ended()
+        assert (status, stderr) == (0, ""), tool
+        assert "\nFlags:\n" in stdout
+        assert f"python tools/{tool}" in stdout
+        assert max(map(len, stdout.splitlines())) < 200
+        if tool in ("train.py", "compare.py"):
+            assert "--workdir" in stdout and "--strategy" in stdout
+            assert "\n  train.epochs [1]\n      passes over the training set\n" in stdout
+            assert "distiller[0].settings.NAME" in stdout
+
+
+@pytest.mark.slow
+def test_typed_overrides_reach_the_run(start, experiment, tmp_path):
+    status, stdout, stderr = start(
+        "train.py",
+        experiment("distilled"),
+        "--workdir=run",
+        f"--config.teacher.workdir={tmp_path}/teacher",
+        "--config.distiller[0].settings.temperature=2",
+        "--config.distiller[0].weight=3",
+        "--config.train.schedule.name=step",
+        "--config.train.schedule.milestones=(1,2)",
+        "--config.data.validation=100",
+        "--config.train.checkpoint_seconds=5",
+        "--noconfig.teacher.fold",
+        "--config.train.verbose=1",
+        "--config.train.epochs=1",
+        cwd=tmp_path,
+    ).ended()
+    assert (status, stderr) == (0, "")
+    assert "6/6" in stdout, "a progress bar"
+    assert "teacher tiny: top-1" in stdout
+    assert stdout.index("teacher tiny: top-1") < stdout.rindex("6/6")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["distiller"][0]["settings"]["temperature"] == 2.0
+    assert config["distiller"][0]["weight"] == 3.0
+    assert config["train"]["schedule"]["milestones"] == [1, 2]
+    assert config["data"]["validation"] == 100.0
+    assert config["teacher"]["fold"] is False
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["epochs"] == 1
+
+
+@pytest.mark.slow
+def test_an_interrupt_says_what_to_do(start, experiment, tmp_path):
+    call = start(
+        "train.py",
+        experiment("alone"),
+        f"--workdir={tmp_path}/run",
+        "--config.train.epochs=100000",
+        "--config.train.checkpoint_seconds=0",
+    )
+    for _ in range(600):
+        if list(tmp_path.glob("run/checkpoints/*.npz")):
+            break
+        time.sleep(0.1)
+    call.process.send_signal(signal.SIGINT)
+    status, _, stderr = call.ended()
+    assert status == 130
+    assert stderr == "train.py: interrupted; the same command continues\n"
+
+
+@pytest.mark.slow
+def test_a_comparison_is_silent_about_tensorflow(start, experiment, tmp_path):
+    arguments = (
+        "compare.py",
+        experiment("distilled"),
+        "--workdir=compared",
+        "--seeds=0,1",
+        "--config.export.enabled=True",
+        "--config.train.epochs=1",
+    )
+    status, stdout, stderr = start(*arguments, cwd=tmp_path).ended()
+    assert (status, stderr) == (0, "")
+    assert [line.split()[0] for line in stdout.splitlines()[-3:]] == [
+        "teacher",
+        "alone",
+        "distilled",
+    ]
+    rows = json.loads((tmp_path / "compared" / "summary.json").read_text())["rows"]
+    assert len(rows) == 6
+    assert (tmp_path / "compared" / "export" / "saved_model.pb").exists()
+    wrong = start("compare.py", *arguments[1:3], "--seeds=0,one", cwd=tmp_path)
+    status, _, stderr = wrong.ended()
+    assert status == 2
+    assert stderr == "compare.py: --seeds=0,one: wanted whole numbers\n"
