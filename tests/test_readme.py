@@ -54,6 +54,25 @@ def test_the_distiller_of_the_readme_has_at_most_20_lines_and_trains_its_connect
     assert not any(variable is connector.kernel for variable in student.variables)
 
 
+def test_the_fidelity_table_has_a_row_for_every_method():
+    text = README.read_text(encoding="utf-8").split("## Fidelity")[1].split("##")[0]
+    rows = set(re.findall(r"^\| `(\w+)` \|", text, flags=re.M))
+    from_tfkd = {
+        name
+        for name in tfkd.distillers.names()
+        if (README.parent / "tfkd" / "distillers" / f"{name}.py").is_file()
+    }
+    assert rows == from_tfkd
+
+
+def test_every_relative_link_leads_somewhere():
+    links = re.findall(r"\]\(([^)#]+)\)", README.read_text(encoding="utf-8"))
+    relative = [link for link in links if not link.startswith("http")]
+    assert relative
+    missing = [link for link in relative if not (README.parent / link).exists()]
+    assert not missing
+
+
 @pytest.mark.parametrize("command", re.findall(r"python (tools/\w+\.py)", README.read_text("utf-8")))
 def test_every_binary_that_the_readme_names_exists(command):
     assert (README.parent / command).is_file()

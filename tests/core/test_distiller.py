@@ -1,5 +1,7 @@
 """The total, the update and the evaluation of a distiller against steps written by hand."""
 
+from typing import ClassVar
+
 import keras
 import numpy as np
 import pytest
@@ -106,24 +108,22 @@ def test_one_step_by_hand(network, images, labels, weighted, epoch):
 def test_rows_of_weight_zero_do_not_matter(network, images, labels, values_of):
     weights = np.ones(16, "float32")
     weights[8:] = 0
-    students = []
+    teacher = network(name="teacher", norm=False)
+    initial = network(norm=False).get_weights()
+    results = []
     for spoilt in (False, True):
-        teacher, student = network(name="teacher", norm=False), network(norm=False)
-        if students:
-            teacher.set_weights(teachers_weights)
-            student.set_weights(initial)
-        else:
-            teachers_weights, initial = teacher.get_weights(), student.get_weights()
+        student = network(norm=False)
+        student.set_weights(initial)
         batch, classes = images.copy(), labels.copy()
         if spoilt:
             batch[8:], classes[8:] = 7.0, 0
         distiller = tfkd.Distiller(teacher, student, [KD(2.0), Hint()])
         distiller.compile(keras.optimizers.SGD(RATE))
         distiller.train_on_batch(batch, classes, sample_weight=weights)
-        students.append(values_of(student.variables))
-    for clean, other in zip(*students):
+        results.append(values_of(student.variables))
+    for clean, other in zip(*results):
         np.testing.assert_allclose(clean, other, atol=1e-7)
-    assert any(np.any(now != before) for now, before in zip(students[0], initial))
+    assert any(np.any(now != before) for now, before in zip(results[0], initial))
 
 
 def test_weight_zero_of_the_label_loss_and_of_a_term(network, images, labels):
@@ -182,7 +182,7 @@ def test_features_of_one_of_several_teachers(network, images, labels):
 class Logged(keras.layers.Layer):
     """Notes each of its runs in Python."""
 
-    runs: list = []
+    runs: ClassVar[list] = []
 
     def call(self, inputs, training=None):
         Logged.runs.append((self.name, bool(training), inputs.shape[0]))

@@ -190,7 +190,8 @@ def test_an_evaluation_batch_larger_than_the_part_is_filled_up():
 @pytest.mark.parametrize(
     "call, words",
     [
-        (lambda: make(batch_size=53), ["batch_size", "53", "52"]),
+        (lambda: make(batch_size=53).train(), ["batch_size", "53", "52"]),
+        (lambda: make(batch_size=53).steps_per_epoch, ["batch_size", "53", "52"]),
         (lambda: make(batch_size=0), ["batch_size", "0"]),
         (lambda: make(batch_size=2.0), ["batch_size", "2.0"]),
         (lambda: make(seed=-1), ["seed", "-1"]),

@@ -26,12 +26,12 @@ def cluster():
 
 @pytest.fixture
 def arguments(experiment, tmp_path):
-    """Arguments of a distillation that first trains its teacher; no dropout, equal for all."""
+    """Arguments of a run whose batches are taken in twos; no dropout, which differs by worker."""
 
-    def make(name, *more):
+    def make(argument, name, *more):
         return (
             "train.py",
-            experiment("distilled"),
+            experiment(argument),
             f"--workdir={tmp_path}/{name}/run",
             f"--config.teacher.workdir={tmp_path}/{name}/teacher",
             "--config.student.kwargs.dropout=0.0",
@@ -53,14 +53,14 @@ def weights(folder):
 
 @pytest.mark.slow
 def test_two_workers_equal_one_process(start, arguments, tmp_path):
-    workers = start_workers(start, arguments("two"))
+    workers = start_workers(start, arguments("distilled", "two"))
     (status, stdout, stderr), (other_status, other_stdout, other_stderr) = (
         worker.ended() for worker in workers
     )
     assert (status, stderr) == (other_status, other_stderr) == (0, "")
     assert "2 replica(s)" in stdout
     assert other_stdout == ""
-    status, _, stderr = start(*arguments("one")).ended()
+    status, _, stderr = start(*arguments("distilled", "one")).ended()
     assert status == 0, stderr
     for role in ("teacher", "run"):
         one, two = tmp_path / "one" / role, tmp_path / "two" / role
@@ -73,8 +73,7 @@ def test_two_workers_equal_one_process(start, arguments, tmp_path):
 
 @pytest.mark.slow
 def test_workers_go_on_after_a_kill(start, arguments, tmp_path):
-    # Longer than it takes to see the first checkpoint, and then as long as the other one.
-    call = arguments("killed", "--config.train.epochs=30")
+    call = arguments("alone", "killed", "--config.train.epochs=12")
     workers = start_workers(start, call)
     checkpoints = tmp_path / "killed" / "run" / "checkpoints"
     for _ in range(2000):
@@ -88,7 +87,7 @@ def test_workers_go_on_after_a_kill(start, arguments, tmp_path):
     assert status != 0 and "Traceback" not in stderr
     assert "another worker is gone" in stderr
     assert [worker.ended()[0] for worker in start_workers(start, call)] == [0, 0]
-    status, _, stderr = start(*arguments("whole", "--config.train.epochs=30")).ended()
+    status, _, stderr = start(*arguments("alone", "whole", "--config.train.epochs=12")).ended()
     assert status == 0, stderr
     for found, wanted in zip(
         weights(tmp_path / "killed" / "run"), weights(tmp_path / "whole" / "run"), strict=True

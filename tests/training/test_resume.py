@@ -99,22 +99,28 @@ def test_with_other_optimizers(optimizer, experiment, same_run, stopped, tmp_pat
     same_run(tmp_path / "run", tmp_path / "whole")
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_in_mixed_precision(precision, experiment, same_run, stopped, tmp_path):
-    config = experiment("distilled", **OFTEN, train__precision=precision)
+def test_with_a_loss_scale(experiment, same_run, stopped, tmp_path):
+    config = experiment("distilled", **OFTEN, train__precision="mixed_float16")
     run(config, tmp_path / "whole")
     stopped(config, tmp_path / "run", after=7)
     run(config, tmp_path / "run")
     same_run(tmp_path / "run", tmp_path / "whole")
 
 
+@pytest.fixture(scope="module")
+def whole_phases(experiment, tmp_path_factory):
+    """An uninterrupted run in two stages."""
+    folder = tmp_path_factory.mktemp("phases") / "run"
+    run(experiment("phases", **OFTEN), folder)
+    return folder
+
+
 @pytest.mark.parametrize("after", [3, 10, 13])
-def test_within_either_stage(after, experiment, same_run, stopped, tmp_path):
+def test_within_either_stage(after, whole_phases, experiment, same_run, stopped, tmp_path):
     config = experiment("phases", **OFTEN)
-    run(config, tmp_path / "whole")
     stopped(config, tmp_path / "run", after)
     run(config, tmp_path / "run")
-    same_run(tmp_path / "run", tmp_path / "whole")
+    same_run(tmp_path / "run", whole_phases)
 
 
 def test_while_the_teacher_is_trained(experiment, same_run, stopped, tmp_path):
