@@ -91,7 +91,8 @@ def test_replaced_logits_and_a_clean_student(network, images, labels, tmp_path):
     history = distiller.fit(images, labels, **settings).history
     # One forward pass a step, of which the head is run again on the replaced features.
     assert TRACES == [("student_rows", True, 8)] * 2
-    assert history["student_loss"] == [0.0]
+    # The label loss is logged beside the objective's own, and adds nothing.
+    assert history["student_loss"][0] > 0
     weighted = history["merged/label"][0] + 0.1 * history["merged/feature"][0]
     np.testing.assert_allclose(history["loss"], weighted, rtol=1e-5)
     found = distiller.evaluate(images, labels, verbose=0, return_dict=True)
@@ -185,7 +186,7 @@ def test_rotations_replace_the_main_view(network, images, labels):
     found = distiller.train_on_batch(batch, return_dict=True)
     # Batch normalisation sees the four rotations and nothing else.
     assert sorted(TRACES) == [("student_rows", True, 64), ("teacher_rows", False, 64)]
-    assert found["student_loss"] == 0
+    assert found["student_loss"] > 0
     total = sum(found[f"rotated/{term}"] for term in Rotated.terms)
     np.testing.assert_allclose(found["loss"], total, rtol=1e-5)
     TRACES.clear()
