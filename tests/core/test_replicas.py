@@ -61,7 +61,6 @@ CASES = {
         "rows": 15,
         "compile_settings": {"steps_per_execution": 3},
     },
-    "uneven, weights": {"losses": lambda: [Coupled(), Masked()], "rows": 15, "weighted": True},
     "norm, adam": {
         "losses": lambda: KD(2.0),
         "norm": True,
