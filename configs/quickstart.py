@@ -1,7 +1,8 @@
 """The first walk: ResNet-20 teaches a thin ResNet-8 on scikit-learn's handwritten digits.
 
 Method: KD, https://arxiv.org/abs/1503.02531
-Expected: teacher about 98.5 %, student alone about 93.5 %, distilled about 95.5 %, on 360 test images.
+Expected: teacher about 98 %, student alone about 96.3 %, distilled about half a point above it; one of
+the 360 test images is 0.28 points.
 Cost: about 10 seconds a run on two CPU cores.
 Command: python tools/compare.py --config=configs/quickstart.py --workdir=runs/quickstart
 
@@ -19,8 +20,9 @@ def get_config(argument: str = "distilled"):
     config = default()
     config.experiment = f"quickstart-{argument}"
     config.data.name = "digits"
+    config.data.augment = "none"  # A pixel is an eighth of these images: shifts hurt a thin student.
 
-    config.train.epochs = 15
+    config.train.epochs = 20
     config.train.batch_size = 32
     config.train.learning_rate = 0.05
     config.train.schedule.name = "cosine"
