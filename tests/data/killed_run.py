@@ -1,6 +1,9 @@
-"""Starts the experiment ``noisy`` and kills itself at a moment.
+"""Starts the experiment ``noisy`` for each of several moments, in a process that is killed then.
 
-    python killed_run.py MOMENT WORKDIR TEACHER_WORKDIR
+    python killed_run.py FOLDER TEACHER_WORKDIR MOMENT [MOMENT ...]
+
+The runs lie in FOLDER/MOMENT. Prints a line with moment and exit status of each process. They are
+copies of one process, which has imported TensorFlow once.
 """
 
 import os
@@ -35,15 +38,18 @@ def killed_at(call, *, before=True):
     return decorate
 
 
-def main(moment, workdir, teacher):
-    places = {
-        "first_checkpoint": (Checkpoints, "save", killed_at(1)),
-        "rename_of_checkpoint": (os, "replace", killed_at(8)),
-        "end_of_epoch": (RunFolder, "write_metrics", killed_at(2, before=False)),
-        "evaluation": (Distiller, "evaluate", killed_at(2)),
-        "final_students": (results, "save_students", killed_at(1)),
-    }
-    owner, name, decorate = places[moment]
+PLACES = {
+    "first_checkpoint": (Checkpoints, "save", killed_at(1)),
+    "rename_of_checkpoint": (os, "replace", killed_at(8)),
+    "end_of_epoch": (RunFolder, "write_metrics", killed_at(2, before=False)),
+    "evaluation": (Distiller, "evaluate", killed_at(2)),
+    "final_students": (results, "save_students", killed_at(1)),
+}
+
+
+def start(moment, workdir, teacher):
+    """Runs the experiment up to the moment."""
+    owner, name, decorate = PLACES[moment]
     setattr(owner, name, decorate(getattr(owner, name)))
     experiment = Path(__file__).with_name("tiny_experiment.py")
     config = configs.override(
@@ -52,6 +58,17 @@ def main(moment, workdir, teacher):
         train__checkpoint_seconds=0.0,
     )
     run(config, workdir)
+
+
+def main(folder, teacher, *moments):
+    for moment in moments:
+        child = os.fork()
+        if not child:
+            try:
+                start(moment, Path(folder, moment), teacher)
+            finally:
+                os._exit(1)
+        print(moment, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
 if __name__ == "__main__":

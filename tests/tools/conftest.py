@@ -1,6 +1,7 @@
 """The binaries as a user calls them."""
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 240
+
+
+def inherited():
+    """Returns the environment without the tests' own log level, which the binaries set themselves."""
+    return {key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,13 +40,11 @@ def start():
     """``start("train.py", "--flag=value", ..., cwd=folder)`` starts a binary."""
 
     def launch(tool, *arguments, cwd=ROOT, **environment):
-        # The tests' own level would hide what the binaries themselves have to keep quiet.
-        inherited = {k: v for k, v in os.environ.items() if k not in ("TF_CPP_MIN_LOG_LEVEL",)}
         return Call(
             subprocess.Popen(
                 [sys.executable, str(ROOT / "tools" / tool), *map(str, arguments)],
                 cwd=cwd,
-                env={**inherited, **environment},
+                env={**inherited(), **environment},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -48,6 +52,21 @@ def start():
         )
 
     return launch
+
+
+@pytest.fixture(scope="session")
+def call_all(tmp_path_factory):
+    """``call_all([("train.py", "--flag=value"), ...])``: status, stdout and stderr of each."""
+
+    def run(calls):
+        path = tmp_path_factory.mktemp("calls") / "calls.json"
+        path.write_text(json.dumps([[f"{ROOT}/tools/{tool}", *more] for tool, *more in calls]))
+        command = [sys.executable, ROOT / "tests" / "data" / "forked_calls.py", path]
+        done = subprocess.run(command, env=inherited(), capture_output=True, text=True, timeout=LIMIT)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """Wrong input to the binaries: one clear line, status 2, and nothing written or lost."""
 
-import concurrent.futures
 import json
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tfkd import models
+from tfkd.training import config as configs
 
 CASES = {
     "flag": (["--epochs=3"], "Unknown command line flag 'epochs'"),
@@ -85,31 +85,23 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def outcomes(root, start, experiment):
+def outcomes(root, call_all, experiment):
     """What each call ended with, and the folder before and after all of them."""
     path = experiment("").removeprefix("--config=").removesuffix(":")
-    other = json.loads(_config(path).to_json())
+    other = json.loads(configs.load(f"{path}:alone").to_json())
     other["train"]["epochs"] = 9
     (root / "other").mkdir()
     (root / "other" / "config.json").write_text(json.dumps(other))
     before = contents(root)
 
-    def call(arguments):
-        filled = [each.format(root=root, experiment=path) for each in arguments]
-        given = {each.partition("=")[0] for each in filled}
-        common = {"--config": experiment("alone"), "--workdir": f"--workdir={root}/new/run"}
-        usual = [flag for name, flag in common.items() if name not in given]
-        return start("train.py", *usual, *filled).ended()
+    def filled(arguments):
+        given = [each.format(root=root, experiment=path) for each in arguments]
+        names = {each.partition("=")[0] for each in given}
+        usual = {"--config": experiment("alone"), "--workdir": f"--workdir={root}/new/run"}
+        return ["train.py", *(flag for name, flag in usual.items() if name not in names), *given]
 
-    with concurrent.futures.ThreadPoolExecutor(3) as pool:
-        found = dict(zip(CASES, pool.map(call, [arguments for arguments, _ in CASES.values()])))
-    return found, before, contents(root)
-
-
-def _config(path):
-    from tfkd.training import config as configs
-
-    return configs.load(f"{path}:alone")
+    found = call_all([filled(arguments) for arguments, _ in CASES.values()])
+    return dict(zip(CASES, found, strict=True)), before, contents(root)
 
 
 @pytest.mark.slow

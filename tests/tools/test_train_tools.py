@@ -7,14 +7,12 @@ import time
 import pytest
 
 
+TOOLS = ("train.py", "compare.py", "evaluate.py", "export.py", "prepare_data.py")
+
+
 @pytest.mark.slow
-def test_help_lists_flags_and_fields(start):
-    called = {
-        tool: start(tool, "--help")
-        for tool in ("train.py", "compare.py", "evaluate.py", "export.py", "prepare_data.py")
-    }
-    for tool, call in called.items():
-        status, stdout, stderr = call.ended()
+def test_help_lists_flags_and_fields(call_all):
+    for tool, (status, stdout, stderr) in zip(TOOLS, call_all([(tool, "--help") for tool in TOOLS])):
         assert (status, stderr) == (0, ""), tool
         assert "\nFlags:\n" in stdout
         assert f"python tools/{tool}" in stdout

@@ -33,7 +33,6 @@ def arguments(experiment, tmp_path):
             "train.py",
             experiment(argument),
             f"--workdir={tmp_path}/{name}/run",
-            f"--config.teacher.workdir={tmp_path}/{name}/teacher",
             "--config.student.kwargs.dropout=0.0",
             "--config.train.steps_per_execution=2",
             "--config.train.checkpoint_seconds=0",
@@ -53,14 +52,17 @@ def weights(folder):
 
 @pytest.mark.slow
 def test_two_workers_equal_one_process(start, arguments, tmp_path):
-    workers = start_workers(start, arguments("distilled", "two"))
+    def distilled(name):
+        return arguments("distilled", name, f"--config.teacher.workdir={tmp_path}/{name}/teacher")
+
+    workers = start_workers(start, distilled("two"))
     (status, stdout, stderr), (other_status, other_stdout, other_stderr) = (
         worker.ended() for worker in workers
     )
     assert (status, stderr) == (other_status, other_stderr) == (0, "")
     assert "2 replica(s)" in stdout
     assert other_stdout == ""
-    status, _, stderr = start(*arguments("distilled", "one")).ended()
+    status, _, stderr = start(*distilled("one")).ended()
     assert status == 0, stderr
     for role in ("teacher", "run"):
         one, two = tmp_path / "one" / role, tmp_path / "two" / role

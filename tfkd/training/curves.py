@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 COLOURS = ("#4c566a", "#d08770", "#2e7d6b", "#5e81ac", "#b48ead", "#a3be8c")
 
@@ -44,6 +45,7 @@ def draw(
         curves.plot(epochs, accuracy.mean(0), color=colour, label=role, linewidth=1.8)
         curves.fill_between(epochs, accuracy.min(0), accuracy.max(0), color=colour, alpha=0.15)
     curves.set_xlabel("epoch")
+    curves.xaxis.set_major_locator(MaxNLocator(integer=True))
     curves.set_ylabel("validation top-1 (%)")
     curves.legend(frameon=False, loc="lower right")
     for position, (role, colour) in enumerate(zip(folders, COLOURS)):
@@ -54,7 +56,7 @@ def draw(
         bars.annotate(
             f"{np.mean(found):.2f}",
             (position, np.mean(found)),
-            xytext=(0, 12),
+            xytext=(26, 4),
             textcoords="offset points",
             ha="center",
             color=colour,
