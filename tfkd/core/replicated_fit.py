@@ -43,8 +43,14 @@ class ReplicatedFit:
     def _maybe_symbolic_build(self, iterator=None, data_batch=None) -> None:
         if iterator is not None:
             spec = iterator._distributed_dataset.element_spec
-            strategy = self.distribute_strategy
-            if strategy.num_replicas_in_sync > 1:
+            replicas = self.distribute_strategy.num_replicas_in_sync
+            last = iterator.data_adapter.partial_batch_size
+            if last and last < replicas:
+                raise TfkdError(
+                    f"last batch of {last} image under {replicas} replicas: found fewer images than "
+                    "replicas, wanted another batch_size, or one image fewer"
+                )
+            if replicas > 1:
                 spec = tf.nest.map_structure(
                     lambda each: getattr(each, "_component_specs", (each,))[0], spec
                 )
