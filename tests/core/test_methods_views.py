@@ -347,26 +347,3 @@ def test_schedule_does_not_trace_again(steps, network, images, labels):
     np.testing.assert_allclose(history["distillation_loss"], [0, 1.5, 3, 3])
     np.testing.assert_allclose(history["warmed"], [1, 1, 1, 1])
     assert TRACES == ["compute"]
-
-
-@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
-def test_mixed_precision(dtype, network, images, labels):
-    keras.config.set_dtype_policy(dtype)
-    try:
-        distiller = tfkd.Distiller(
-            network(6, name="teacher"), network(), [tfkd.distillers.KD(), Merged()]
-        )
-        distiller.compile(keras.optimizers.SGD(RATE))
-    finally:
-        keras.config.set_dtype_policy("float32")
-    scaled = isinstance(distiller.optimizer, keras.optimizers.LossScaleOptimizer)
-    assert scaled == (dtype == "mixed_float16")
-    before = distiller.student.get_weights()
-    history = distiller.fit(
-        images, labels, batch_size=8, epochs=4, verbose=0, validation_data=(images, labels)
-    ).history
-    assert all(np.isfinite(values).all() for values in history.values())
-    # From the second epoch on the factors are the same.
-    assert history["loss"][-1] < history["loss"][1]
-    assert all(each.dtype == "float32" for each in distiller.student.trainable_variables)
-    assert np.any(distiller.student.get_weights()[0] != before[0])

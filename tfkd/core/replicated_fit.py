@@ -47,8 +47,8 @@ class ReplicatedFit:
             last = iterator.data_adapter.partial_batch_size
             if last and last < replicas:
                 raise TfkdError(
-                    f"last batch of {last} image under {replicas} replicas: found fewer images than "
-                    "replicas, wanted another batch_size, or one image fewer"
+                    f"last batch of size {last} under {replicas} replicas: found fewer images than "
+                    "replicas, wanted another batch_size or number of images"
                 )
             if replicas > 1:
                 spec = tf.nest.map_structure(
