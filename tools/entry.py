@@ -11,7 +11,10 @@ from collections.abc import Callable
 
 from absl import flags
 
-from tools.quiet import tf  # Before tfkd, which imports TensorFlow as well.
+from tools.quiet import tf
+
+# isort: split
+# After TensorFlow, which it would otherwise import with all its noise.
 from tfkd.errors import TfkdError, TfkdWarning
 
 _CONFIG_ERRORS = (
@@ -124,7 +127,7 @@ def _flag_error(error: Exception) -> str:
         if field not in known:
             near = difflib.get_close_matches(field, known, n=1, cutoff=0.5)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            return f"unknown config field {field!r}{hint} (--help lists the fields)"
+            return f"unknown config field {field!r}{hint} (--help lists them)"
         if f"config.{field}=" in text:
             return f"config field {field}: found {value!r}, wanted {known[field].__name__}"
     return f"{text} (--help lists the flags)"

@@ -16,6 +16,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import tools.quiet  # noqa: F401
+
+# isort: split
 import tfkd.training  # noqa: F401
 
 

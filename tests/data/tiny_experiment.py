@@ -80,7 +80,7 @@ class Noisy(Objective):
 
 @register("phases")
 class Phases(Objective):
-    """Features first, by an optimizer of their own, with the classifier at rest; then everything."""
+    """Features first, by an optimizer of their own, then labels; the classifier rests at first."""
 
     requires = Requires(taps={("student", "main"): ["pooled"], ("teacher", "main"): ["pooled"]})
 
@@ -102,7 +102,9 @@ class Phases(Objective):
 
     def compute(self, context):
         student, teacher = context.student("pooled"), context.teacher("pooled")
-        return context.mean(tf.reduce_mean(tf.square(student - teacher[:, : student.shape[-1]]), -1))
+        return context.mean(
+            tf.reduce_mean(tf.square(student - teacher[:, : student.shape[-1]]), -1)
+        )
 
 
 METHODS = {

@@ -15,7 +15,7 @@ LIMIT = 240
 
 
 def inherited():
-    """Returns the environment without the tests' own log level, which the binaries set themselves."""
+    """Returns the environment without the tests' own log level: the binaries set theirs."""
     return {key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"}
 
 
@@ -49,7 +49,7 @@ def start():
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
-                # A suite that runs in the background is deaf to SIGINT, and so would be its children.
+                # A suite in the background is deaf to SIGINT, and so would its children be.
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
             )
         )
@@ -65,7 +65,9 @@ def call_all(tmp_path_factory):
         path = tmp_path_factory.mktemp("calls") / "calls.json"
         path.write_text(json.dumps([[f"{ROOT}/tools/{tool}", *more] for tool, *more in calls]))
         command = [sys.executable, ROOT / "tests" / "data" / "forked_calls.py", path]
-        done = subprocess.run(command, env=inherited(), capture_output=True, text=True, timeout=LIMIT)
+        done = subprocess.run(
+            command, env=inherited(), capture_output=True, text=True, timeout=LIMIT
+        )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 

@@ -19,7 +19,7 @@ CASES = {
     ),
     "config field": (
         ["--config.train.epoch=3"],
-        "unknown config field 'train.epoch'; did you mean 'train.epochs'? (--help lists the fields)",
+        "unknown config field 'train.epoch'; did you mean 'train.epochs'? (--help lists them)",
     ),
     "setting": (
         ["--config={experiment}:distilled", "--config.distiller[0].settings.temprature=2"],

@@ -36,7 +36,9 @@ def test_a_row_for_every_role_and_seed(compared):
         assert sorted(row) == sorted(
             ("role", "seed", "top1", "agreement", "params", "macs", "seconds")
         )
-        result = json.loads((folder / row["role"] / f"seed{row['seed']}" / "result.json").read_text())
+        result = json.loads(
+            (folder / row["role"] / f"seed{row['seed']}" / "result.json").read_text()
+        )
         assert row["top1"] == result["top1_last"]
         assert (row["params"], row["macs"]) == (result["params"], result["macs"])
         assert row["seconds"] == result["seconds"]
@@ -118,7 +120,7 @@ def test_it_goes_on_where_it_was_stopped(compared, config, monkeypatch, tmp_path
         compare(config, tmp_path, [0])
     assert not (tmp_path / "summary.json").exists()
     found = compare(config, tmp_path, [0])
-    for row, wanted in zip(found, rows):
+    for row, wanted in zip(found, rows[:3], strict=True):
         assert {**row, "seconds": 0} == {**wanted, "seconds": 0}
 
 
@@ -142,9 +144,7 @@ def test_the_table_gives_mean_and_deviation():
 def test_what_cannot_be_compared_is_refused(experiment, teacher_folder, tmp_path):
     with pytest.raises(TfkdError, match="found a config without distiller"):
         compare(experiment("alone"), tmp_path, [0])
-    no_config = experiment(
-        "distilled", teacher__config=None, teacher__workdir=str(teacher_folder)
-    )
+    no_config = experiment("distilled", teacher__config=None, teacher__workdir=str(teacher_folder))
     with pytest.raises(TfkdError, match="found a config without teacher.config"):
         compare(no_config, tmp_path, [0])
     with pytest.raises(TfkdError, match="found no seeds"):

@@ -6,7 +6,6 @@ from tfkd.errors import TfkdError
 from tfkd.training import config as configs
 
 
-
 def leaves(section, path=""):
     for key in section:
         value = section[key]
@@ -116,7 +115,10 @@ def test_a_wrong_config_file_is_one_line(text, message, tmp_path):
         ({"train__evaluate_every": 0}, "train.evaluate_every: found 0"),
         ({"train__checkpoint_seconds": -1.0}, "train.checkpoint_seconds: found -1.0"),
         ({"train__precision": "float16"}, "unknown train.precision 'float16'; did you mean"),
-        ({"train__batch_norm": "locale"}, "unknown train.batch_norm 'locale'; did you mean 'local'"),
+        (
+            {"train__batch_norm": "locale"},
+            "unknown train.batch_norm 'locale'; did you mean 'local'",
+        ),
         ({"student__preprocess": "nothing"}, "unknown student.preprocess"),
         ({"teacher__which": "lost"}, "unknown teacher.which 'lost'; did you mean 'last'"),
         ({"teacher__dtype": "float61"}, "unknown teacher.dtype"),
@@ -138,7 +140,10 @@ def test_a_wrong_value_names_field_found_and_wanted(fields, message):
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"name": "kd", "weight": -1.0}, r"distiller\[0\].weight: found -1.0, wanted a number >= 0"),
+        (
+            {"name": "kd", "weight": -1.0},
+            r"distiller\[0\].weight: found -1.0, wanted a number >= 0",
+        ),
         ({"name": "plan", "weight": 1.0}, "unknown distiller 'plan'; did you mean 'plain'"),
         (
             {"name": "kd", "settings": {"temprature": 4.0}},

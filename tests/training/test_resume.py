@@ -160,7 +160,9 @@ def test_a_damaged_checkpoint_is_passed_over(whole, experiment, same_run, stoppe
     stopped(config, tmp_path / "run", after=4)
     newest, before = Checkpoints(tmp_path / "run" / "checkpoints").paths()
     newest.write_bytes(newest.read_bytes()[:1000])
-    with pytest.warns(UserWarning, match=f"{newest.name} is cut short.*going back to {before.name}"):
+    with pytest.warns(
+        UserWarning, match=f"{newest.name} is cut short.*going back to {before.name}"
+    ):
         run(config, tmp_path / "run")
     same_run(tmp_path / "run", whole)
 

@@ -180,7 +180,9 @@ def no_config(**fields):
     return {"teacher__config": None, "teacher__workdir": None, **fields}
 
 
-def test_a_teacher_from_a_run_folder_of_the_same_seed(experiment, teacher_folder, finished, tmp_path):
+def test_a_teacher_from_a_run_folder_of_the_same_seed(
+    experiment, teacher_folder, finished, tmp_path
+):
     pattern = str(teacher_folder.parent / "seed{seed}")
     config = experiment("distilled", **no_config(teacher__workdir=pattern))
     result = run(config, tmp_path / "run")

@@ -358,7 +358,9 @@ def _check_fields(config: ml_collections.ConfigDict) -> None:
 
     def walk(section, known: ml_collections.ConfigDict, path: str) -> None:
         if not isinstance(section, ml_collections.ConfigDict):
-            raise TfkdError(f"config field {path[:-1]}: found {section!r}, wanted a section of fields")
+            raise TfkdError(
+                f"config field {path[:-1]}: found {section!r}, wanted a section of fields"
+            )
         for key in section:
             if key not in known:
                 raise unknown("config field", path + key, [path + each for each in known])
