@@ -254,6 +254,20 @@ def test_a_part_is_set_apart(folder, in_memory_bytes):
     assert index.max() < 80
 
 
+@pytest.mark.parametrize("in_memory_bytes", [data.IN_MEMORY_BYTES, 0])
+def test_fewer_training_images(folder, in_memory_bytes):
+    dataset = load(
+        folder, train_size=30, batch_size=10, augment="none", in_memory_bytes=in_memory_bytes
+    )
+    batches = list(dataset.train(last_step=6, extras=("index",)))
+    epochs = [np.concatenate([each["index"] for each in half]) for half in (batches[:3], batches[3:])]
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(30))
+    found = {each.tobytes() for batch in batches for each in batch["image"].numpy()}
+    assert len(found) == 30
+    assert found <= {image(n, (5, 4, 3)).tobytes() for n in range(TRAIN)}
+
+
 def test_images_of_several_sizes_need_a_size(folder):
     assert "image_size" in failure("tiny_sizes", directory=folder)
     for in_memory_bytes in (data.IN_MEMORY_BYTES, 0):

@@ -32,6 +32,10 @@ class FileImages(IndexedSource):
         with tf.device("CPU:0"):
             self._paths = tf.constant(paths.tolist())
 
+    def at(self, positions: np.ndarray) -> ImageSource:
+        paths = np.asarray([path.decode() for path in self._paths.numpy()[positions]])
+        return FileImages(paths, self._labels.numpy()[positions], self._form)
+
     def pixels(self, tokens: Tokens) -> tf.Tensor:
         return decoding.read_batch(tf.gather(self._paths, tokens["index"]), self._form)
 

@@ -17,6 +17,7 @@ def load(
     batch_size: int = 64,
     seed: int = 0,
     validation: float | int | None = None,
+    train_size: int | None = None,
     image_size: int | Sequence[int] | None = None,
     augment: str | None = None,
     directory: str | None = None,
@@ -36,6 +37,8 @@ def load(
         validation: Training images to set apart, as a fraction in (0, 1) or a number; the same
             ones whatever the seed, and alike in every class (of record files that stream: the
             last ones). None: what the set itself brings (CIFAR: none). 0: none.
+        train_size: Number of training images to keep of those that are left, alike in every class
+            and the same ones whatever the seed; None keeps all.
         image_size: Height and width to resize to, one number or two; None keeps the size, which
             all images must then share.
         augment: "none", "crop_flip" (pad 4, crop, mirror), "crop", "flip" or "shift" (pad 1,
@@ -77,6 +80,8 @@ def load(
             in_memory_bytes=in_memory_bytes,
         )
         default = catalogue.default_augmentation(str(name))
+    if train_size is not None:
+        parts = parts.with_train_size(train_size)
     return parts.data_set(str(name), default if augment is None else augment, batch_size, seed)
 
 

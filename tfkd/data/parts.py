@@ -7,6 +7,7 @@ import dataclasses
 from tfkd.data import augmentation as augmentations
 from tfkd.data.dataset import DataInfo, DataSet
 from tfkd.data.source import ImageSource
+from tfkd.errors import TfkdError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +29,25 @@ class Parts:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     class_names: tuple[str, ...]
+
+    def with_train_size(self, count: int) -> Parts:
+        """Returns the same set with fewer training images, alike in every class.
+
+        Mean and deviation stay those of all of them. Of record files that stream, the first images
+        are kept.
+
+        Raises:
+            TfkdError: There are not so many.
+        """
+        whole = isinstance(count, int) and not isinstance(count, bool)
+        if not whole or not 1 <= count <= self.train.size:
+            raise TfkdError(
+                f"train_size: found {count!r}, wanted a number of images from 1 to "
+                f"{self.train.size}"
+            )
+        if count == self.train.size:
+            return self
+        return dataclasses.replace(self, train=self.train.subset(count))
 
     def data_set(self, name: str, augment: str, batch_size: int, seed: int) -> DataSet:
         """Returns the data set; raises TfkdError for settings that do not fit it."""

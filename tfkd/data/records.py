@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import tensorflow as tf
 
@@ -49,6 +51,12 @@ class RecordImages(ImageSource):
         self._keys = builder.info.supervised_keys
         self._paths = [str(path) for path in facts.filepaths]
         self._offsets = np.cumsum([0, *facts.shard_lengths[:-1]])
+
+    def subset(self, count: int) -> RecordImages:
+        """Returns a source of the first examples: the files were shuffled when they were written."""
+        part = copy.copy(self)
+        part.size, part._stop = count, self._start + count
+        return part
 
     def _records(self, paths: tf.Tensor, offsets: tf.Tensor, readers: int) -> tf.data.Dataset:
         """Returns the tokens of some files, in the order of the files."""

@@ -12,7 +12,7 @@ import abc
 import numpy as np
 import tensorflow as tf
 
-from tfkd.data import randomness
+from tfkd.data import randomness, splits
 from tfkd.data.augmentation import Augmentation, Placement, crop_pixels
 from tfkd.data.croptable import CropTable
 
@@ -48,6 +48,10 @@ class ImageSource(abc.ABC):
     @abc.abstractmethod
     def labels(self, tokens: Tokens) -> tf.Tensor:
         """Returns the labels, int32 (B,)."""
+
+    @abc.abstractmethod
+    def subset(self, count: int) -> ImageSource:
+        """Returns a source of that many of the examples, the same ones at every call."""
 
     def prepare(self, augmentation: Augmentation) -> None:
         """Called once before crops of that augmentation are wanted."""
@@ -101,6 +105,14 @@ class IndexedSource(ImageSource):
     def labels(self, tokens: Tokens) -> tf.Tensor:
         return tf.gather(self._labels, tokens["index"])
 
+    def subset(self, count: int) -> ImageSource:
+        kept, _ = splits.stratified(self._labels.numpy(), self.size - count)
+        return self.at(kept)
+
+    @abc.abstractmethod
+    def at(self, positions: np.ndarray) -> ImageSource:
+        """Returns a source of the examples at some positions, integers (n,)."""
+
 
 class MemoryImages(IndexedSource):
     """Decoded images in memory."""
@@ -114,6 +126,9 @@ class MemoryImages(IndexedSource):
 
     def pixels(self, tokens: Tokens) -> tf.Tensor:
         return tf.gather(self._images, tokens["index"])
+
+    def at(self, positions: np.ndarray) -> ImageSource:
+        return MemoryImages(self._images.numpy()[positions], self._labels.numpy()[positions])
 
     def prepare(self, augmentation: Augmentation) -> None:
         if augmentation.varies and augmentation not in self._tables:

@@ -25,6 +25,7 @@ def data_set(config: ml_collections.ConfigDict) -> data.DataSet:
         batch_size=config.train.batch_size,
         seed=config.train.seed,
         validation=fields.validation,
+        train_size=fields.train_size,
         image_size=fields.image_size,
         augment=fields.augment,
         directory=fields.directory,

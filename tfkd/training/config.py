@@ -28,6 +28,7 @@ MEANINGS = {
     "data.directory": "where tensorflow-datasets keeps prepared sets; none: its own default",
     "data.download": "whether the data set may be downloaded",
     "data.validation": "part (below 1) or number of training images held out; none: the set's own",
+    "data.train_size": "number of training images to keep, alike in every class; none: all",
     "data.image_size": "side to which images are resized; none: as they are",
     "data.augment": "none | shift | crop | flip | crop_flip; unset: the set's own",
     "data.skip_corrupt": "whether unreadable images of a folder are skipped",
@@ -91,7 +92,7 @@ def default() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.experiment = _unset(str)
     config.data = dict(
-        name="digits", directory=_unset(str), download=False, validation=_unset(float), image_size=_unset(int),
+        name="digits", directory=_unset(str), download=False, validation=_unset(float), train_size=_unset(int), image_size=_unset(int),
         augment=_unset(str), skip_corrupt=False,
     )  # fmt: skip
     config.student = dict(name="resnet8", kwargs={}, preprocess="dataset")
