@@ -1,0 +1,219 @@
+// The adder layer as TensorFlow ops: checks, shapes and threads; the arithmetic is in the kernels.
+
+#include <vector>
+
+#include "geometry.h"
+#include "kernels.h"
+#include "tensorflow/core/framework/common_shape_fns.h"
+#include "tensorflow/core/framework/op.h"
+#include "tensorflow/core/framework/op_kernel.h"
+#include "tensorflow/core/framework/shape_inference.h"
+#include "tensorflow/core/util/work_sharder.h"
+
+namespace tfkd {
+namespace {
+
+using tensorflow::OpKernel;
+using tensorflow::OpKernelConstruction;
+using tensorflow::OpKernelContext;
+using tensorflow::Tensor;
+using tensorflow::TensorShape;
+using tensorflow::errors::InvalidArgument;
+using tensorflow::shape_inference::DimensionHandle;
+using tensorflow::shape_inference::InferenceContext;
+using tensorflow::shape_inference::ShapeHandle;
+
+absl::Status CheckAttributes(const std::vector<int64_t>& strides,
+                             const std::vector<int64_t>& padding) {
+  if (strides.size() != 2 || strides[0] < 1 || strides[1] < 1)
+    return InvalidArgument("strides: wanted two of at least 1, (height, width)");
+  if (padding.size() != 4) return InvalidArgument("padding: wanted (top, bottom, left, right)");
+  for (int64_t each : padding)
+    if (each < 0) return InvalidArgument("padding: found ", each, ", wanted at least 0");
+  return absl::OkStatus();
+}
+
+absl::Status OutputSize(InferenceContext* c, DimensionHandle size, DimensionHandle kernel,
+                        int64_t stride, int64_t padding, DimensionHandle* output) {
+  if (!c->ValueKnown(size) || !c->ValueKnown(kernel)) {
+    *output = c->UnknownDim();
+    return absl::OkStatus();
+  }
+  const int64_t room = c->Value(size) + padding - c->Value(kernel);
+  if (room < 0)
+    return InvalidArgument("kernel of size ", c->Value(kernel), " on a padded input of size ",
+                           c->Value(size) + padding, ", wanted one that fits");
+  *output = c->MakeDim(room / stride + 1);
+  return absl::OkStatus();
+}
+
+absl::Status ForwardShape(InferenceContext* c) {
+  std::vector<int64_t> strides, padding;
+  TF_RETURN_IF_ERROR(c->GetAttr("strides", &strides));
+  TF_RETURN_IF_ERROR(c->GetAttr("padding", &padding));
+  TF_RETURN_IF_ERROR(CheckAttributes(strides, padding));
+  ShapeHandle x, filter;
+  DimensionHandle channels, height, width;
+  TF_RETURN_IF_ERROR(c->WithRank(c->input(0), 4, &x));
+  TF_RETURN_IF_ERROR(c->WithRank(c->input(1), 4, &filter));
+  TF_RETURN_IF_ERROR(c->Merge(c->Dim(x, 3), c->Dim(filter, 2), &channels));
+  TF_RETURN_IF_ERROR(OutputSize(c, c->Dim(x, 1), c->Dim(filter, 0), strides[0],
+                                padding[0] + padding[1], &height));
+  TF_RETURN_IF_ERROR(OutputSize(c, c->Dim(x, 2), c->Dim(filter, 1), strides[1],
+                                padding[2] + padding[3], &width));
+  c->set_output(0, c->MakeShape({c->Dim(x, 0), height, width, c->Dim(filter, 3)}));
+  return absl::OkStatus();
+}
+
+absl::Status InputGradientShape(InferenceContext* c) {
+  std::vector<int64_t> strides, padding;
+  TF_RETURN_IF_ERROR(c->GetAttr("strides", &strides));
+  TF_RETURN_IF_ERROR(c->GetAttr("padding", &padding));
+  TF_RETURN_IF_ERROR(CheckAttributes(strides, padding));
+  ShapeHandle x, unused;
+  TF_RETURN_IF_ERROR(c->WithRank(c->input(0), 4, &x));
+  TF_RETURN_IF_ERROR(c->WithRank(c->input(1), 4, &unused));
+  TF_RETURN_IF_ERROR(c->WithRank(c->input(2), 4, &unused));
+  c->set_output(0, x);
+  return absl::OkStatus();
+}
+
+REGISTER_OP("TfkdAdderConv2D")
+    .Input("x: float")
+    .Input("filter: float")
+    .Attr("strides: list(int)")
+    .Attr("padding: list(int)")
+    .Output("y: float")
+    .SetShapeFn(ForwardShape)
+    .Doc(R"doc(
+Negative sum of absolute differences between the patches of x and the filters.
+
+x: NHWC.
+filter: HWIO.
+strides: Of height and width.
+padding: Zeros on top, bottom, left and right; a padded cell counts as an input of 0.
+y: NHWC, never above 0.
+)doc");
+
+REGISTER_OP("TfkdAdderConv2DInputGrad")
+    .Input("x: float")
+    .Input("filter: float")
+    .Input("gradient: float")
+    .Attr("strides: list(int)")
+    .Attr("padding: list(int)")
+    .Output("x_gradient: float")
+    .SetShapeFn(InputGradientShape)
+    .Doc(R"doc(
+Sum of clip(filter - x, -1, 1) * gradient over the outputs that an input takes part in.
+
+x: NHWC.
+filter: HWIO.
+gradient: With respect to the output of TfkdAdderConv2D.
+strides: Of height and width.
+padding: Zeros on top, bottom, left and right of x.
+x_gradient: Of the shape of x.
+)doc");
+
+// What both ops share: the attributes, and the sizes that inputs and attributes make.
+class AdderOp : public OpKernel {
+ public:
+  explicit AdderOp(OpKernelConstruction* context) : OpKernel(context) {
+    OP_REQUIRES_OK(context, context->GetAttr("strides", &strides_));
+    OP_REQUIRES_OK(context, context->GetAttr("padding", &padding_));
+    OP_REQUIRES_OK(context, CheckAttributes(strides_, padding_));
+  }
+
+ protected:
+  absl::Status Sizes(const Tensor& x, const Tensor& filter, Geometry* sizes) const {
+    if (x.dims() != 4 || filter.dims() != 4 || x.dim_size(3) != filter.dim_size(2))
+      return InvalidArgument("x of shape ", x.shape().DebugString(), " and filter of shape ",
+                             filter.shape().DebugString(),
+                             ": wanted NHWC and HWIO of the same channels");
+    Geometry& s = *sizes;
+    s.batch = x.dim_size(0);
+    s.height = x.dim_size(1);
+    s.width = x.dim_size(2);
+    s.channels = x.dim_size(3);
+    s.kernel_height = filter.dim_size(0);
+    s.kernel_width = filter.dim_size(1);
+    s.filters = filter.dim_size(3);
+    s.stride_height = strides_[0];
+    s.stride_width = strides_[1];
+    s.pad_top = padding_[0];
+    s.pad_bottom = padding_[1];
+    s.pad_left = padding_[2];
+    s.pad_right = padding_[3];
+    const int64_t room_height = s.height + s.pad_top + s.pad_bottom - s.kernel_height;
+    const int64_t room_width = s.width + s.pad_left + s.pad_right - s.kernel_width;
+    if (room_height < 0 || room_width < 0 || s.kernel_height < 1 || s.kernel_width < 1)
+      return InvalidArgument("filter of shape ", filter.shape().DebugString(),
+                             " on padded images of size ",
+                             s.height + s.pad_top + s.pad_bottom, "x",
+                             s.width + s.pad_left + s.pad_right, ": wanted one that fits");
+    s.output_height = room_height / s.stride_height + 1;
+    s.output_width = room_width / s.stride_width + 1;
+    return absl::OkStatus();
+  }
+
+ private:
+  std::vector<int64_t> strides_, padding_;
+};
+
+class ForwardOp : public AdderOp {
+ public:
+  using AdderOp::AdderOp;
+
+  void Compute(OpKernelContext* context) override {
+    const Tensor& x = context->input(0);
+    const Tensor& filter = context->input(1);
+    Geometry s;
+    OP_REQUIRES_OK(context, Sizes(x, filter, &s));
+    Tensor* y = nullptr;
+    OP_REQUIRES_OK(context,
+                   context->allocate_output(
+                       0, TensorShape({s.batch, s.output_height, s.output_width, s.filters}), &y));
+    if (y->NumElements() == 0) return;
+    const auto* workers = context->device()->tensorflow_cpu_worker_threads();
+    tensorflow::Shard(workers->num_threads, workers->workers, s.batch,
+                      s.output_height * s.output_width * s.terms() * s.filters,
+                      [&](int64_t first, int64_t end) {
+                        Forward(s, x.flat<float>().data(), filter.flat<float>().data(),
+                                y->flat<float>().data(), first, end);
+                      });
+  }
+};
+
+class InputGradientOp : public AdderOp {
+ public:
+  using AdderOp::AdderOp;
+
+  void Compute(OpKernelContext* context) override {
+    const Tensor& x = context->input(0);
+    const Tensor& filter = context->input(1);
+    const Tensor& gradient = context->input(2);
+    Geometry s;
+    OP_REQUIRES_OK(context, Sizes(x, filter, &s));
+    const TensorShape wanted({s.batch, s.output_height, s.output_width, s.filters});
+    OP_REQUIRES(context, gradient.shape() == wanted,
+                InvalidArgument("gradient: found shape ", gradient.shape().DebugString(),
+                                ", wanted that of the output, ", wanted.DebugString()));
+    Tensor* x_gradient = nullptr;
+    OP_REQUIRES_OK(context, context->allocate_output(0, x.shape(), &x_gradient));
+    if (x_gradient->NumElements() == 0) return;
+    const auto* workers = context->device()->tensorflow_cpu_worker_threads();
+    tensorflow::Shard(workers->num_threads, workers->workers, s.batch,
+                      s.output_height * s.output_width * s.terms() * s.filters,
+                      [&](int64_t first, int64_t end) {
+                        InputGradient(s, x.flat<float>().data(), filter.flat<float>().data(),
+                                      gradient.flat<float>().data(),
+                                      x_gradient->flat<float>().data(), first, end);
+                      });
+  }
+};
+
+REGISTER_KERNEL_BUILDER(Name("TfkdAdderConv2D").Device(tensorflow::DEVICE_CPU), ForwardOp);
+REGISTER_KERNEL_BUILDER(Name("TfkdAdderConv2DInputGrad").Device(tensorflow::DEVICE_CPU),
+                        InputGradientOp);
+
+}  // namespace
+}  // namespace tfkd
