@@ -85,3 +85,25 @@ def test_equal_seeds_give_equal_weights_and_every_layer_its_own():
         np.testing.assert_array_equal(one, other)
     twins = [first.get_layer(f"stage1_block1_conv{number}").kernel for number in (1, 2)]
     assert np.abs(twins[0] - twins[1]).max() > 0
+
+
+def test_an_entry_says_what_a_network_was_published_for(own_registry):
+    models.register("flat")(flat)
+    models.register("large", default_shape=(224, 224, 3), default_classes=1000)(flat)
+    assert (registry.entry("flat").default_shape, registry.entry("flat").default_classes) == (
+        (32, 32, 3),
+        100,
+    )
+    large = registry.entry("large")
+    assert (large.default_shape, large.default_classes) == ((224, 224, 3), 1000)
+    with pytest.raises(TfkdError, match="unknown network 'larg'; did you mean 'large'"):
+        registry.entry("larg")
+
+
+def test_a_name_is_checked_before_anything_is_built():
+    registry.check_name("resnet8")
+    registry.check_name("keras.applications:MobileNetV2")
+    with pytest.raises(TfkdError, match="unknown network of the student 'resnet9'; did you mean"):
+        registry.check_name("resnet9", "network of the student")
+    with pytest.raises(TfkdError, match="no module 'no_such'"):
+        registry.check_name("no_such:net")

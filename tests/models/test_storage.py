@@ -42,6 +42,7 @@ def test_a_network_comes_back_as_it_was(network, images, tmp_path):
     assert json.loads((path.parent / "network.json").read_text()) == {
         "name": "tiny",
         "preprocess": PREPROCESS.to_config(),
+        "taps": {},
         "input_shape": [8, 8, 1],
         "num_classes": 3,
         "class_names": ["a", "b", "c"],

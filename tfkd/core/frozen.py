@@ -42,7 +42,9 @@ def freeze(
     Raises:
         TfkdError: For a name that is no tap.
     """
-    model, keep = network.model, tuple(keep)
+    model = network.model
+    # Also the taps that the network has other names for: a head may start at one.
+    keep = tuple(network.paths([*keep, *network.taps]).values())
     if not fold or not models.is_functional(model):
         if dtype is not None:
             _warn(
@@ -65,7 +67,7 @@ def freeze(
     if dtype is not None:
         folded = models.fold(model, keep=keep, dtype=dtype)
     folded.trainable = False
-    return models.Network(folded, network.preprocess, network.name)
+    return network.with_model(folded)
 
 
 def folding_error(original: keras.Model, folded: keras.Model) -> float:

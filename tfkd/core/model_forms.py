@@ -6,9 +6,8 @@ import keras
 
 from tfkd import models
 from tfkd.errors import TfkdError
-from tfkd.models.graph import calls, graph_of
-
-_PROBABILITIES = ("Softmax", "Sigmoid")
+from tfkd.models.ending import final_activation
+from tfkd.models.graph import graph_of
 
 
 def image_shape(model: keras.Model, role: str) -> tuple[int | None, ...] | None:
@@ -51,28 +50,10 @@ def class_count(model: keras.Model, role: str) -> int:
         shape = (None, *models.tap_shapes(model, ["logits"])["logits"])
     if isinstance(shape, list) or len(shape) != 2 or shape[-1] is None:
         raise TfkdError(f"{role} {model.name!r} has output {shape}, wanted logits (batch, classes)")
-    found = _final_activation(model)
+    found = final_activation(model)
     if found is not None:
         raise TfkdError(
             f"{role} {model.name!r} ends in {found}, wanted logits: "
             "make its last layer with activation=None"
         )
     return int(shape[-1])
-
-
-def _final_activation(model: keras.Model) -> str | None:
-    """Returns ``softmax`` or ``sigmoid`` where a graph visibly ends in one."""
-    if not models.is_functional(model):
-        return None
-    output = graph_of(model).outputs[0]
-    for call in calls(model):
-        if any(each is output for each in call.outputs):
-            last = call.operation
-            if models.is_functional(last):
-                return _final_activation(last)
-            if type(last).__name__ in _PROBABILITIES:
-                return type(last).__name__.lower()
-            activation = getattr(last, "activation", None)
-            if activation in (keras.activations.softmax, keras.activations.sigmoid):
-                return activation.__name__
-    return None

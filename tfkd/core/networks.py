@@ -61,7 +61,7 @@ class Networks:
             ]
         self._runners: dict[Place, keras.Model | None] = {}
         for place in self._own_places():
-            self._runners[place] = self._runner(self.network(place[0]).model, self._taps[place])
+            self._runners[place] = self._runner(self.network(place[0]), self._taps[place])
 
     def _teacher_names(self) -> list[str]:
         if len(self.teachers) == 1:
@@ -97,9 +97,10 @@ class Networks:
         return self.student if name == "student" else self.run_teachers[self._names.index(name)]
 
     @staticmethod
-    def _runner(model: keras.Model, taps: Iterable[str]) -> keras.Model | None:
+    def _runner(network: models.Network, taps: Iterable[str]) -> keras.Model | None:
         """Returns the tapped model, or ``None`` where the model itself gives all that is asked."""
-        return None if list(taps) == ["logits"] else models.tapped(model, list(taps))
+        only_logits = list(taps) == ["logits"]
+        return None if only_logits else models.tapped(network.model, network.paths(taps))
 
     def _check(self) -> None:
         needs_teacher = [network for network, _ in self._taps if network.split(":")[0] == "teacher"]
@@ -147,7 +148,8 @@ class Networks:
         """Returns the shape of each tap of student and teachers, ``None`` for the batch axis."""
         found: dict[Place, dict[str, tuple[int | None, ...]]] = {}
         for place in self._runners:
-            shapes = models.tap_shapes(self.network(place[0]).model, self._taps[place])
+            own = self.network(place[0])
+            shapes = models.tap_shapes(own.model, own.paths(self._taps[place]))
             found[place] = {name: (None, *shape) for name, shape in shapes.items()}
         for network, view in self._taps:
             if network == "teacher" and (network, view) not in found:
@@ -166,8 +168,9 @@ class Networks:
             self.companions[name] = companion
         for (network, view), taps in self._taps.items():
             if network in companions:
-                model = companions[network].model
-                self._runners[(network, view)] = self._runner(model, taps)
+                # One that started as a copy of the student has its taps under the same names.
+                twin = self.student.with_model(companions[network].model)
+                self._runners[(network, view)] = self._runner(twin, taps)
 
     def check_companions(self) -> None:
         """Checks that every network that an objective reads exists."""
@@ -190,7 +193,9 @@ class Networks:
     def head(self, name: str) -> keras.Model:
         """Returns the sub-model of ``student`` or a teacher from ``pre_pool`` to the logits."""
         if name not in self._heads:
-            self._heads[name] = models.head(self.network(name).model, "pre_pool")
+            network = self.network(name)
+            start = network.paths(["pre_pool"])["pre_pool"]
+            self._heads[name] = models.head(network.model, start)
         return self._heads[name]
 
     def run(

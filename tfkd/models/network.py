@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import keras
 
 from tfkd.errors import TfkdError
 from tfkd.models.preprocess import Preprocess
+from tfkd.models.taps import LOGITS, find_tap, tap_names
 
 
 @dataclass(frozen=True)
@@ -18,24 +21,52 @@ class Network:
         model: Any Keras model from images to logits.
         preprocess: What is done to pixels 0..255 before the model sees them.
         name: What the network is called in tables; the model's name if None.
+        taps: Further names for taps of the model, such as `{"pooled": "avg_pool"}`, so that methods
+            find the features they know by name in a network that calls them otherwise.
 
     Raises:
-        TfkdError: If `model` is not a Keras model.
+        TfkdError: If `model` is not a Keras model, or has no tap that `taps` names.
     """
 
     model: keras.Model
     preprocess: Preprocess = Preprocess.none()
     name: str | None = None
+    taps: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self):
         if not isinstance(self.model, keras.Model):
             raise TfkdError(f"network: found {type(self.model).__name__}; wanted a keras.Model")
         if self.name is None:
             object.__setattr__(self, "name", self.model.name)
+        object.__setattr__(self, "taps", dict(self.taps))
+        for name, path in self.taps.items():
+            if name == LOGITS:
+                raise TfkdError(
+                    f"taps of network {self.name!r}: found a tap for {LOGITS!r}, which is always "
+                    "the output; wanted other names"
+                )
+            find_tap(self.model, path)
 
     def __call__(self, pixels, training: bool | None = None):
         """The model's outputs for pixels (batch, height, width, channels) 0..255 of any dtype."""
         return self.model(self.preprocess(pixels), training=training)
+
+    def paths(self, names: Iterable[str]) -> dict[str, str]:
+        """The tap of the model that each name stands for, as `tapped` and `tap_shapes` take it."""
+        return {name: self.taps.get(name, name) for name in names}
+
+    def with_model(self, model: keras.Model) -> Network:
+        """The same network over another form of its model: folded, merged or copied.
+
+        Names of taps that this form no longer has are dropped.
+        """
+        known = set(tap_names(model)) if self.taps else ()
+        taps = {
+            name: path
+            for name, path in self.taps.items()
+            if path in known or path.removesuffix(":1") in known
+        }
+        return dataclasses.replace(self, model=model, taps=taps)
 
 
 def as_network(model: keras.Model | Network) -> Network:

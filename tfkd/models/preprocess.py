@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from tfkd.errors import TfkdError
+from tfkd.errors import TfkdError, unknown
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,8 @@ class Preprocess:
         mean: The mean of each channel, in pixel units 0..255; a single value serves all channels,
             an empty tuple leaves the pixels as they are.
         std: The standard deviation of each channel, in the same units.
+        bgr: Whether the network takes its channels blue, green, red, as those from Caffe do; mean
+            and deviation are then in that order too.
 
     Raises:
         TfkdError: If the lengths differ, or a deviation is not positive.
@@ -24,6 +26,7 @@ class Preprocess:
 
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    bgr: bool = False
 
     def __post_init__(self):
         for field in ("mean", "std"):
@@ -48,6 +51,13 @@ class Preprocess:
             TfkdError: If the pixels have another number of channels.
         """
         images = tf.cast(pixels, tf.float32)
+        if self.bgr:
+            if images.shape[-1] not in (3, None):
+                raise TfkdError(
+                    f"preprocess: found images of {images.shape[-1]} channels; wanted 3, which "
+                    "become blue, green and red"
+                )
+            images = images[..., ::-1]
         if not self.mean:
             return images
         channels = images.shape[-1]
@@ -62,11 +72,38 @@ class Preprocess:
             mean, std = (tf.broadcast_to(each, images.shape[1:]) for each in (mean, std))
         return (images - mean) / std
 
-    def to_config(self) -> dict[str, list[float]]:
+    def to_config(self) -> dict[str, list[float] | bool]:
         """A dict for JSON, from which `from_config` makes an equal object."""
-        return {"mean": list(self.mean), "std": list(self.std)}
+        return {"mean": list(self.mean), "std": list(self.std), "bgr": self.bgr}
 
     @classmethod
-    def from_config(cls, config: dict[str, list[float]]) -> Preprocess:
-        """The object whose `to_config` gave `config`."""
-        return cls(tuple(config["mean"]), tuple(config["std"]))
+    def from_config(cls, config: dict[str, list[float] | bool]) -> Preprocess:
+        """The object whose `to_config` gave `config`; without `bgr`, channels stay as they are."""
+        return cls(tuple(config["mean"]), tuple(config["std"]), config.get("bgr", False))
+
+    @classmethod
+    def published(cls, mode: str) -> Preprocess:
+        """One of the three conventions of published ImageNet weights, by its name in Keras.
+
+        `keras.applications` documents for each network which of them its weights were trained with.
+
+        Args:
+            mode: "tf" (from -1 to 1), "torch" (mean and deviation of ImageNet) or "caffe" (blue,
+                green, red, less the mean of ImageNet).
+
+        Raises:
+            TfkdError: For another name.
+        """
+        if mode not in PUBLISHED:
+            raise unknown("preprocess", mode, PUBLISHED)
+        return PUBLISHED[mode]
+
+
+PUBLISHED = {
+    "tf": Preprocess((127.5,), (127.5,)),
+    "torch": Preprocess(
+        (0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 255, 0.224 * 255, 0.225 * 255)
+    ),
+    "caffe": Preprocess((103.939, 116.779, 123.68), (1.0, 1.0, 1.0), bgr=True),
+}
+"""What `Preprocess.published` gives, by mode."""

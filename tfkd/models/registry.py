@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import keras
 
 from tfkd.errors import TfkdError, unknown
+from tfkd.models import user
 
 
 @dataclass(frozen=True)
@@ -20,16 +21,26 @@ class Entry:
         build: Takes `num_classes`, `input_shape`, `name` and the network's own keyword arguments,
             and returns a functional model from images to logits.
         smallest: The least height and width, in pixels, that the network takes.
+        default_shape: Height, width and channels of the images that it was published for.
+        default_classes: The number of classes that it was published for.
     """
 
     build: Callable[..., keras.Model]
     smallest: int
+    default_shape: tuple[int, int, int] = (32, 32, 3)
+    default_classes: int = 100
 
 
 _networks: dict[str, Entry] = {}
 
 
-def register(name: str, *, smallest: int = 1) -> Callable:
+def register(
+    name: str,
+    *,
+    smallest: int = 1,
+    default_shape: tuple[int, int, int] = (32, 32, 3),
+    default_classes: int = 100,
+) -> Callable:
     """Returns a decorator that makes a builder known as `name`.
 
     The builder is called as `build(num_classes=, input_shape=, name=, **kwargs)` with arguments
@@ -39,6 +50,9 @@ def register(name: str, *, smallest: int = 1) -> Callable:
     Args:
         name: The name for `create`.
         smallest: The least height and width of an image, in pixels.
+        default_shape: Height, width and channels of the images that the network was published for;
+            tables and pictures show it for these.
+        default_classes: The number of classes that it was published for.
 
     Raises:
         TfkdError: If the name is taken.
@@ -47,7 +61,7 @@ def register(name: str, *, smallest: int = 1) -> Callable:
     def add(build: Callable[..., keras.Model]) -> Callable[..., keras.Model]:
         if name in _networks and not is_defined_again(_networks[name].build, build):
             raise TfkdError(f"network {name!r}: found it registered already; wanted a new name")
-        _networks[name] = Entry(build, smallest)
+        _networks[name] = Entry(build, smallest, tuple(default_shape), default_classes)
         return build
 
     return add
@@ -66,9 +80,36 @@ def is_defined_again(known: Callable, new: Callable) -> bool:
     return known.__qualname__ == new.__qualname__ and not own
 
 
+def entry(name: str) -> Entry:
+    """What is known of one of `names()`.
+
+    Raises:
+        TfkdError: For another name.
+    """
+    if name not in _networks:
+        raise unknown("network", name, names())
+    return _networks[name]
+
+
 def names() -> tuple[str, ...]:
     """The names that `create` accepts, family by family, small to large."""
     return tuple(_networks)
+
+
+def check_name(name: str, kind: str = "network") -> None:
+    """Checks that `create` knows a name, and imports what it refers to.
+
+    Args:
+        name: A name for `create`.
+        kind: What is named, for the message.
+
+    Raises:
+        TfkdError: If no network, or no function, has that name.
+    """
+    if user.is_reference(name):
+        user.find(name)
+    elif name not in _networks:
+        raise unknown(kind, name, names())
 
 
 def create(
@@ -80,7 +121,9 @@ def create(
     """Builds a network with fresh weights.
 
     Args:
-        name: One of `names()`.
+        name: One of `names()`; or, for any other network, `module:function` or
+            `path/to/file.py:function`, such as `keras.applications:MobileNetV2` (see
+            `tfkd.models.user`).
         num_classes: The number of classes, at least 2.
         input_shape: Height, width and channels of an image. A side that is None may vary.
         **kwargs: The network's own arguments.
@@ -92,20 +135,21 @@ def create(
     Raises:
         TfkdError: For an unknown name, a class count, image or argument that does not fit.
     """
-    if name not in _networks:
-        raise unknown("network", name, names())
-    entry = _networks[name]
+    check_name(name)
+    known = _networks.get(name)
     if not _is_count(num_classes) or num_classes < 2:
         raise TfkdError(
             f"network {name!r}: found num_classes={num_classes!r}; wanted a whole number, 2 or more"
         )
-    input_shape = _checked_shape(name, input_shape, entry.smallest)
-    accepted = inspect.signature(entry.build).parameters
+    input_shape = _checked_shape(name, input_shape, 1 if known is None else known.smallest)
+    if known is None:
+        return user.build(name, int(num_classes), input_shape, **kwargs)
+    accepted = inspect.signature(known.build).parameters
     for argument in kwargs:
         if argument not in accepted:
             own = set(accepted) - {"num_classes", "input_shape", "name"}
             raise unknown(f"argument of network {name!r}", argument, own)
-    return entry.build(num_classes=int(num_classes), input_shape=input_shape, name=name, **kwargs)
+    return known.build(num_classes=int(num_classes), input_shape=input_shape, name=name, **kwargs)
 
 
 def _is_count(value) -> bool:

@@ -63,6 +63,7 @@ def save_network(
     description = {
         "name": network.name,
         "preprocess": network.preprocess.to_config(),
+        "taps": network.taps,
         "input_shape": list(model.input_shape[1:]),
         "num_classes": model.output_shape[-1],
         "class_names": None if class_names is None else [str(name) for name in class_names],
@@ -110,7 +111,7 @@ def load_network(run_folder: str | os.PathLike, which: str = "last") -> Network:
             f"wanted {recorded} as {DESCRIPTION} beside it says"
         )
     preprocess = Preprocess.from_config(description["preprocess"])
-    return Network(model, preprocess, name=description["name"])
+    return Network(model, preprocess, name=description["name"], taps=description["taps"])
 
 
 def load_model(path: str | os.PathLike) -> keras.Model:
@@ -136,8 +137,9 @@ def load_description(run_folder: str | os.PathLike) -> dict:
     """Returns what ``network.json`` of a run folder says.
 
     Returns:
-        A dict with ``name``, ``preprocess`` (a config of ``Preprocess``), ``input_shape``
-        ``[height, width, channels]``, ``num_classes`` and ``class_names`` (a list or None).
+        A dict with ``name``, ``preprocess`` (a config of ``Preprocess``), ``taps`` (further names
+        of taps), ``input_shape`` ``[height, width, channels]``, ``num_classes`` and ``class_names``
+        (a list or None).
 
     Raises:
         TfkdError: When the folder or the file is missing or is something else.
@@ -152,7 +154,9 @@ def load_description(run_folder: str | os.PathLike) -> dict:
     wanted = ("name", "preprocess", "input_shape", "num_classes", "class_names")
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
-        return {key: description[key] for key in wanted}
+        known = {key: description[key] for key in wanted}
+        # Folders of earlier versions say nothing of taps: their networks have no other names.
+        return {**known, "taps": description.get("taps", {})}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TfkdError(
             f"file {str(path)!r}: found something else ({_reason(error)}), "

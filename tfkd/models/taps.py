@@ -8,7 +8,7 @@ taps are further outputs of the same graph over the same weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import keras
 
@@ -61,7 +61,8 @@ def tapped(model: keras.Model, names: Iterable[str]) -> keras.Model:
     Args:
         model: Any functional model, or a Sequential with an input shape; of a subclassed one only
             `logits` can be tapped.
-        names: The taps; see the head of this file.
+        names: The taps; see the head of this file. A mapping, as `{"pooled": "avg_pool"}`, gives
+            them other names in the result.
 
     Returns:
         A model from the inputs of `model` to a dict, name -> tensor. Nothing is copied and nothing
@@ -71,11 +72,10 @@ def tapped(model: keras.Model, names: Iterable[str]) -> keras.Model:
         TfkdError: For a name that is no tap of the model, with the nearest one, or that stands for
             several calls.
     """
-    names = _listed(names)
-    paths = {name: find_tap(model, name) for name in names}
+    paths = _paths(model, names)
     if not is_functional(model):
         return _OutputOnly(model)
-    inner_paths = [path for path in paths.values() if path != LOGITS]
+    inner_paths = [path for path in dict.fromkeys(paths.values()) if path != LOGITS]
     both = _with_taps(model, inner_paths, f"{model.name}_tapped")
     taps = {
         name: keras.tree.flatten(both.output["output"])[0]
@@ -91,7 +91,7 @@ def tap_shapes(model: keras.Model, names: Iterable[str]) -> dict[str, tuple[int 
 
     Args:
         model: Any functional model; of a subclassed one, once it was called, only `logits`.
-        names: The taps.
+        names: The taps, or other names for them, as `tapped` takes them.
 
     Returns:
         A dict, name -> shape, such as `{"stage1": (32, 32, 16), "pooled": (64,)}`.
@@ -99,8 +99,7 @@ def tap_shapes(model: keras.Model, names: Iterable[str]) -> dict[str, tuple[int 
     Raises:
         TfkdError: As `tapped`; and for a subclassed model that was never called.
     """
-    names = _listed(names)
-    paths = {name: find_tap(model, name) for name in names}
+    paths = _paths(model, names)
     if not is_functional(model):
         return {LOGITS: _subclassed_output_shape(model)}
     shapes = {
@@ -188,14 +187,15 @@ def find_tap(model: keras.Model, name: str) -> str:
     raise unknown(f"tap of model {model.name!r}", name, tap_names(model))
 
 
-def _listed(names: Iterable[str]) -> tuple[str, ...]:
-    """The names without repetitions; a string alone would be taken letter by letter."""
+def _paths(model: keras.Model, names: Iterable[str] | Mapping[str, str]) -> dict[str, str]:
+    """The path of each tap by its name in the result, without repetitions."""
+    # A string alone would be taken letter by letter.
     if isinstance(names, str):
         raise TfkdError(f"taps: found the string {names!r}; wanted a list of names")
-    names = tuple(dict.fromkeys(names))
-    if not names:
+    sought = dict(names) if isinstance(names, Mapping) else {name: name for name in names}
+    if not sought:
         raise TfkdError("taps: found no name; wanted one or more")
-    return names
+    return {name: find_tap(model, path) for name, path in sought.items()}
 
 
 def _without_numbers(path: str) -> str:

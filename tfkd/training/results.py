@@ -37,7 +37,7 @@ def save_students(
     """
 
     def save(stem: str) -> None:
-        clean = models.Network(distiller.clean_student(), network.preprocess, network.name)
+        clean = network.with_model(distiller.clean_student())
         save_network(clean, folder.path, stem, class_names=info.class_names)
 
     save("student")
