@@ -8,7 +8,7 @@ import json
 import re
 import traceback
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,7 @@ MEANINGS = {
     "export.enabled": "whether the run ends with a SavedModel in its folder",
     "export.fold": "whether batch normalisation is folded into the exported layers",
     "compare.seeds": "seeds of tools/compare.py",
+    "search_space": "list of (fields, choices) that tools/tune.py tries, each made by vary()",
 }
 """What each field means; also the text of ``--help``."""
 
@@ -126,6 +127,7 @@ def default() -> ml_collections.ConfigDict:
     )  # fmt: skip
     config.export = dict(enabled=False, fold=True)
     config.compare = dict(seeds=(0, 1, 2))
+    config.search_space = ()
     config.lock()
     for network in (config.student, config.teacher):
         network.kwargs.unlock()  # They are the network's own, which it checks itself.
@@ -149,6 +151,19 @@ def method(name: str, weight: float = 1.0, **settings) -> ml_collections.ConfigD
         whole = isinstance(value, int) and not isinstance(value, bool)
         usual[key] = float(value) if whole and isinstance(usual.get(key), float) else value
     return ml_collections.ConfigDict(dict(name=name, weight=float(weight), settings=usual))
+
+
+def vary(*fields: str, choices: Sequence[Any]) -> ml_collections.ConfigDict:
+    """Returns one entry of ``config.search_space``: what :mod:`tfkd.tuning` tries.
+
+    ``vary("train.learning_rate", choices=(0.01, 0.1))`` tries two rates. Several fields in one entry
+    are tied, each value going to all of them; several entries make a grid.
+
+    Args:
+        *fields: Fields by the names that flags give them, such as ``distiller[0].weight``.
+        choices: The values to try, of the fields' type.
+    """
+    return ml_collections.ConfigDict(dict(fields=tuple(fields), choices=tuple(choices)))
 
 
 def to_dict(value: Any) -> Any:

@@ -16,13 +16,15 @@ from tfkd.training.config import differences
 
 _LOCK = ".lock"
 
-# What may change between two calls on one folder: it belongs to the machine, or to the display.
+# What may change between two calls on one folder: it belongs to the machine, to the display, or to
+# the tools that make many runs of a config.
 _MACHINE = (
     ("data", "directory"),
     ("data", "download"),
     ("train", "verbose"),
     ("train", "checkpoint_seconds"),
     ("compare",),
+    ("search_space",),
     ("export",),
 )
 

@@ -1,0 +1,80 @@
+"""Searches for the best values of config fields, by keras-tuner; every trial is a run folder.
+
+    python tools/tune.py --config=configs/quickstart.py --workdir=runs/tune \\
+        --search="distiller[0].settings.temperature=1,2,4,8"
+
+Trials are scored on the validation images. The same command continues an interrupted search:
+finished trials are not repeated and the interrupted one goes on where it stopped. WORKDIR/trials/N
+is what tools/train.py makes of the config of trial N; the rows go to WORKDIR/search.json, and for
+one or two varied fields a picture to WORKDIR/scores.png.
+
+A config file says what to search in its search_space, with vary of tfkd.training.config:
+
+    config.search_space = (vary("train.learning_rate", choices=(0.05, 0.1)),)
+
+--search adds to that. Several of them make a grid. Fields that are tied take the same value:
+--search="FIELD,FIELD=VALUE,VALUE", in Python vary("FIELD", "FIELD", choices=(VALUE, VALUE)).
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from absl import flags
+from ml_collections import config_flags
+
+from tools import entry
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Experiment: a Python file with get_config, or FILE:ARGUMENT."
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the search.")
+_SEARCH = flags.DEFINE_multi_string(
+    "search",
+    [],
+    'FIELD=VALUE,VALUE to try, such as "train.learning_rate=0.05,0.1"; may be given several times.',
+)
+_METHOD = flags.DEFINE_enum(
+    "method",
+    "grid",
+    ["grid", "random", "bayesian"],
+    "grid: every combination in order; random, bayesian: keras-tuner draws combinations.",
+)
+_TRIALS = flags.DEFINE_integer(
+    "trials", None, "The most trials; by default all of a grid, 10 of the other methods."
+)
+_STRATEGY = flags.DEFINE_enum(
+    "strategy",
+    "auto",
+    ["auto", "one", "mirrored", "multi_worker"],
+    "Devices: one, all GPUs of the machine, or the cluster of TF_CONFIG; auto chooses.",
+)
+_CPU_DEVICES = flags.DEFINE_integer(
+    "cpu_devices", 1, "Splits the CPU into so many devices, to try replicas without GPUs."
+)
+
+
+def main(_) -> None:
+    from tfkd import tuning
+    from tfkd.errors import TfkdError
+    from tfkd.training import strategy
+
+    if _CONFIG.value is None or not _WORKDIR.value:
+        raise TfkdError("wanted --config=FILE and --workdir=FOLDER (see --help)")
+    config = tuning.extended(_CONFIG.value, _SEARCH.value)
+    strategy.split_cpu(_CPU_DEVICES.value)
+    rows = tuning.search(
+        config,
+        _WORKDIR.value,
+        _STRATEGY.value,
+        method=_METHOD.value,
+        trials=_TRIALS.value,
+    )
+    print(f"\n{tuning.report(rows, _WORKDIR.value)}")
+
+
+if __name__ == "__main__":
+    entry.run(main, epilog=entry.config_help)
