@@ -1,7 +1,11 @@
 """Compares a teacher, a student alone and the same student distilled, over several seeds.
 
     python tools/compare.py --config=configs/quickstart.py --workdir=runs/quickstart
+    python tools/compare.py --config=configs/cifar100.py:kd,resnet56,resnet20 --workdir=runs/many \\
+        --methods=kd,dkd,dist --seeds=0,1,2
 
+With --methods the config is read once for each of them, with the method in the place of the first
+word of its argument; further flags such as --config.train.epochs=3 hold for all of them.
 Each run is an ordinary run folder, WORKDIR/ROLE/seedN, that tools/train.py with the same config
 also makes. The same command continues where it stopped. The rows go to WORKDIR/summary.json.
 """
@@ -21,6 +25,7 @@ from tools import entry
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Distillation experiment: a Python file with get_config, or FILE:ARGUMENT."
 )
+_METHODS = flags.DEFINE_list("methods", None, "Methods to compare, such as kd,dkd,dist.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the comparison.")
 _SEEDS = flags.DEFINE_list("seeds", None, "Seeds, such as 0,1,2; by default compare.seeds.")
 _STRATEGY = flags.DEFINE_enum(
@@ -32,6 +37,22 @@ _STRATEGY = flags.DEFINE_enum(
 _CPU_DEVICES = flags.DEFINE_integer(
     "cpu_devices", 1, "Splits the CPU into so many devices, to try replicas without GPUs."
 )
+
+
+def _of_method(method: str):
+    """Returns the config of a method, with what the command line changes."""
+    from tfkd.errors import TfkdError
+    from tfkd.training import config as configs
+
+    flag = flags.FLAGS["config"]
+    path, _, argument = config_flags.get_config_filename(flag).partition(":")
+    words = [method, *argument.split(",")[1:]]
+    changes = config_flags.get_override_values(flag)
+    for field in changes:
+        if field.startswith("distiller"):
+            raise TfkdError(f"--config.{field}: found it beside --methods, wanted only one of them")
+    config = configs.load(f"{path}:{','.join(words)}")
+    return configs.override(config, **{key.replace(".", "__"): value for key, value in changes.items()})
 
 
 def main(_) -> None:
@@ -46,6 +67,8 @@ def main(_) -> None:
     except ValueError:
         raise TfkdError(f"--seeds={','.join(_SEEDS.value)}: wanted whole numbers") from None
     strategy.split_cpu(_CPU_DEVICES.value)
+    if _METHODS.value:
+        config = {method: _of_method(method) for method in _METHODS.value}
     rows = compare.compare(config, _WORKDIR.value, seeds, _STRATEGY.value)
     print(f"\n{compare.table(rows)}")
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,10 @@ from tfkd.models.storage import load_network
 from tfkd.training import compare as comparison
 from tfkd.training import run
 from tfkd.training.checkpoints import Checkpoints
+from tfkd.training import config as configs
 from tfkd.training.compare import compare, roles, table
+
+EXPERIMENT = Path(__file__).parents[1] / "data" / "tiny_experiment.py"
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +82,7 @@ def test_the_first_seeds_student_is_exported(compared):
 
 def test_a_role_is_what_a_run_of_its_config_makes(compared, config, tmp_path):
     folder, _ = compared
-    settings, _ = roles(config, 0, folder)["alone"]
+    settings, _ = roles({"distilled": config}, 0, folder)["alone"]
     run(settings, tmp_path / "run")
     own, others = tmp_path / "run", folder / "alone" / "seed0"
     assert (own / "metrics.csv").read_text() == (others / "metrics.csv").read_text()
@@ -88,7 +92,7 @@ def test_a_role_is_what_a_run_of_its_config_makes(compared, config, tmp_path):
 
 
 def test_alone_differs_from_distilled_in_nothing_but_the_teacher(config, tmp_path):
-    planned = roles(config, 3, tmp_path)
+    planned = roles({"distilled": config}, 3, tmp_path)
     alone, distilled = (json.loads(planned[role][0].to_json()) for role in ("alone", "distilled"))
     assert alone["distiller"] == [] and alone["teacher"]["config"] is None
     for section in ("data", "student", "train"):
@@ -131,21 +135,76 @@ def test_the_table_gives_mean_and_deviation():
             "params": 1234, "macs": 5678901, "seconds": 2.0 + seed,
         }  # fmt: skip
 
-    lines = table(
-        [row("teacher", 0, 98.0, None), row("alone", 0, 90.0, 91.0), row("alone", 1, 92.0, 95.0)]
-    ).splitlines()
-    assert len(lines) == 4
-    assert lines[2].split() == ["teacher", "98.00", "-", "1,234", "5,678,901", "2.0"]
-    assert lines[3].split() == [
-        "alone", "91.00", "±", "1.41", "93.00", "±", "2.83", "1,234", "5,678,901", "2.5",
+    rows = [
+        row("teacher", 0, 98.0, None), row("alone", 0, 90.0, 91.0), row("alone", 1, 92.0, 95.0),
+        row("method", 0, 92.0, 91.0), row("method", 1, 93.0, 91.0),
     ]  # fmt: skip
+    lines = table(rows).splitlines()
+    assert len(lines) == 5
+    assert lines[2].split() == ["teacher", "98.00", "-", "-", "1,234", "5,678,901", "2.0"]
+    assert lines[3].split() == [
+        "alone", "91.00", "±", "1.41", "-", "93.00", "±", "2.83", "1,234", "5,678,901", "2.5",
+    ]  # fmt: skip
+
+
+    # Its gain is paired with the seeds: 2 and 1, though the means differ by 1.5.
+    assert lines[4].split()[:7] == ["method", "92.50", "±", "0.71", "+1.50", "±", "0.71"]
+
+
+def test_several_methods_share_teacher_and_lone_student(experiment, tmp_path):
+    config = experiment("distilled", teacher__workdir=None, train__epochs=1)
+    twin = configs.override(
+        experiment("distilled", train__epochs=1),
+        teacher__workdir=None,
+        teacher__config=f"{EXPERIMENT}:alone",
+        distiller=(configs.method("teacher_free", form="self"),),
+    )
+    brief = write_brief_alone(tmp_path)
+    twin = configs.override(twin, teacher__config=f"{brief}")
+    methods = {"kd": config, "colder": configs.override(config, distiller=(configs.method("kd", temperature=1.0),)), "twin": twin}
+    rows = compare(methods, tmp_path / "out", [0])
+    assert [row["role"] for row in rows] == ["teacher", "alone", "kd", "colder", "twin"]
+    out = tmp_path / "out"
+    assert sorted(each.name for each in out.iterdir() if each.is_dir()) == sorted(
+        row["role"] for row in rows
+    )
+    assert rows[2]["top1"] != rows[3]["top1"] or rows[2]["agreement"] != rows[3]["agreement"]
+    used = json.loads((out / "twin" / "seed0" / "config.json").read_text())["teacher"]
+    assert used["workdir"] == str(out / "alone" / "seed0")
+    result = json.loads((out / "twin" / "seed0" / "result.json").read_text())
+    assert result["teacher_top1"] == rows[1]["top1"], "its own teacher is the lone student"
+    assert rows[4]["agreement"] != result["agreement"], "the table's agreement is with the common one"
+
+
+def write_brief_alone(folder):
+    """Writes a config that is the lone student of one epoch."""
+    path = folder / "brief.py"
+    path.write_text(
+        "from tfkd.training import config as configs\n"
+        "def get_config():\n"
+        f"    config = configs.load('{EXPERIMENT}:alone')\n"
+        "    return configs.override(config, train__epochs=1)\n"
+    )
+    return path
+
+
+def test_experiments_that_do_not_compare_are_refused(experiment, tmp_path):
+    config = experiment("distilled", teacher__workdir=None)
+    other = configs.override(config, student__kwargs={"width": 4})
+    with pytest.raises(TfkdError, match="student.kwargs.* differs between kd and other"):
+        compare({"kd": config, "other": other}, tmp_path, [0])
+    with pytest.raises(TfkdError, match="wanted methods other than 'teacher' and 'alone'"):
+        compare({"alone": config}, tmp_path, [0])
+    other = configs.override(config, teacher__config=f"{EXPERIMENT}:distilled")
+    with pytest.raises(TfkdError, match="wanted the same teacher for every experiment"):
+        compare({"kd": config, "other": other}, tmp_path, [0])
 
 
 def test_what_cannot_be_compared_is_refused(experiment, teacher_folder, tmp_path):
     with pytest.raises(TfkdError, match="found a config without distiller"):
         compare(experiment("alone"), tmp_path, [0])
     no_config = experiment("distilled", teacher__config=None, teacher__workdir=str(teacher_folder))
-    with pytest.raises(TfkdError, match="found a config without teacher.config"):
+    with pytest.raises(TfkdError, match="found no config as teacher.config"):
         compare(no_config, tmp_path, [0])
     with pytest.raises(TfkdError, match="found no seeds"):
         compare(experiment("distilled"), tmp_path, [])

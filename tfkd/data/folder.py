@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
 import os
 import warnings
 from pathlib import Path
@@ -116,6 +118,18 @@ def load(
     sources = {part: each.source(form) for part, each in found.items()}
     held = sources.get("validation")
     return Parts(sources["train"], sources["test"], held, mean, std, tuple(classes))
+
+
+def state(path: str) -> str:
+    """Returns a digest of the names, sizes and times of all files under a folder."""
+    digest = hashlib.sha256()
+    for where, folders, files in os.walk(Path(path).expanduser()):
+        folders.sort()
+        for name in sorted(files):
+            with contextlib.suppress(OSError):
+                facts = os.stat(os.path.join(where, name))
+                digest.update(f"{where}/{name}:{facts.st_size}:{facts.st_mtime_ns}".encode())
+    return digest.hexdigest()
 
 
 def _split_names(root: Path) -> dict[str, str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 from tfkd.data import arrays, catalogue, folder
 from tfkd.data.dataset import DataSet
+from tfkd.data.parts import Parts
 from tfkd.errors import TfkdError
 
 IN_MEMORY_BYTES = 2**30
@@ -59,12 +61,8 @@ def load(
     size = _image_size(image_size)
     kind, _, path = str(name).partition(":")
     if kind == "folder":
-        parts = folder.load(
-            path,
-            validation=validation,
-            image_size=size,
-            skip_corrupt=skip_corrupt,
-            in_memory_bytes=in_memory_bytes,
+        parts = _from_folder(
+            path, folder.state(path), validation, size, skip_corrupt, in_memory_bytes
         )
         default = "crop_flip"
     elif name == "digits":
@@ -83,6 +81,32 @@ def load(
     if train_size is not None:
         parts = parts.with_train_size(train_size)
     return parts.data_set(str(name), default if augment is None else augment, batch_size, seed)
+
+
+@functools.lru_cache(maxsize=1)
+def _from_folder(
+    path: str,
+    state: str,
+    validation: float | int | None,
+    image_size: tuple[int, int] | None,
+    skip_corrupt: bool,
+    in_memory_bytes: int,
+) -> Parts:
+    """Returns the parts of a folder; the last ones are kept, for the next run of a comparison.
+
+    Args:
+        path: The folder.
+        state: What `folder.state` says of it, so that a changed folder is read again.
+        validation, image_size, skip_corrupt, in_memory_bytes: As for `folder.load`.
+    """
+    del state
+    return folder.load(
+        path,
+        validation=validation,
+        image_size=image_size,
+        skip_corrupt=skip_corrupt,
+        in_memory_bytes=in_memory_bytes,
+    )
 
 
 def _image_size(image_size: int | Sequence[int] | None) -> tuple[int, int] | None:

@@ -6,7 +6,7 @@ import csv
 import io
 import os
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,65 +20,118 @@ from tfkd.training import build, curves, teachers
 from tfkd.training import config as configs
 from tfkd.training import strategy as strategies
 from tfkd.training.run import run
-from tfkd.training.run_folder import RunFolder
+from tfkd.training.run_folder import RunFolder, comparable
 
-ROLES = ("teacher", "alone", "distilled")
+TEACHER, ALONE, DISTILLED = "teacher", "alone", "distilled"
 COLUMNS = ("role", "seed", "top1", "agreement", "params", "macs", "seconds")
 
+Roles = dict[str, tuple[ml_collections.ConfigDict, Path]]
 
-def roles(config: ml_collections.ConfigDict, seed: int, workdir: Path) -> dict[str, tuple]:
-    """Returns the config and run folder of each role for one seed.
 
-    ``teacher`` is what ``teacher.config`` trains, ``alone`` the student with the same recipe and no
-    distiller, ``distilled`` the config as it is.
+def roles(
+    experiments: Mapping[str, ml_collections.ConfigDict], seed: int, workdir: Path
+) -> Roles:
+    """Returns the config and run folder of each role for one seed, in the order of their runs.
+
+    ``teacher`` is what ``teacher.config`` trains, ``alone`` the student with the recipe of the first
+    experiment and no distiller; the experiments follow as they are. One whose teacher is the student
+    itself, trained alone (TF-KD), reads it from the run ``alone``.
 
     Args:
-        config: A distillation experiment with ``teacher.config``.
-        seed: Seed of all three runs, unless ``teacher.seed`` sets that of the teacher.
+        experiments: Distillation experiments by name of their role.
+        seed: Seed of all runs, unless ``teacher.seed`` sets that of the teacher.
         workdir: Folder that holds a folder for each role and seed.
 
     Raises:
-        TfkdError: When the config distils nothing, or its teacher is not trained from a config.
+        TfkdError: When an experiment distils nothing, none of them has a teacher that is trained
+            from a config, or they do not compare: two teachers, students or data sets.
     """
-    if not config.distiller or not config.teacher.config:
-        raise TfkdError(
-            "compare: found a config without "
-            f"{'distiller' if not config.distiller else 'teacher.config'}, wanted a distillation "
-            "experiment whose teacher is trained from a config"
+    seeded = {
+        role: configs.override(
+            config, train__seed=seed, teacher__workdir=str(workdir / TEACHER / "seed{seed}")
         )
-    name = config.experiment or config.student.name
-    distilled = configs.override(
-        config, train__seed=seed, teacher__workdir=str(workdir / "teacher" / "seed{seed}")
-    )
+        for role, config in experiments.items()
+    }
+    _check_alike(seeded)
+    first = next(iter(seeded.values()))
     alone = configs.override(
-        distilled,
-        experiment=f"{name}-alone",
+        first,
+        experiment=f"{first.experiment or first.student.name}-alone",
         distiller=(),
         student_loss_weight=1.0,
         teacher__config=None,
         teacher__workdir=None,
     )
-    teacher, teacher_folder = teachers.reference(distilled)
-    return {
-        "teacher": (teacher, teacher_folder),
-        "alone": (alone, workdir / "alone" / f"seed{seed}"),
-        "distilled": (distilled, workdir / "distilled" / f"seed{seed}"),
-    }
+    alone_folder = workdir / ALONE / f"seed{seed}"
+    planned: Roles = {ALONE: (alone, alone_folder)}
+    found: dict[str, tuple[ml_collections.ConfigDict, Path]] = {}
+    for role, config in seeded.items():
+        if config.teacher.config:
+            teacher, folder = teachers.reference(config)
+            if _recipe(teacher) == _recipe(alone):
+                config = configs.override(
+                    config, teacher__config=None, teacher__workdir=str(alone_folder)
+                )
+            else:
+                found[config.teacher.config] = (teacher, folder)
+        else:
+            config = configs.override(config, teacher__workdir=None)
+        planned[role] = (config, workdir / role / f"seed{seed}")
+    if len(found) != 1:
+        raise TfkdError(
+            f"compare: found {', '.join(found) or 'no config'} as teacher.config, wanted the same "
+            "teacher for every experiment, trained from a config"
+        )
+    return {TEACHER: found.popitem()[1], **planned}
+
+
+def _check_alike(experiments: Mapping[str, ml_collections.ConfigDict]) -> None:
+    taken = [role for role in experiments if role in (TEACHER, ALONE)]
+    if taken or not experiments:
+        raise TfkdError(
+            f"compare: found {', '.join(taken) or 'no methods'}, wanted methods other than "
+            f"{TEACHER!r} and {ALONE!r}, which are there by themselves"
+        )
+    for role, config in experiments.items():
+        if not config.distiller:
+            raise TfkdError(
+                f"compare: found a config without distiller ({role}), wanted a distillation "
+                "experiment"
+            )
+    first, *others = experiments.items()
+    for section in ("student", "data"):
+        for role, config in others:
+            lines = configs.differences(
+                configs.to_dict(config[section]), configs.to_dict(first[1][section]), section
+            )
+            if lines:
+                field, *_ = lines[0].split(" ")
+                raise TfkdError(
+                    f"compare: {field} differs between {first[0]} and {role}, wanted one student "
+                    "and one data set"
+                )
+
+
+def _recipe(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Returns what makes a run what it is, whatever it is called."""
+    return comparable(configs.to_dict(configs.override(config, experiment="")))
 
 
 def compare(
-    config: ml_collections.ConfigDict,
+    experiments: Mapping[str, ml_collections.ConfigDict] | ml_collections.ConfigDict,
     workdir: str | os.PathLike,
     seeds: Sequence[int],
     strategy: tf.distribute.Strategy | str = "auto",
 ) -> list[dict[str, Any]]:
     """Trains every role with every seed and writes ``summary.json``, ``summary.csv`` and ``curves.png``.
 
-    Finished runs are not repeated, and an interrupted one goes on. With ``export.enabled`` the
-    distilled student of the first seed is exported to ``export/`` in the folder.
+    Finished runs are not repeated, and an interrupted one goes on. The files hold what is known
+    after each seed. With ``export.enabled`` the student of the first experiment and seed is
+    exported to ``export/`` in the folder.
 
     Args:
-        config: See :func:`roles`.
+        experiments: Distillation experiments by role, or one, whose role is ``distilled``; see
+            :func:`roles`.
         workdir: Folder of the comparison.
         seeds: Seeds, at least one.
         strategy: See :func:`tfkd.training.run`.
@@ -92,30 +145,33 @@ def compare(
     """
     if not seeds:
         raise TfkdError("compare: found no seeds, wanted one or more")
+    if isinstance(experiments, ml_collections.ConfigDict):
+        experiments = {DISTILLED: experiments}
     workdir = Path(workdir)
     if isinstance(strategy, str):
         strategy = strategies.create(strategy)
-    configs.validate(config)
+    for config in experiments.values():
+        configs.validate(config)
     writes = strategies.is_chief(strategy)
-    exported = config.export.enabled
-    config = configs.override(config, export__enabled=False)
-    rows = []
-    runs: dict[str, list[Path]] = {role: [] for role in ROLES}
+    wanted = dict(experiments)
+    experiments = {
+        role: configs.override(config, export__enabled=False) for role, config in wanted.items()
+    }
+    rows: list[dict[str, Any]] = []
+    runs: dict[str, list[Path]] = {}
     for seed in dict.fromkeys(seeds):
-        planned = roles(config, seed, workdir)
-        folders = {role: folder for role, (_, folder) in planned.items()}
+        planned = roles(experiments, seed, workdir)
         for role, (settings, folder) in planned.items():
             print(f"\n{role}, seed {seed}: {folder}", flush=True)
             result = run(settings, folder, strategy)
             if writes:
-                rows.append(_row(role, seed, result))
-                runs[role].append(folder)
+                runs.setdefault(role, []).append(folder)
+                rows.append(_row(role, seed, result, planned))
         if writes:
-            rows[-2]["agreement"] = _agreement(config, folders["alone"], folders["teacher"])
-    if writes:
-        _write(config, workdir, rows, runs)
-        if exported:
-            _export(config, workdir, seeds[0])
+            _write(next(iter(experiments.values())), workdir, rows, runs)
+    role, config = next(iter(wanted.items()))
+    if writes and config.export.enabled:
+        _export(config, workdir, role, seeds[0])
     strategies.wait_for_all(strategy)
     return rows
 
@@ -126,23 +182,29 @@ def _write(config, workdir: Path, rows: list[dict[str, Any]], runs: dict[str, li
     overview.write_json("summary.json", {"experiment": config.experiment, "rows": rows})
     overview.write_text("summary.csv", _as_csv(rows))
     name = config.experiment or config.student.name
-    count = len(runs["distilled"])
-    curves.draw(runs, rows, workdir / "curves.png", f"{name}: {count} seed(s)")
+    title = f"{name}: " if list(runs)[2:] == [DISTILLED] else ""
+    curves.draw(runs, rows, workdir / "curves.png", f"{title}{len(runs[ALONE])} seed(s)")
 
 
-def _row(role: str, seed: int, result: dict[str, Any]) -> dict[str, Any]:
+def _row(role: str, seed: int, result: dict[str, Any], planned: Roles) -> dict[str, Any]:
+    settings, folder = planned[role]
+    agreement = None
+    if role != TEACHER:
+        common = str(planned[TEACHER][1])
+        knows_it = settings.teacher.config and teachers.reference(settings)[1] == Path(common)
+        agreement = result["agreement"] if knows_it else _agreement(settings, folder, common)
     return {
         "role": role,
         "seed": seed,
         "top1": result["top1_last"],
-        "agreement": result["agreement"],
+        "agreement": agreement,
         "params": result["params"],
         "macs": result["macs"],
         "seconds": result["seconds"],
     }
 
 
-def _agreement(config, student: Path, teacher: Path) -> float:
+def _agreement(config, student: Path, teacher: str) -> float:
     """Returns how often two finished runs name the same class on the test images, in percent."""
     dataset = build.data_set(config)
     return evaluation.agreement(
@@ -152,15 +214,15 @@ def _agreement(config, student: Path, teacher: Path) -> float:
     )
 
 
-def _export(config, workdir: Path, seed: int) -> None:
+def _export(config, workdir: Path, role: str, seed: int) -> None:
     info = build.data_set(config).info
     path = export.save(
-        load_network(workdir / "distilled" / f"seed{seed}"),
+        load_network(workdir / role / f"seed{seed}"),
         workdir / "export",
         fold=config.export.fold,
         class_names=info.class_names,
     )
-    print(f"\nexported the distilled student of seed {seed} to {path}", flush=True)
+    print(f"\nexported the student of {role}, seed {seed}, to {path}", flush=True)
 
 
 def _as_csv(rows: Sequence[dict[str, Any]]) -> str:
@@ -174,14 +236,30 @@ def _as_csv(rows: Sequence[dict[str, Any]]) -> str:
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Returns the rows as a table for the screen, one line for each role.
 
-    Means over the seeds, with the standard deviation (of a sample) where there are several.
+    Means over the seeds, with the standard deviation (of a sample) where there are several. ``over
+    alone`` is the mean and deviation of what a method's top-1 is above that of ``alone`` with the
+    same seed.
     """
-    header = f"{'role':<10} {'top-1 %':>14} {'agreement %':>14} {'params':>11} {'MACs':>14} {'seconds':>8}"
+    by_role = {
+        role: [row for row in rows if row["role"] == role]
+        for role in dict.fromkeys(row["role"] for row in rows)
+    }
+    alone = {row["seed"]: row["top1"] for row in by_role.get(ALONE, ())}
+    width = max(10, *map(len, by_role))
+    header = (
+        f"{'role':<{width}} {'top-1 %':>14} {'over alone':>14} {'agreement %':>14} {'params':>11} "
+        f"{'MACs':>14} {'seconds':>8}"
+    )
     lines = [header, "-" * len(header)]
-    for role in dict.fromkeys(row["role"] for row in rows):
-        own = [row for row in rows if row["role"] == role]
+    for role, own in by_role.items():
+        gains = [
+            row["top1"] - alone[row["seed"]]
+            for row in own
+            if role not in (TEACHER, ALONE) and row["seed"] in alone
+        ]
         lines.append(
-            f"{role:<10} {_spread([row['top1'] for row in own]):>14} "
+            f"{role:<{width}} {_spread([row['top1'] for row in own]):>14} "
+            f"{_spread(gains, sign='+'):>14} "
             f"{_spread([row['agreement'] for row in own]):>14} "
             f"{own[0]['params']:>11,} {own[0]['macs']:>14,} "
             f"{statistics.mean(row['seconds'] for row in own):>8.1f}"
@@ -189,9 +267,9 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _spread(values: Sequence[float | None]) -> str:
+def _spread(values: Sequence[float | None], sign: str = "") -> str:
     known = [value for value in values if value is not None]
     if not known:
         return "-"
-    mean = f"{statistics.mean(known):.2f}"
+    mean = f"{statistics.mean(known):{sign}.2f}"
     return f"{mean} ± {statistics.stdev(known):.2f}" if len(known) > 1 else mean

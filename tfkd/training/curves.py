@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -36,24 +37,50 @@ def draw(
     Returns:
         The path.
     """
-    figure = Figure(figsize=(9.0, 3.6), dpi=110, layout="constrained")
+    many = len(folders) > len(COLOURS)
+    colours = dict(zip(folders, COLOURS[:2]))
+    others = [role for role in folders if role not in colours]
+    chosen = [matplotlib.colormaps["turbo"](x) for x in np.linspace(0.05, 0.95, len(others))]
+    colours |= dict(zip(others, chosen if many else COLOURS[2:]))
+    size = (9.0, 1.6 + 0.3 * len(folders)) if many else (9.0, 3.6)
+    figure = Figure(figsize=size, dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    curves, bars = figure.subplots(1, 2, width_ratios=(3, 2))
-    for role, colour in zip(folders, COLOURS):
+    curves, dots = figure.subplots(1, 2, width_ratios=(1, 1) if many else (3, 2))
+    _draw_curves(curves, folders, colours, legend=not many)
+    (_draw_sideways if many else _draw_upright)(dots, folders, rows, colours)
+    for axes in (curves, dots):
+        axes.spines[["top", "right"]].set_visible(False)
+    curves.grid(axis="y", alpha=0.25)
+    dots.grid(axis="x" if many else "y", alpha=0.25)
+    if title:
+        figure.suptitle(title, fontsize=11)
+    figure.savefig(path, metadata={"Software": None})
+    return Path(path)
+
+
+def _draw_curves(axes, folders, colours, *, legend: bool) -> None:
+    """Draws mean and range of the validation accuracy of each role over the epochs."""
+    for role, colour in colours.items():
         accuracy = _accuracies(folders[role])
         epochs = np.arange(1, accuracy.shape[1] + 1)
-        curves.plot(epochs, accuracy.mean(0), color=colour, label=role, linewidth=1.8)
-        curves.fill_between(epochs, accuracy.min(0), accuracy.max(0), color=colour, alpha=0.15)
-    curves.set_xlabel("epoch")
-    curves.xaxis.set_major_locator(MaxNLocator(integer=True))
-    curves.set_ylabel("validation top-1 (%)")
-    curves.legend(frameon=False, loc="lower right")
-    for position, (role, colour) in enumerate(zip(folders, COLOURS)):
+        axes.plot(epochs, accuracy.mean(0), color=colour, label=role, linewidth=1.8)
+        if legend:
+            axes.fill_between(epochs, accuracy.min(0), accuracy.max(0), color=colour, alpha=0.15)
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylabel("validation top-1 (%)")
+    if legend:
+        axes.legend(frameon=False, loc="lower right")
+
+
+def _draw_upright(axes, folders, rows, colours) -> None:
+    """Draws a column of dots for each role."""
+    for position, (role, colour) in enumerate(colours.items()):
         found = [row["top1"] for row in rows if row["role"] == role]
-        bars.hlines(np.mean(found), position - 0.3, position + 0.3, color=colour, linewidth=3)
+        axes.hlines(np.mean(found), position - 0.3, position + 0.3, color=colour, linewidth=3)
         spread = np.linspace(-0.12, 0.12, len(found)) if len(found) > 1 else [0.0]
-        bars.scatter(position + np.asarray(spread), found, color=colour, alpha=0.6, s=28, zorder=3)
-        bars.annotate(
+        axes.scatter(position + np.asarray(spread), found, color=colour, alpha=0.6, s=28, zorder=3)
+        axes.annotate(
             f"{np.mean(found):.2f}",
             (position, np.mean(found)),
             xytext=(26, 4),
@@ -61,17 +88,25 @@ def draw(
             ha="center",
             color=colour,
         )
-    bars.set_xticks(range(len(folders)), list(folders))
-    bars.set_xlim(-0.6, len(folders) - 0.4)
-    bars.set_ylabel("test top-1 (%), one dot a seed")
-    bars.margins(y=0.25)
-    for axes in (curves, bars):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", alpha=0.25)
-    if title:
-        figure.suptitle(title, fontsize=11)
-    figure.savefig(path, metadata={"Software": None})
-    return Path(path)
+    axes.set_xticks(range(len(folders)), list(colours))
+    axes.set_xlim(-0.6, len(folders) - 0.4)
+    axes.set_ylabel("test top-1 (%), one dot a seed")
+    axes.margins(y=0.25)
+
+
+def _draw_sideways(axes, folders, rows, colours) -> None:
+    """Draws a row of dots for each role, the best on top, which leaves room for their names."""
+    found = {role: [row["top1"] for row in rows if row["role"] == role] for role in folders}
+    ordered = sorted(folders, key=lambda role: np.mean(found[role]))
+    for position, role in enumerate(ordered):
+        colour = colours[role]
+        axes.vlines(np.mean(found[role]), position - 0.3, position + 0.3, color=colour, linewidth=3)
+        axes.scatter(
+            found[role], np.full(len(found[role]), position), color=colour, alpha=0.6, s=28, zorder=3
+        )
+    labels = [f"{role}  {np.mean(found[role]):.2f}" for role in ordered]
+    axes.set_yticks(range(len(ordered)), labels)
+    axes.set_xlabel("test top-1 (%), one dot a seed")
 
 
 def _accuracies(folders: Sequence[str | os.PathLike]) -> np.ndarray:

@@ -1,0 +1,117 @@
+"""CIFAR-100 as the distillation papers compare on it: 240 epochs, one recipe for every method.
+
+Networks and recipe: Tian, Krishnan, Isola, "Contrastive Representation Distillation", ICLR 2020,
+https://arxiv.org/abs/1910.10699; batches of 64, SGD with momentum 0.9, weight decay 5e-4, learning
+rate 0.05 (0.01 for MobileNets and ShuffleNets), x0.1 after epochs 150, 180 and 210.
+Expected: the tables of the papers, for instance 73.3 % for KD and 76.3 % for DKD from resnet32x4 to
+resnet8x4; not run here.
+Cost: one to several hours a run on one GPU; a teacher is trained on demand and shared between runs.
+Command: python tools/train.py --config=configs/cifar100.py:kd,resnet32x4,resnet8x4 \\
+    --workdir=runs/kd/seed0
+
+Arguments: ``METHOD,TEACHER,STUDENT`` (default ``kd,resnet32x4,resnet8x4``); ``plain,NETWORK`` trains
+a network alone; ``METHOD,STUDENT`` is enough for methods without a teacher. METHOD is one of
+``tfkd.training.published.names()``, with the weights of its paper. Any two networks make a pair;
+:data:`PAIRS` are the thirteen of the papers.
+
+What differs from the recipe: MLD trains with learning rate 0.025, and some pairs for 480 or 960
+epochs, as published. A last word ``own`` takes the schedule of the method's own paper: ``cs_kd``
+200 epochs, ``teacher_free`` 200, ``ps_kd`` 300.
+"""
+
+from tfkd import models
+from tfkd.errors import TfkdError, unknown
+from tfkd.training import published
+from tfkd.training.config import default
+
+PAIRS = (
+    ("wrn_40_2", "wrn_16_2"),
+    ("wrn_40_2", "wrn_40_1"),
+    ("resnet56", "resnet20"),
+    ("resnet110", "resnet20"),
+    ("resnet110", "resnet32"),
+    ("resnet32x4", "resnet8x4"),
+    ("vgg13", "vgg8"),
+    ("vgg13", "mobilenetv2"),
+    ("resnet50_cifar", "mobilenetv2"),
+    ("resnet50_cifar", "vgg8"),
+    ("resnet32x4", "shufflev1"),
+    ("resnet32x4", "shufflev2"),
+    ("wrn_40_2", "shufflev1"),
+)
+SLOW_LEARNERS = ("mobilenetv2", "shufflev1", "shufflev2")
+MLD_EPOCHS = {
+    ("vgg13", "mobilenetv2"): 480,
+    ("resnet50_cifar", "mobilenetv2"): 480,
+    ("wrn_40_2", "shufflev1"): 480,
+    ("resnet32x4", "shufflev1"): 960,
+    ("resnet32x4", "shufflev2"): 960,
+}
+OWN = {
+    "cs_kd": dict(epochs=200, weight_decay=1e-4, milestones=(100, 150)),
+    "teacher_free": dict(epochs=200, milestones=(60, 120, 160), factor=0.2, warmup=1.0),
+    "ps_kd": dict(epochs=300, milestones=(150, 225), nesterov=True),
+}
+"""Schedules of the methods' own papers, all with batches of 128 and learning rate 0.1."""
+
+
+def get_config(argument: str = "kd,resnet32x4,resnet8x4"):
+    """Returns an experiment."""
+    method, teacher, student, own = _words(argument)
+    config = default()
+    config.experiment = "-".join(["cifar100", *argument.split(",")])
+    config.data.name = "cifar100"
+    config.student.name = student
+
+    config.train.epochs = 240
+    config.train.batch_size = 64
+    config.train.learning_rate = 0.01 if student in SLOW_LEARNERS else 0.05
+    config.train.optimizer.weight_decay = 5e-4
+    config.train.schedule.milestones = (150, 180, 210)
+    if method == "plain":
+        return config
+
+    preset = published.apply(config, method, teacher=teacher, student=student)
+    if preset.teacher == published.TWIN:
+        teacher = student
+    if teacher is not None:
+        config.teacher.config = f"configs/cifar100.py:plain,{teacher}"
+    elif preset.teacher:
+        raise TfkdError(f"{method} needs a teacher; wanted {method},TEACHER,{student}")
+    if preset.method == "mld":
+        config.train.epochs = MLD_EPOCHS.get((teacher, student), 240)
+        config.train.learning_rate = 0.01 if student in SLOW_LEARNERS else 0.025
+    if own:
+        _own_schedule(config, method)
+    return config
+
+
+def _words(argument: str) -> tuple[str, str | None, str, bool]:
+    """Returns method, teacher or None, student, and whether the method's own schedule is wanted."""
+    words = argument.split(",")
+    own = words[-1] == "own"
+    method, *networks = words[:-1] if own else words
+    most = 1 if method == "plain" else 2
+    if not 1 <= len(networks) <= most:
+        wanted = "plain,NETWORK" if method == "plain" else "METHOD,TEACHER,STUDENT"
+        raise TfkdError(f"argument {argument!r} of configs/cifar100.py: wanted {wanted}")
+    for network in networks:
+        if network not in models.names():
+            raise unknown("network", network, models.names())
+    if method != "plain":
+        published.preset(method)
+    if own and method not in OWN:
+        raise unknown("method with a schedule of its own", method, OWN)
+    return method, networks[0] if len(networks) == 2 else None, networks[-1], own
+
+
+def _own_schedule(config, method: str) -> None:
+    recipe = OWN[method]
+    config.train.batch_size = 128
+    config.train.learning_rate = 0.1
+    config.train.epochs = recipe["epochs"]
+    config.train.optimizer.weight_decay = recipe.get("weight_decay", 5e-4)
+    config.train.optimizer.nesterov = recipe.get("nesterov", False)
+    config.train.schedule.milestones = recipe["milestones"]
+    config.train.schedule.factor = recipe.get("factor", 0.1)
+    config.train.schedule.warmup_epochs = recipe.get("warmup", 0.0)

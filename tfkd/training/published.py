@@ -1,0 +1,163 @@
+"""The published weights and hyper-parameters of each method, as a config takes them.
+
+    config = tfkd.training.config.default()
+    published.apply(config, "dkd", teacher="resnet56", student="resnet20")
+
+Sources are in the docstring of each method. Where a paper has no settings for a data set, those of
+the comparisons that run it are used, and the docstring says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import ml_collections
+
+from tfkd.errors import TfkdError, unknown
+from tfkd.training.config import method
+
+SETS = ("cifar100", "imagenet")
+"""The sets of images that hyper-parameters were published for."""
+
+TWIN = "twin"
+"""Stands for a teacher that is the student's own architecture, trained alone before."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How a method enters a config.
+
+    Attributes:
+        method: The registered name.
+        weight: Its weight in the total loss.
+        settings: Its hyper-parameters, where they are not the defaults.
+        student_loss_weight: Weight of the label loss.
+        teacher: Whether it has a teacher (True), none (False) or :data:`TWIN`.
+    """
+
+    method: str
+    weight: float = 1.0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    student_loss_weight: float = 1.0
+    teacher: bool | str = True
+
+
+_CIFAR100 = {
+    "kd": Preset("kd", 0.9, {"temperature": 4.0}, 0.1),
+    # Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024.
+    "kd_standardized": Preset("kd", 9.0, {"temperature": 2.0, "standardize": True}, 0.1),
+    "dkd": Preset("dkd"),
+    "ipwd": Preset("ipwd", student_loss_weight=0.1),
+    "wsld": Preset("wsld", 2.25, {"temperature": 4.0}),
+    "cs_kd": Preset("cs_kd", teacher=False),
+    "teacher_free": Preset("teacher_free", teacher=False),
+    "teacher_free_self": Preset("teacher_free", settings={"form": "self"}, teacher=TWIN),
+    "label_smoothing": Preset("teacher_free", settings={"form": "label_smoothing"}, teacher=False),
+    "ps_kd": Preset("ps_kd", teacher=False),
+    "nkd": Preset("nkd"),
+    "uskd": Preset("uskd", teacher=False),
+    "mld": Preset("mld"),
+    "mld_clean": Preset("mld", settings={"variant": "clean"}),
+    "dist": Preset("dist", 2.0),
+}
+_IMAGENET = _CIFAR100 | {
+    "kd": Preset("kd", 0.5, {"temperature": 1.0}, 0.5),
+    "dkd": Preset("dkd", settings={"temperature": 1.0, "warmup_epochs": 1.0}),
+    "wsld": Preset("wsld", 2.5, {"temperature": 2.0}),
+    "nkd": Preset("nkd", settings={"temperature": 1.0, "nontarget_weight": 1.5}),
+    "uskd": Preset(
+        "uskd",
+        settings={"target_weight": 1.0, "weak_weight": 0.005, "feature": "stage3"},
+        teacher=False,
+    ),
+    "mld": Preset(
+        "mld",
+        settings={
+            "temperatures": (1.0, 3.0, 5.0, 2.0, 6.0),
+            "label_weight": 0.5,
+            "distillation_weight": 0.5,
+        },
+    ),
+    "dist": Preset("dist", 2.0, {"temperature": 1.0}),
+}
+_PRESETS = {"cifar100": _CIFAR100, "imagenet": _IMAGENET}
+
+# By (preset, teacher, student), or (preset, student) where the teacher does not matter.
+_BY_NETWORK: dict[tuple[str, ...], dict[str, float]] = {
+    ("dkd", "resnet56", "resnet20"): {"nontarget_weight": 2.0},
+    ("dkd", "resnet110", "resnet32"): {"nontarget_weight": 2.0},
+    ("dkd", "vgg13", "vgg8"): {"nontarget_weight": 6.0},
+    ("dkd", "vgg13", "mobilenetv2"): {"nontarget_weight": 6.0},
+    ("dkd", "wrn_40_2", "wrn_16_2"): {"nontarget_weight": 6.0},
+    ("dkd", "wrn_40_2", "wrn_40_1"): {"nontarget_weight": 6.0},
+    ("dkd", "resnet34", "resnet18"): {"nontarget_weight": 0.5},
+    ("dkd", "resnet50", "mobilenetv1"): {"nontarget_weight": 2.0},
+    ("teacher_free", "mobilenetv2"): {
+        "teacher_weight": 0.95, "temperature": 40.0, "multiplier": 1.0,
+    },
+    ("teacher_free", "shufflev2"): {
+        "teacher_weight": 0.95, "temperature": 10.0, "multiplier": 1.0,
+    },
+    ("teacher_free_self", "mobilenetv2"): {"temperature": 20.0, "multiplier": 1.0},
+    ("teacher_free_self", "shufflev2"): {"temperature": 20.0, "multiplier": 1.0},
+}  # fmt: skip
+
+
+def names(images: str = "cifar100") -> tuple[str, ...]:
+    """Returns the presets for a set of images: the methods, and variants of some."""
+    return tuple(_presets(images))
+
+
+def preset(name: str, images: str = "cifar100") -> Preset:
+    """Returns a preset.
+
+    Args:
+        name: One of :func:`names`.
+        images: One of :data:`SETS`.
+
+    Raises:
+        TfkdError: For an unknown name; the nearest is named.
+    """
+    presets = _presets(images)
+    if name not in presets:
+        raise unknown("method", name, ("plain", *presets))
+    return presets[name]
+
+
+def apply(
+    config: ml_collections.ConfigDict,
+    name: str,
+    *,
+    images: str = "cifar100",
+    teacher: str | None = None,
+    student: str | None = None,
+) -> Preset:
+    """Sets ``distiller`` and ``student_loss_weight`` of a config to the published values.
+
+    Args:
+        config: The experiment; its teacher is left as it is.
+        name: One of :func:`names`.
+        images: One of :data:`SETS`.
+        teacher: Name of the teacher's network, for values that depend on it.
+        student: Name of the student's network, likewise.
+
+    Returns:
+        The preset, which tells whether a teacher is needed.
+
+    Raises:
+        TfkdError: For an unknown name.
+    """
+    found = preset(name, images)
+    own = _BY_NETWORK.get((name, str(student)), {})
+    own = own | _BY_NETWORK.get((name, str(teacher), str(student)), {})
+    config.distiller = (method(found.method, found.weight, **{**found.settings, **own}),)
+    config.student_loss_weight = found.student_loss_weight
+    return found
+
+
+def _presets(images: str) -> dict[str, Preset]:
+    if images not in _PRESETS:
+        raise TfkdError(f"published settings for {images!r}: wanted one of {', '.join(SETS)}")
+    return _PRESETS[images]
