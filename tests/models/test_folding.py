@@ -7,25 +7,11 @@ import tensorflow as tf
 
 from tfkd import models
 from tfkd.errors import TfkdError
+from tests.models import families
+from tests.models.families import shaken
 
 layers = keras.layers
 IMAGES = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32)
-
-
-def shaken(model):
-    """The model with random statistics, scales and biases, so that nothing is neutral."""
-    rng = np.random.default_rng(1)
-    for layer in model._flatten_layers(include_self=False, recursive=True):
-        if isinstance(layer, layers.BatchNormalization):
-            layer.moving_mean.assign(rng.normal(0, 0.3, layer.moving_mean.shape))
-            layer.moving_variance.assign(rng.uniform(0.3, 2.0, layer.moving_mean.shape))
-            if layer.scale:
-                layer.gamma.assign(rng.normal(0, 1.0, layer.moving_mean.shape))
-            if layer.center:
-                layer.beta.assign(rng.normal(0, 0.5, layer.moving_mean.shape))
-        elif getattr(layer, "bias", None) is not None:
-            layer.bias.assign(rng.normal(size=layer.bias.shape))
-    return model
 
 
 def functional(layer_list, shape=(8, 8, 3)):
@@ -47,13 +33,24 @@ def kinds(model):
     return {layer.name: type(layer) for layer in model.layers}
 
 
-@pytest.mark.parametrize("name", models.names())
-def test_a_folded_network_has_the_same_logits_and_no_batch_normalisation(name):
-    model = shaken(models.create(name, 100, (8, 8, 3)))
+@pytest.mark.parametrize("name", families.FAMILIES)
+def test_a_folded_network_has_the_same_logits_and_names(name):
+    model = families.trained(name)
     folded = models.fold(model)
-    assert difference(model, folded) <= 1e-5
-    assert not any(isinstance(each, layers.BatchNormalization) for each in folded.layers)
+    assert difference(model, folded, families.images(name)) <= 1e-5
     assert models.tap_names(folded) == models.tap_names(model)
+
+
+@pytest.mark.parametrize("name", families.FAMILIES)
+def test_of_batch_normalisation_only_what_reads_a_sum_is_left(name):
+    left = [
+        each.name
+        for each in models.fold(families.trained(name)).layers
+        if isinstance(each, layers.BatchNormalization)
+    ]
+    # The wide residual network normalises before it convolves: its sums, and its stem.
+    sums = [f"stage{stage}_block{block}_bn1" for stage in (1, 2, 3) for block in (1, 2)]
+    assert left == ([*sums, "final_bn"] if name == "wrn_16_1" else [])
 
 
 def test_folding_changes_the_outputs_of_nothing_that_is_tapped():

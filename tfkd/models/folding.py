@@ -18,6 +18,7 @@ import numpy as np
 from tfkd.errors import TfkdError
 from tfkd.models.batch_normalization import BatchNormalization
 from tfkd.models.graph import Call, all_calls, calls, graph_of, is_functional
+from tfkd.models.grouped_convolution import GroupedConvolution
 from tfkd.models.stock import copy_weights, rebuild, remade, stock_layer
 from tfkd.models.taps import LOGITS, find_tap
 
@@ -27,6 +28,7 @@ _KERNELS = {
     layers.Dense: ("kernel", (-1,)),
     layers.Conv1D: ("kernel", (-1,)),
     layers.Conv2D: ("kernel", (-1,)),
+    GroupedConvolution: ("kernel", (-1,)),
     layers.Conv3D: ("kernel", (-1,)),
     layers.Conv1DTranspose: ("kernel", (-2,)),
     layers.Conv2DTranspose: ("kernel", (-2,)),

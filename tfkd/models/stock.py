@@ -12,6 +12,7 @@ from keras.src.saving.serialization_lib import SafeModeScope
 from tfkd.errors import TfkdError
 from tfkd.models.batch_normalization import BatchNormalization
 from tfkd.models.graph import is_functional, new_inputs, run
+from tfkd.models.grouped_convolution import GroupedConvolution
 
 
 def stock(model: keras.Model) -> keras.Model:
@@ -60,6 +61,11 @@ def stock_layer(layer: keras.Layer) -> keras.Layer:
 def _stock_batch_normalization(layer):
     # Synchronization exists on TensorFlow alone; without it the file loads on every Keras backend.
     return remade(layer, keras.layers.BatchNormalization, synchronized=False)
+
+
+@stock_layer.register(GroupedConvolution)
+def _stock_grouped_convolution(layer):
+    return remade(layer, keras.layers.Conv2D)
 
 
 def remade(layer: keras.Layer, kind: type | None = None, **changes) -> keras.Layer:
