@@ -9,10 +9,18 @@
 
 ``x`` is NHWC, ``filter`` HWIO, both float32; ``strides`` is (height, width) and ``padding`` the
 zeros on (top, bottom, left, right).
+
+A NaN in an input or a filter makes the outputs that see it NaN. So does an infinite input or filter
+of positive sign; the true output would be -inf.
+
+One file holds the inner loops for AVX-512, AVX2 with FMA, and any processor; ``instructions()``
+tells which are in use here. The three are one template with vectors of 16, 8 and 4 floats. That of
+AVX-512 has been compiled, but so far run nowhere: ``TFKD_ADDER_INSTRUCTIONS=avx2`` avoids it.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 import types
@@ -21,9 +29,11 @@ import warnings
 import tensorflow as tf
 
 from tfkd.adder import building
-from tfkd.errors import TfkdError, TfkdWarning
+from tfkd.errors import TfkdError, TfkdWarning, unknown
 
+INSTRUCTIONS = ("portable", "avx2", "avx512")
 _SWITCH = "TFKD_ADDER_OP"
+_CHOICE = "TFKD_ADDER_INSTRUCTIONS"
 _lock = threading.Lock()
 _loaded: list[types.ModuleType | None] = []
 
@@ -34,10 +44,12 @@ def operations() -> types.ModuleType | None:
     The first call compiles them unless that has been done before (see
     :mod:`tfkd.adder.building`). Where that fails, one warning tells why, and this call and all that
     follow return None. So they do, without a warning, where the environment says
-    ``TFKD_ADDER_OP=off``.
+    ``TFKD_ADDER_OP=off``. ``TFKD_ADDER_INSTRUCTIONS`` names one of ``INSTRUCTIONS``, to be used
+    instead of the best that the processor has.
 
     Raises:
-        TfkdError: ``TFKD_ADDER_OP`` is neither ``on`` nor ``off``.
+        TfkdError: ``TFKD_ADDER_OP`` is neither ``on`` nor ``off``, or ``TFKD_ADDER_INSTRUCTIONS``
+            names what does not exist or what the processor lacks.
     """
     if not _wanted():
         return None
@@ -54,9 +66,30 @@ def _wanted() -> bool:
     return switch == "on"
 
 
+def instructions() -> str | None:
+    """Returns the one of ``INSTRUCTIONS`` that is in use, or None where there are no ops."""
+    if operations() is None:
+        return None
+    return _functions().tfkd_adder_instructions().decode()
+
+
+def use_instructions(name: str) -> None:
+    """Makes the ops of this process use other instructions, for tests and measurements.
+
+    Args:
+        name: One of ``INSTRUCTIONS``.
+
+    Raises:
+        TfkdError: There is no such name, the processor lacks them, or there are no ops.
+    """
+    if operations() is None:
+        raise TfkdError(f"instructions {name!r}: found no compiled adder op, wanted one")
+    _choose(name)
+
+
 def _load() -> types.ModuleType | None:
     try:
-        return tf.load_op_library(str(building.build()))
+        loaded = tf.load_op_library(str(building.build()))
     except (TfkdError, tf.errors.OpError) as error:
         warnings.warn(
             f"the adder op cannot be used, and its slow TensorFlow form stands in: {error}",
@@ -64,3 +97,25 @@ def _load() -> types.ModuleType | None:
             stacklevel=3,
         )
         return None
+    if choice := os.environ.get(_CHOICE):
+        _choose(choice)
+    return loaded
+
+
+def _choose(name: str) -> None:
+    if name not in INSTRUCTIONS:
+        raise unknown("instruction set of the adder op", name, INSTRUCTIONS)
+    if not _functions().tfkd_adder_use_instructions(name.encode()):
+        raise TfkdError(
+            f"instruction set {name!r}: found a processor without it, wanted one of "
+            f"{', '.join(INSTRUCTIONS)} that it has"
+        )
+
+
+def _functions() -> ctypes.CDLL:
+    """Returns the functions of the loaded library that are no ops."""
+    found = ctypes.CDLL(str(building.build()))
+    found.tfkd_adder_instructions.restype = ctypes.c_char_p
+    found.tfkd_adder_use_instructions.argtypes = (ctypes.c_char_p,)
+    found.tfkd_adder_use_instructions.restype = ctypes.c_bool
+    return found

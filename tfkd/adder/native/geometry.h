@@ -13,10 +13,8 @@ struct Geometry {
   int64_t batch, height, width, channels;
   int64_t kernel_height, kernel_width, filters;
   int64_t stride_height, stride_width;
-  int64_t pad_top, pad_bottom, pad_left, pad_right;
+  int64_t pad_top, pad_left;
   int64_t output_height, output_width;
-
-  int64_t terms() const { return kernel_height * kernel_width * channels; }
 };
 
 }  // namespace tfkd

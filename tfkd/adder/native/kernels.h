@@ -3,18 +3,26 @@
 #ifndef TFKD_ADDER_NATIVE_KERNELS_H_
 #define TFKD_ADDER_NATIVE_KERNELS_H_
 
+#include <functional>
+
 #include "geometry.h"
 
 namespace tfkd {
 
-// output[image, i, j, f] = -sum over (a, b, c) of |input[image, i*s + a, j*s + b, c] - filter|.
-void Forward(const Geometry& sizes, const float* input, const float* filter, float* output,
-             int64_t first_image, int64_t end_image);
+// Calls work(first, end) for ranges that together are [0, total), on several threads as it likes.
+// `cost` is that of one element, in multiply-adds. Results do not depend on how the range is cut.
+using Parallel = std::function<void(int64_t total, int64_t cost,
+                                    const std::function<void(int64_t first, int64_t end)>& work)>;
 
-// input_gradient = sum over the outputs that saw a pixel of clip(filter - input, -1, 1) * gradient.
+// output[image, i, j, f] = -sum over (a, b, c) of
+//     |input[image, i * stride + a - pad, j * stride + b - pad, c] - filter[a, b, c, f]|.
+void Forward(const Geometry& sizes, const float* input, const float* filter, float* output,
+             const Parallel& parallel);
+
+// input_gradient[image, h, w, c] = sum over the (i, j, f) whose patch holds the pixel of
+//     clip(filter[a, b, c, f] - input[image, h, w, c], -1, 1) * gradient[image, i, j, f].
 void InputGradient(const Geometry& sizes, const float* input, const float* filter,
-                   const float* gradient, float* input_gradient, int64_t first_image,
-                   int64_t end_image);
+                   const float* gradient, float* input_gradient, const Parallel& parallel);
 
 }  // namespace tfkd
 

@@ -4,6 +4,7 @@
 
 #include "geometry.h"
 #include "kernels.h"
+#include "level.h"
 #include "tensorflow/core/framework/common_shape_fns.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/op_kernel.h"
@@ -114,6 +115,17 @@ padding: Zeros on top, bottom, left and right of x.
 x_gradient: Of the shape of x.
 )doc");
 
+// Runs the kernels on TensorFlow's own threads.
+Parallel OnWorkersOf(OpKernelContext* context) {
+  // Of several vectors in a cycle; TensorFlow asks for cycles.
+  constexpr int64_t kMultiplyAddsOfCycle = 16;
+  const auto* workers = context->device()->tensorflow_cpu_worker_threads();
+  return [workers](int64_t total, int64_t cost, const std::function<void(int64_t, int64_t)>& work) {
+    tensorflow::Shard(workers->num_threads, workers->workers, total,
+                      cost / kMultiplyAddsOfCycle + 1, work);
+  };
+}
+
 // What both ops share: the attributes, and the sizes that inputs and attributes make.
 class AdderOp : public OpKernel {
  public:
@@ -140,18 +152,16 @@ class AdderOp : public OpKernel {
     s.stride_height = strides_[0];
     s.stride_width = strides_[1];
     s.pad_top = padding_[0];
-    s.pad_bottom = padding_[1];
     s.pad_left = padding_[2];
-    s.pad_right = padding_[3];
-    const int64_t room_height = s.height + s.pad_top + s.pad_bottom - s.kernel_height;
-    const int64_t room_width = s.width + s.pad_left + s.pad_right - s.kernel_width;
-    if (room_height < 0 || room_width < 0 || s.kernel_height < 1 || s.kernel_width < 1)
+    const int64_t height = s.height + padding_[0] + padding_[1];
+    const int64_t width = s.width + padding_[2] + padding_[3];
+    if (s.kernel_height < 1 || s.kernel_width < 1 || s.kernel_height > height ||
+        s.kernel_width > width)
       return InvalidArgument("filter of shape ", filter.shape().DebugString(),
-                             " on padded images of size ",
-                             s.height + s.pad_top + s.pad_bottom, "x",
-                             s.width + s.pad_left + s.pad_right, ": wanted one that fits");
-    s.output_height = room_height / s.stride_height + 1;
-    s.output_width = room_width / s.stride_width + 1;
+                             " on padded images of size ", height, "x", width,
+                             ": wanted one that fits");
+    s.output_height = (height - s.kernel_height) / s.stride_height + 1;
+    s.output_width = (width - s.kernel_width) / s.stride_width + 1;
     return absl::OkStatus();
   }
 
@@ -172,14 +182,8 @@ class ForwardOp : public AdderOp {
     OP_REQUIRES_OK(context,
                    context->allocate_output(
                        0, TensorShape({s.batch, s.output_height, s.output_width, s.filters}), &y));
-    if (y->NumElements() == 0) return;
-    const auto* workers = context->device()->tensorflow_cpu_worker_threads();
-    tensorflow::Shard(workers->num_threads, workers->workers, s.batch,
-                      s.output_height * s.output_width * s.terms() * s.filters,
-                      [&](int64_t first, int64_t end) {
-                        Forward(s, x.flat<float>().data(), filter.flat<float>().data(),
-                                y->flat<float>().data(), first, end);
-                      });
+    Forward(s, x.flat<float>().data(), filter.flat<float>().data(), y->flat<float>().data(),
+            OnWorkersOf(context));
   }
 };
 
@@ -199,15 +203,9 @@ class InputGradientOp : public AdderOp {
                                 ", wanted that of the output, ", wanted.DebugString()));
     Tensor* x_gradient = nullptr;
     OP_REQUIRES_OK(context, context->allocate_output(0, x.shape(), &x_gradient));
-    if (x_gradient->NumElements() == 0) return;
-    const auto* workers = context->device()->tensorflow_cpu_worker_threads();
-    tensorflow::Shard(workers->num_threads, workers->workers, s.batch,
-                      s.output_height * s.output_width * s.terms() * s.filters,
-                      [&](int64_t first, int64_t end) {
-                        InputGradient(s, x.flat<float>().data(), filter.flat<float>().data(),
-                                      gradient.flat<float>().data(),
-                                      x_gradient->flat<float>().data(), first, end);
-                      });
+    InputGradient(s, x.flat<float>().data(), filter.flat<float>().data(),
+                  gradient.flat<float>().data(), x_gradient->flat<float>().data(),
+                  OnWorkersOf(context));
   }
 };
 
@@ -217,3 +215,17 @@ REGISTER_KERNEL_BUILDER(Name("TfkdAdderConv2DInputGrad").Device(tensorflow::DEVI
 
 }  // namespace
 }  // namespace tfkd
+
+// For tests and measurements, by way of ctypes.
+extern "C" {
+
+__attribute__((visibility("default"))) const char* tfkd_adder_instructions() {
+  return tfkd::CurrentLevel().name;
+}
+
+// Returns whether this processor has the instructions; they are in use then.
+__attribute__((visibility("default"))) bool tfkd_adder_use_instructions(const char* name) {
+  return tfkd::SelectLevel(name);
+}
+
+}  // extern "C"

@@ -1,0 +1,75 @@
+// A level: the inner loops, compiled for one instruction set.
+//
+// Everything around the inner loops is compiled once, for the plainest processor, and calls a level
+// through this table. Files that are compiled for an instruction set include nothing but this and
+// loops.h: an inline function of the standard library in them could end up in the code of all.
+
+#ifndef TFKD_ADDER_NATIVE_LEVEL_H_
+#define TFKD_ADDER_NATIVE_LEVEL_H_
+
+#include <cstdint>
+
+namespace tfkd {
+
+// Neighbouring terms of a sum, one for each float of a stretch of memory.
+struct Run {
+  int64_t offset;  // From where the window of a pixel starts, in floats.
+  int64_t length;
+};
+
+// A tile: the sums of one block for some neighbouring pixels times some vectors of results.
+struct Tile {
+  // One value for each pixel and term, used for all results: the first pixel's window, and how far
+  // the next pixel's is.
+  const float* moving;
+  int64_t moving_step;
+  const Run* runs;
+  int64_t run_count;
+  // Filters: for each term one value for each result, side by side.
+  const float* panel;
+  // Where the sums go: the first pixel's results, and how far the next pixel's are.
+  float* sums;
+  int64_t sums_step;
+  bool first;  // Sums are written, else added to what is there.
+  bool last;   // Forward: the sums are complete.
+  // Forward: the sums of x of each pixel and of the filters of each result.
+  const float* pixel_sums;
+  const float* filter_sums;
+  // Input gradient: x of the first pixel, side by side as the results, and how far the next is.
+  const float* own;
+  int64_t own_step;
+};
+
+using TileFunction = void (*)(const Tile& tile);
+
+struct Level {
+  static constexpr int kMaxVectors = 2, kMaxPixels = 12;
+
+  const char* name;
+  int width;  // Floats in a vector.
+  // By vectors - 1: the most pixels that a tile can have without running out of registers.
+  int forward_pixels[kMaxVectors];
+  int gradient_pixels[kMaxVectors];
+  // By vectors - 1 and pixels - 1.
+  TileFunction forward[kMaxVectors][kMaxPixels];
+  TileFunction gradient[kMaxVectors][kMaxPixels];
+  // target[i, c] = source[i, c] - shift[c] and sums[i] = sum over c of target[i, c].
+  void (*shift)(const float* source, int64_t source_step, const float* shift, int64_t cells,
+                int64_t channels, float* target, float* sums);
+};
+
+extern const Level kPortable;
+#if defined(__x86_64__)
+extern const Level kAvx2;
+extern const Level kAvx512;
+#endif
+
+// The level in use: the best of this processor, unless another was selected.
+const Level& CurrentLevel();
+
+// Selects a level by name, for tests and measurements. Returns false where this processor lacks it.
+bool SelectLevel(const char* name);
+
+}  // namespace tfkd
+
+#endif  // TFKD_ADDER_NATIVE_LEVEL_H_

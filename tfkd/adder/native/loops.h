@@ -1,0 +1,167 @@
+// The inner loops for any width of vectors. Included by the file of each level, which says in
+// TFKD_TERMS_UNROLLED how many terms to have in a row.
+
+#ifndef TFKD_ADDER_NATIVE_LOOPS_H_
+#define TFKD_ADDER_NATIVE_LOOPS_H_
+
+#include "level.h"
+
+namespace tfkd {
+namespace {
+
+#define TFKD_UNROLLED _Pragma("GCC unroll 16")
+
+// sum += max(x, f). The addition is a multiply-add where that runs on other units than max does.
+template <typename Vector, int kPixels, int kVectors>
+struct SumOfMaxima {
+  using Value = typename Vector::Value;
+
+  explicit SumOfMaxima(const Tile&) : one(Vector::Hidden(1.0f)) {}
+
+  Value Add(Value sum, Value x, Value filter, int, int) const {
+    return Vector::AddScaled(sum, Vector::Max(x, filter), one);
+  }
+
+  Value one;
+};
+
+// sum += clip(f - x, -1, 1) * g, where x belongs to the place of the sum. A difference that is not
+// a number stays so: Max and Min return their second argument then.
+template <typename Vector, int kPixels, int kVectors>
+struct SumOfClipped {
+  using Value = typename Vector::Value;
+
+  explicit SumOfClipped(const Tile& tile)
+      : one(Vector::Hidden(1.0f)), minus_one(Vector::Hidden(-1.0f)) {
+    TFKD_UNROLLED for (int p = 0; p < kPixels; ++p)
+      TFKD_UNROLLED for (int v = 0; v < kVectors; ++v)
+        Vector::Store(own[p][v], Vector::Load(tile.own + p * tile.own_step + v * Vector::kWidth));
+  }
+
+  Value Add(Value sum, Value gradient, Value filter, int p, int v) const {
+    const Value difference = Vector::AddScaled(filter, Vector::Load(own[p][v]), minus_one);
+    const Value clipped = Vector::Min(one, Vector::Max(minus_one, difference));
+    return Vector::AddProduct(sum, clipped, gradient);
+  }
+
+  Value one, minus_one;
+  alignas(64) float own[kPixels][kVectors][Vector::kWidth];
+};
+
+// Sums one block into registers.
+template <typename Vector, typename Term, int kPixels, int kVectors>
+inline __attribute__((always_inline)) void SumBlock(
+    const Tile& tile, const Term& term, typename Vector::Value (&sums)[kPixels][kVectors]) {
+  using Value = typename Vector::Value;
+  TFKD_UNROLLED for (int p = 0; p < kPixels; ++p)
+    TFKD_UNROLLED for (int v = 0; v < kVectors; ++v) sums[p][v] = Vector::Hidden(0.0f);
+  const float* panel = tile.panel;
+  const int64_t step = tile.moving_step;
+  for (const Run *run = tile.runs, *end = run + tile.run_count; run != end; ++run) {
+    const float* moving = tile.moving + run->offset;
+    const int64_t length = run->length;
+    TFKD_TERMS_UNROLLED for (int64_t k = 0; k < length; ++k) {
+      Value filter[kVectors];
+      TFKD_UNROLLED for (int v = 0; v < kVectors; ++v)
+        filter[v] = Vector::Load(panel + v * Vector::kWidth);
+      TFKD_UNROLLED for (int p = 0; p < kPixels; ++p) {
+        const Value value = Vector::Broadcast(moving + p * step + k);
+        TFKD_UNROLLED for (int v = 0; v < kVectors; ++v)
+          sums[p][v] = term.Add(sums[p][v], value, filter[v], p, v);
+      }
+      panel += kVectors * Vector::kWidth;
+    }
+  }
+}
+
+// -sum |x - f| = sum x + sum f - 2 sum max(x, f).
+template <typename Vector, int kPixels, int kVectors>
+void ForwardTile(const Tile& tile) {
+  using Value = typename Vector::Value;
+  Value sums[kPixels][kVectors];
+  const SumOfMaxima<Vector, kPixels, kVectors> term(tile);
+  SumBlock<Vector>(tile, term, sums);
+  const Value minus_two = Vector::Hidden(-2.0f);
+  TFKD_UNROLLED for (int p = 0; p < kPixels; ++p)
+    TFKD_UNROLLED for (int v = 0; v < kVectors; ++v) {
+      float* place = tile.sums + p * tile.sums_step + v * Vector::kWidth;
+      Value sum = sums[p][v];
+      if (!tile.first) sum = Vector::Add(sum, Vector::Load(place));
+      if (tile.last) {
+        const Value parts = Vector::Add(Vector::Broadcast(tile.pixel_sums + p),
+                                        Vector::Load(tile.filter_sums + v * Vector::kWidth));
+        sum = Vector::AddProduct(parts, minus_two, sum);
+      }
+      Vector::Store(place, sum);
+    }
+}
+
+template <typename Vector, int kPixels, int kVectors>
+void GradientTile(const Tile& tile) {
+  using Value = typename Vector::Value;
+  Value sums[kPixels][kVectors];
+  const SumOfClipped<Vector, kPixels, kVectors> term(tile);
+  SumBlock<Vector>(tile, term, sums);
+  TFKD_UNROLLED for (int p = 0; p < kPixels; ++p)
+    TFKD_UNROLLED for (int v = 0; v < kVectors; ++v) {
+      float* place = tile.sums + p * tile.sums_step + v * Vector::kWidth;
+      Value sum = sums[p][v];
+      if (!tile.first) sum = Vector::Add(sum, Vector::Load(place));
+      Vector::Store(place, sum);
+    }
+}
+
+template <typename Vector>
+void Shift(const float* source, int64_t source_step, const float* shift, int64_t cells,
+           int64_t channels, float* target, float* sums) {
+  constexpr int kWidth = Vector::kWidth;
+  for (int64_t i = 0; i < cells; ++i, source += source_step, target += channels) {
+    typename Vector::Value sum = Vector::Hidden(0.0f);
+    int64_t c = 0;
+    for (; c + kWidth <= channels; c += kWidth) {
+      const typename Vector::Value value =
+          Vector::Subtract(Vector::Load(source + c), Vector::Load(shift + c));
+      Vector::Store(target + c, value);
+      sum = Vector::Add(sum, value);
+    }
+    float rest = 0.0f;
+    for (; c < channels; ++c) {
+      target[c] = source[c] - shift[c];
+      rest += target[c];
+    }
+    sums[i] = Vector::Total(sum) + rest;
+  }
+}
+
+template <typename Vector, int kVectors, int kPixels>
+constexpr void FillTiles(Level* level) {
+  if constexpr (kPixels > 0) {
+    if constexpr (kPixels <= Vector::kForwardPixels[kVectors - 1])
+      level->forward[kVectors - 1][kPixels - 1] = ForwardTile<Vector, kPixels, kVectors>;
+    if constexpr (kPixels <= Vector::kGradientPixels[kVectors - 1])
+      level->gradient[kVectors - 1][kPixels - 1] = GradientTile<Vector, kPixels, kVectors>;
+    FillTiles<Vector, kVectors, kPixels - 1>(level);
+  }
+}
+
+template <typename Vector>
+constexpr Level MakeLevel(const char* name) {
+  Level level = {};
+  level.name = name;
+  level.width = Vector::kWidth;
+  for (int v = 0; v < Level::kMaxVectors; ++v) {
+    level.forward_pixels[v] = Vector::kForwardPixels[v];
+    level.gradient_pixels[v] = Vector::kGradientPixels[v];
+  }
+  FillTiles<Vector, 1, Level::kMaxPixels>(&level);
+  FillTiles<Vector, 2, Level::kMaxPixels>(&level);
+  level.shift = Shift<Vector>;
+  return level;
+}
+
+#undef TFKD_UNROLLED
+
+}  // namespace
+}  // namespace tfkd
+
+#endif  // TFKD_ADDER_NATIVE_LOOPS_H_

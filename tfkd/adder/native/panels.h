@@ -1,0 +1,83 @@
+// How results are cut into panels of a few vectors, pixels into tiles, and where floats are put.
+
+#ifndef TFKD_ADDER_NATIVE_PANELS_H_
+#define TFKD_ADDER_NATIVE_PANELS_H_
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "level.h"
+
+namespace tfkd {
+
+// Floats that start where a cache line does; not initialised.
+class Buffer {
+ public:
+  explicit Buffer(int64_t size)
+      : data_(static_cast<float*>(::operator new[](size * sizeof(float), kAlignment))) {}
+
+  float* data() { return data_.get(); }
+  const float* data() const { return data_.get(); }
+
+ private:
+  static constexpr std::align_val_t kAlignment{64};
+  struct Delete {
+    void operator()(float* data) const { ::operator delete[](data, kAlignment); }
+  };
+  std::unique_ptr<float[], Delete> data_;
+};
+
+// Neighbouring results that are computed together.
+struct Panel {
+  int64_t first;
+  int64_t valid;  // Results; fewer than `width` at the end.
+  int64_t width;  // Floats, whole vectors.
+  int vectors;
+};
+
+inline std::vector<Panel> PanelsOf(int64_t results, const Level& level) {
+  std::vector<Panel> panels;
+  for (int64_t first = 0; first < results; first += panels.back().width) {
+    const int64_t left = results - first;
+    const int vectors = static_cast<int>(
+        std::min<int64_t>(Level::kMaxVectors, (left + level.width - 1) / level.width));
+    const int64_t width = vectors * level.width;
+    panels.push_back({first, std::min(left, width), width, vectors});
+  }
+  return panels;
+}
+
+inline int64_t TotalWidth(const std::vector<Panel>& panels) {
+  return panels.empty() ? 0 : panels.back().first + panels.back().width;
+}
+
+// Calls tile(first, count) for pieces of at most `most` pixels, as even as can be.
+template <typename Function>
+void ForEachTile(int64_t pixels, int64_t most, const Function& tile) {
+  const int64_t tiles = (pixels + most - 1) / most;
+  for (int64_t i = 0, first = 0; i < tiles; ++i) {
+    const int64_t count = pixels / tiles + (i < pixels % tiles);
+    tile(first, count);
+    first += count;
+  }
+}
+
+// Calls band(image, first, end) for pieces of a range of the rows of all images, none of which
+// reaches into a second image or has more than `most` rows.
+template <typename Function>
+void ForEachBand(int64_t first, int64_t end, int64_t rows_of_image, int64_t most,
+                 const Function& band) {
+  while (first < end) {
+    const int64_t image = first / rows_of_image, row = first % rows_of_image;
+    const int64_t rows = std::min({most, rows_of_image - row, end - first});
+    band(image, row, row + rows);
+    first += rows;
+  }
+}
+
+}  // namespace tfkd
+
+#endif  // TFKD_ADDER_NATIVE_PANELS_H_
