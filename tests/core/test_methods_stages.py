@@ -207,7 +207,7 @@ class Mutual(tfkd.Distiller):
 
     def weigh(self, context):
         outcome = super().weigh(context)
-        loss = context.mean(self.task.label_loss(context.labels, context.teacher()))
+        loss = context.mean(self.task.label_loss(context.labels, context.live("teacher")))
         return dataclasses.replace(outcome, values=tf.concat([outcome.values, [loss]], axis=0))
 
     def train_step(self, data):

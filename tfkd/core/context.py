@@ -64,7 +64,8 @@ class Context:
     def output(self, network: str, tap: str = "logits", view: str = "main") -> tf.Tensor:
         """Returns a feature of a network on a view.
 
-        Logits come in float32. The outputs of teachers and companions carry no gradient.
+        Logits come in float32. The outputs of teachers and companions carry no gradient, not even
+        those of a teacher that trains: see :meth:`live`.
 
         Args:
             network: ``student``, ``teacher``, ``teacher:0`` or a companion's name.
@@ -73,6 +74,15 @@ class Context:
 
         Raises:
             TfkdError: When it was not asked for in ``requires``.
+        """
+        value = self.live(network, tap, view)
+        return value if network == "student" else tf.stop_gradient(value)
+
+    def live(self, network: str, tap: str = "logits", view: str = "main") -> tf.Tensor:
+        """Returns a feature with its gradient: what a network that trains beside the student learns by.
+
+        For the distiller of such a method, which forms that network's own loss; objectives read
+        :meth:`output`. Arguments and errors are those of :meth:`output`.
         """
         try:
             value = self._outputs[(network, view)][tap]

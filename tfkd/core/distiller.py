@@ -16,12 +16,12 @@ from tfkd.core.finite import FiniteWatch
 from tfkd.core.gathering import replica_count, sum_over_replicas
 from tfkd.core.keras_doors import KerasDoors
 from tfkd.core.networks import STUDENT, Networks
-from tfkd.core.objective import Objective, Spec
+from tfkd.core.objective import Objective, Place, Spec
 from tfkd.core.stage import Stage, frozen_layers
 from tfkd.core.state import by_role
 from tfkd.core.task import Classification
 from tfkd.core.term_means import TermMeans
-from tfkd.core.updates import apply_if, gradients_are_finite
+from tfkd.core.updates import Pairs, apply_if, gradients_are_finite
 from tfkd.core.weighing import Outcome, names_of, weigh
 from tfkd.errors import TfkdError, unknown
 
@@ -102,9 +102,14 @@ class Distiller(KerasDoors, keras.Model):
         self.stage: Stage | None = None
         self._seed = int(seed)
         self._evaluating = False
+        student = models.as_network(student)
+        teachers = [models.as_network(each) for each in as_list(teacher)]
+        for objective in self.objectives:
+            self._check_kind(objective)
+            objective.choose_taps(student.model, [each.model for each in teachers])
         self._networks = Networks(
-            models.as_network(student),
-            [models.as_network(each) for each in as_list(teacher)],
+            student,
+            teachers,
             [objective.requires for objective in self.objectives],
             teacher_dtype=teacher_dtype,
             fold_teacher=fold_teacher,
@@ -115,6 +120,14 @@ class Distiller(KerasDoors, keras.Model):
         self._setup_objectives()
         self._make_state()
         self.built = True
+
+    def _check_kind(self, objective: Objective) -> None:
+        kind = objective.distiller_class
+        if kind is not None and not isinstance(self, kind):
+            raise TfkdError(
+                f"{objective.name} has a training step of its own: found {type(self).__name__}, "
+                f"wanted {kind.__name__}(teacher, student, ...)"
+            )
 
     def _setup_objectives(self) -> None:
         for objective in self.objectives:
@@ -295,19 +308,33 @@ class Distiller(KerasDoors, keras.Model):
         context = self.observe(batch, training=False)
         weights = batch.get("sample_weight")
         logits = context.student_logits
-        if self._distillation_is_evaluated():
-            values = list(tf.unstack(self.weigh(context).values))
-            if self._networks.has_teacher_logits:
-                same = tf.equal(tf.argmax(context.teacher(), -1), tf.argmax(logits, -1))
-                values.append(context.mean(tf.cast(same, tf.float32)))
-        else:
-            loss = context.mean(self.task.label_loss(batch["label"], logits))
-            values = [self.student_loss_weight * loss, loss]
+        values = self.test_values(context)
         rows = tf.shape(logits)[0] if weights is None else tf.reduce_sum(weights)
         self._test_means.update_state(self._over_replicas(tf.stack(values)), rows)
         if self._compile_metrics is not None:
             self._compile_metrics.update_state(batch["label"], logits, weights)
         return self.test_results()
+
+    def test_places(self) -> set[Place]:
+        """Returns which networks ``evaluate`` runs on which views."""
+        with_losses = self._distillation_is_evaluated()
+        return {STUDENT, *(self._networks.places("main") if with_losses else ())}
+
+    def test_values(self, context: Context) -> list[tf.Tensor]:
+        """Returns the numbers of :meth:`test_names` for a batch of an evaluation.
+
+        Args:
+            context: What :meth:`observe` returned.
+        """
+        logits = context.student_logits
+        if not self._distillation_is_evaluated():
+            loss = context.mean(self.task.label_loss(context.labels, logits))
+            return [self.student_loss_weight * loss, loss]
+        values = list(tf.unstack(self.weigh(context).values))
+        if self._networks.has_teacher_logits:
+            same = tf.equal(tf.argmax(context.teacher(), -1), tf.argmax(logits, -1))
+            values.append(context.mean(tf.cast(same, tf.float32)))
+        return values
 
     def observe(self, batch: Mapping[str, tf.Tensor], *, training: bool) -> Context:
         """Runs the networks on a batch and returns what the objectives see.
@@ -331,9 +358,7 @@ class Distiller(KerasDoors, keras.Model):
                 objective.before_step(before)
             places = {place for objective in objectives for place in objective.requires.taps}
         else:
-            places = {STUDENT}
-            if self._distillation_is_evaluated():
-                places.update(self._networks.places("main"))
+            places = self.test_places()
         outputs = self._networks.run(batch, places, training=training)
         context = Context(batch, outputs=outputs, **common)
         for objective in objectives:
@@ -362,6 +387,7 @@ class Distiller(KerasDoors, keras.Model):
         outcome: Outcome,
         gradients: Sequence[tf.Tensor | None],
         variables: Sequence[keras.Variable],
+        further: Sequence[tuple[keras.optimizers.Optimizer, Pairs]] = (),
     ) -> None:
         """Applies the gradients, lets objectives write their state, and keeps the running means.
 
@@ -372,11 +398,19 @@ class Distiller(KerasDoors, keras.Model):
             outcome: Its losses.
             gradients: Of the total divided by the number of replicas, one for each variable.
             variables: The variables to update.
+            further: Optimizers of networks that train beside the student, each with its gradients,
+                divided in the same way, and their variables.
         """
         pairs = [(g, v) for g, v in zip(gradients, variables) if g is not None]
         values = self._over_replicas(outcome.values)
-        scaled = isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
-        finite = tf.constant(True) if scaled else gradients_are_finite([g for g, _ in pairs])
+        # An optimizer with a loss scale looks for overflow itself, and goes on after one.
+        watched = [
+            gradient
+            for optimizer, each in [(self.optimizer, pairs), *further]
+            if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+            for gradient, _ in each
+        ]
+        finite = gradients_are_finite(watched)
         ok = self.watch.observe(values, finite, context.step, context.epoch)
 
         def write_state() -> None:
@@ -384,6 +418,8 @@ class Distiller(KerasDoors, keras.Model):
                 objective.after_step(context, outcome.terms[objective.name].carry)
 
         apply_if(ok, self.optimizer, pairs, write_state)
+        for optimizer, each in further:
+            apply_if(ok, optimizer, each)
         weights = context.batch.get("sample_weight")
         self._train_means.update_state(values, tf.shape(context.student_logits)[0])
         if self._compile_metrics is not None:

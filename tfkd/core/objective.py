@@ -138,7 +138,8 @@ class Objective(keras.layers.Layer):
         label_loss: ``"add"`` where the label loss is added by the distiller, ``"own"`` where a term
             of this objective takes its place (``student_loss`` is then logged, with weight 0).
         distiller_class: The :class:`tfkd.Distiller` that a method with a training step of its own
-            needs, for runs from a config; ``None`` is the common one.
+            needs; ``None`` is the common one. Runs from a config make it, and the common one refuses
+            such a method.
         companions: Networks by name that the distiller runs as it runs teacher and student; filled
             by :meth:`setup`.
     """
@@ -176,6 +177,19 @@ class Objective(keras.layers.Layer):
     def term_names(self) -> tuple[str, ...]:
         """Returns the names of this objective's losses."""
         return tuple(self.terms) or (self.name,)
+
+    def choose_taps(self, student: keras.Model, teachers: Sequence[keras.Model]) -> None:
+        """Sets :attr:`requires` from the graphs of the networks, where a method finds its taps there.
+
+        Called once, before ``requires`` is read by the distiller.
+
+        Args:
+            student: The network that is trained.
+            teachers: Its teachers, as they were given.
+
+        Raises:
+            TfkdError: When there is nothing to be found.
+        """
 
     def setup(self, spec: Spec) -> None:
         """Makes connectors, heads, banks, queues and companions from the shapes of the run.

@@ -16,7 +16,7 @@ class Classification:
     """One class for each image.
 
     The distiller, the context and the objectives ask the task for everything that depends on what
-    ``label`` is; another task (detection, say) offers the same three methods.
+    ``label`` is; another task (detection, say) offers the same methods.
 
     Args:
         loss: The label loss: a Keras loss name, function or object of ``(labels, logits)``. ``None``
@@ -76,6 +76,15 @@ class Classification:
         values = tf.cast(function(labels, outputs), tf.float32)
         further = list(range(1, values.shape.rank))
         return tf.reduce_mean(values, axis=further) if further else values
+
+    def correct(self, labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+        """Returns 1 for each sample whose label is the largest output, else 0; ``(batch,)``, float32.
+
+        Args:
+            labels: As in the batch.
+            outputs: Logits, ``(batch, classes)``.
+        """
+        return _class_matches(labels, outputs)
 
     def metrics(self) -> list[keras.metrics.Metric]:
         """Returns fresh metrics of ``(labels, logits)`` for one run: the top-1 accuracy."""
