@@ -1,5 +1,6 @@
 # make env    makes .venv with the pinned dependencies
 # make demo   makes .venv, then trains, distils and exports on real digits
+# make op     makes .venv, then compiles the adder op, which happens at its first use otherwise
 # make test   makes .venv, then runs the whole suite
 # make clean  removes what these made, but no run folder
 #
@@ -10,7 +11,7 @@ VENV ?= .venv
 PYTHON ?=
 SUITABLE = import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: help env demo test clean
+.PHONY: help env demo op test clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -38,6 +39,9 @@ $(VENV)/installed: requirements.txt
 
 demo: env
 	$(VENV)/bin/python tools/compare.py --config=configs/quickstart.py --workdir=runs/quickstart
+
+op: env
+	$(VENV)/bin/python -c "from tfkd.adder import building; print(building.build())"
 
 test: env
 	$(VENV)/bin/python -m pytest -q --durations=15 tests

@@ -125,8 +125,11 @@ def _run(commands: Sequence[Sequence[str]]) -> None:
     Raises:
         TfkdError: One of them fails; its first complaint is part of the message.
     """
+    plain = {**os.environ, "LC_ALL": "C"}  # Complaints in English, so that they can be found.
     running = [
-        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            command, env=plain, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
         for command in commands
     ]
     said = [process.communicate()[1] for process in running]

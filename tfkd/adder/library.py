@@ -25,6 +25,7 @@ import os
 import threading
 import types
 import warnings
+from dataclasses import dataclass
 
 import tensorflow as tf
 
@@ -34,8 +35,18 @@ from tfkd.errors import TfkdError, TfkdWarning, unknown
 INSTRUCTIONS = ("portable", "avx2", "avx512")
 _SWITCH = "TFKD_ADDER_OP"
 _CHOICE = "TFKD_ADDER_INSTRUCTIONS"
+
+
+@dataclass(frozen=True)
+class _Library:
+    """The loaded library: its ops, and its functions that are none."""
+
+    operations: types.ModuleType
+    functions: ctypes.CDLL
+
+
 _lock = threading.Lock()
-_loaded: list[types.ModuleType | None] = []
+_loaded: list[_Library | None] = []
 
 
 def operations() -> types.ModuleType | None:
@@ -51,26 +62,14 @@ def operations() -> types.ModuleType | None:
         TfkdError: ``TFKD_ADDER_OP`` is neither ``on`` nor ``off``, or ``TFKD_ADDER_INSTRUCTIONS``
             names what does not exist or what the processor lacks.
     """
-    if not _wanted():
-        return None
-    with _lock:
-        if not _loaded:
-            _loaded.append(_load())
-        return _loaded[0]
-
-
-def _wanted() -> bool:
-    switch = os.environ.get(_SWITCH) or "on"
-    if switch not in ("on", "off"):
-        raise TfkdError(f"environment variable {_SWITCH}: found {switch!r}, wanted 'on' or 'off'")
-    return switch == "on"
+    library = _library()
+    return None if library is None else library.operations
 
 
 def instructions() -> str | None:
     """Returns the one of ``INSTRUCTIONS`` that is in use, or None where there are no ops."""
-    if operations() is None:
-        return None
-    return _functions().tfkd_adder_instructions().decode()
+    library = _library()
+    return None if library is None else library.functions.tfkd_adder_instructions().decode()
 
 
 def use_instructions(name: str) -> None:
@@ -82,40 +81,53 @@ def use_instructions(name: str) -> None:
     Raises:
         TfkdError: There is no such name, the processor lacks them, or there are no ops.
     """
-    if operations() is None:
+    library = _library()
+    if library is None:
         raise TfkdError(f"instructions {name!r}: found no compiled adder op, wanted one")
-    _choose(name)
+    _choose(library.functions, name)
 
 
-def _load() -> types.ModuleType | None:
+def _library() -> _Library | None:
+    switch = os.environ.get(_SWITCH) or "on"
+    if switch not in ("on", "off"):
+        raise TfkdError(f"environment variable {_SWITCH}: found {switch!r}, wanted 'on' or 'off'")
+    if switch == "off":
+        return None
+    with _lock:
+        if not _loaded:
+            _loaded.append(_load())
+        return _loaded[0]
+
+
+def _load() -> _Library | None:
     try:
-        loaded = tf.load_op_library(str(building.build()))
+        path = str(building.build())
+        library = _Library(tf.load_op_library(path), _functions(path))
     except (TfkdError, tf.errors.OpError) as error:
         warnings.warn(
             f"the adder op cannot be used, and its slow TensorFlow form stands in: {error}",
             TfkdWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
         return None
     if choice := os.environ.get(_CHOICE):
-        _choose(choice)
-    return loaded
+        _choose(library.functions, choice)
+    return library
 
 
-def _choose(name: str) -> None:
+def _functions(path: str) -> ctypes.CDLL:
+    functions = ctypes.CDLL(path)
+    functions.tfkd_adder_instructions.restype = ctypes.c_char_p
+    functions.tfkd_adder_use_instructions.argtypes = (ctypes.c_char_p,)
+    functions.tfkd_adder_use_instructions.restype = ctypes.c_bool
+    return functions
+
+
+def _choose(functions: ctypes.CDLL, name: str) -> None:
     if name not in INSTRUCTIONS:
         raise unknown("instruction set of the adder op", name, INSTRUCTIONS)
-    if not _functions().tfkd_adder_use_instructions(name.encode()):
+    if not functions.tfkd_adder_use_instructions(name.encode()):
         raise TfkdError(
             f"instruction set {name!r}: found a processor without it, wanted one of "
             f"{', '.join(INSTRUCTIONS)} that it has"
         )
-
-
-def _functions() -> ctypes.CDLL:
-    """Returns the functions of the loaded library that are no ops."""
-    found = ctypes.CDLL(str(building.build()))
-    found.tfkd_adder_instructions.restype = ctypes.c_char_p
-    found.tfkd_adder_use_instructions.argtypes = (ctypes.c_char_p,)
-    found.tfkd_adder_use_instructions.restype = ctypes.c_bool
-    return found
