@@ -1,9 +1,15 @@
 """Prepares a data set from its official archive on this machine, without network.
 
     python tools/prepare_data.py --name=cifar10 --archive=cifar-10-binary.tar.gz
+    python tools/prepare_data.py --name=cifar100 --archive=cifar-100-binary.tar.gz
+    python tools/prepare_data.py --name=stl10 --archive=stl10_binary.tar.gz
+    python tools/prepare_data.py --name=tiny_imagenet --archive=tiny-imagenet-200.zip
+    python tools/prepare_data.py --name=imagenet2012 \\
+        --archive=ILSVRC2012_img_train.tar --archive=ILSVRC2012_img_val.tar
 
-The result is an ordinary prepared set of tensorflow-datasets, which every later command finds by
-its name (with --directory, also given as --config.data.directory).
+Every later command finds the set by its name (with --directory, also given as
+--config.data.directory). tiny_imagenet becomes a folder of images, any other an ordinary prepared
+set of tensorflow-datasets. An interrupted preparation leaves no half of a set; start it again.
 """
 
 from __future__ import annotations
@@ -17,7 +23,7 @@ from absl import flags
 
 from tools import entry
 
-_NAME = flags.DEFINE_string("name", None, "Name of the data set: cifar10, cifar100, ...")
+_NAME = flags.DEFINE_string("name", None, "Name of the data set: cifar10, tiny_imagenet, ...")
 _ARCHIVE = flags.DEFINE_multi_string(
     "archive",
     None,

@@ -10,6 +10,7 @@ import tensorflow as tf
 from tfkd.data import splits
 from tfkd.data.dataset import DataSet
 from tfkd.data.decoding import resized
+from tfkd.data.mixing import Mixing
 from tfkd.data.parts import Parts
 from tfkd.data.source import MemoryImages
 from tfkd.data.statistics import mean_and_std
@@ -29,6 +30,8 @@ def from_arrays(
     class_names: Sequence[str] | None = None,
     name: str = "arrays",
     augment: str | None = None,
+    mixup: float = 0.0,
+    cutmix: float = 0.0,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     batch_size: int = 64,
@@ -45,6 +48,8 @@ def from_arrays(
         class_names: Names of the classes, by default the labels as text.
         name: Name in messages and results.
         augment: "none" (default), "crop_flip", "crop", "flip" or "shift".
+        mixup: Alpha of mixup for the training batches, whose labels are then dense; 0 for none.
+        cutmix: Alpha of cutmix likewise; with both, each step draws one of them.
         mean: Mean of each channel in pixel units 0..255, by default measured on `train`.
         std: Standard deviation likewise.
         batch_size: Rows of a global batch.
@@ -55,7 +60,8 @@ def from_arrays(
             do not fit the arrays.
     """
     parts = _parts(train, test, validation, num_classes, class_names, name, mean, std)
-    return parts.data_set(name, "none" if augment is None else augment, batch_size, seed)
+    augment = "none" if augment is None else augment
+    return parts.data_set(name, augment, batch_size, seed, Mixing(mixup, cutmix))
 
 
 def digit_parts(validation: float | int | None, image_size: tuple[int, int] | None) -> Parts:

@@ -18,15 +18,19 @@ class Augmentation:
         pad: Black pixels (value 0, before normalisation, as the published CIFAR recipes do) added
             on every side before a crop of the original size is cut at random.
         flip: Whether each image is mirrored left to right with probability 1/2.
+        resized: Whether a random rectangle of the image, in place of a crop of the original size,
+            is resized (see `resizedcrop`). The images that are evaluated are then the middle of
+            the whole ones. It wants encoded images, of any size.
     """
 
     pad: int
     flip: bool
+    resized: bool = False
 
     @property
     def varies(self) -> bool:
         """Whether a training image may differ from the stored one."""
-        return self.pad > 0 or self.flip
+        return self.pad > 0 or self.flip or self.resized
 
 
 AUGMENTATIONS = {
@@ -35,6 +39,7 @@ AUGMENTATIONS = {
     "crop": Augmentation(pad=4, flip=False),
     "flip": Augmentation(pad=0, flip=True),
     "shift": Augmentation(pad=1, flip=False),
+    "imagenet": Augmentation(pad=0, flip=True, resized=True),
 }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import tensorflow as tf
 
 from tfkd.data import augmentation as augmentations
-from tfkd.data import pairs, randaugment, rotations
+from tfkd.data import pairs, randaugment, resizedcrop, rotations
 from tfkd.data.augmentation import Augmentation
 from tfkd.data.source import ImageSource, Tokens
 from tfkd.errors import unknown
@@ -27,6 +27,7 @@ class Batch:
         batch_size: Rows of the global batch.
         step: Global step, int64 scalar.
         first_row: Position of the first of these rows in the global batch, scalar.
+        validation: The validation images, None if there are none.
         rows: b.
     """
 
@@ -39,6 +40,7 @@ class Batch:
         batch_size: int,
         step: tf.Tensor,
         first_row: tf.Tensor,
+        validation: ImageSource | None = None,
     ):
         self.source = source
         self.tokens = tokens
@@ -47,6 +49,7 @@ class Batch:
         self.batch_size = batch_size
         self.step = step
         self.first_row = first_row
+        self.validation = validation
         self.rows = tokens["index"].shape[0]
 
     @property
@@ -75,6 +78,9 @@ class Batch:
         Args:
             stream: Name of the view. Views of other names are drawn independently.
         """
+        if self.augmentation.resized:
+            draws = resizedcrop.draw(self.seed, stream, self.epoch, self.index)
+            return self.source.resized_crops(self.tokens, draws)
         placement = augmentations.draw(
             self.augmentation,
             self.seed,
@@ -85,6 +91,24 @@ class Batch:
             self.rows,
         )
         return self.source.crops(self.tokens, self.pixels, placement, self.augmentation)
+
+    @functools.cached_property
+    def heldout(self) -> Batch:
+        """A batch of the validation images; only where the walk brings their tokens."""
+        tokens = {
+            key.removeprefix(_HELDOUT_TOKEN): value
+            for key, value in self.tokens.items()
+            if key.startswith(_HELDOUT_TOKEN)
+        }
+        return Batch(
+            self.validation,
+            tokens,
+            self.augmentation,
+            self.seed,
+            self.batch_size,
+            self.step,
+            self.first_row,
+        )
 
     def exchanged(self, index: tf.Tensor) -> Batch:
         """Returns the batch with other examples in the same rows.
@@ -136,14 +160,20 @@ def _pair(source: ImageSource) -> Maker:
 def _rotations(source: ImageSource) -> Maker:
     """Returns the maker of the four rotations of each image."""
     rotations.check_shape(source.image_shape)
-    return lambda batch: rotations.views(
-        batch.pixels,
-        batch.augmentation,
-        batch.seed,
-        batch.step,
-        batch.batch_size,
-        batch.first_row,
-    )
+
+    def make(batch: Batch) -> tf.Tensor:
+        if batch.augmentation.resized:
+            return rotations.turned(batch.view("image_rotations"))
+        return rotations.views(
+            batch.pixels,
+            batch.augmentation,
+            batch.seed,
+            batch.step,
+            batch.batch_size,
+            batch.first_row,
+        )
+
+    return make
 
 
 # Entries beside image and label, by key: what makes the maker for a training source, or raises
@@ -155,7 +185,18 @@ EXTRAS: dict[str, Callable[[ImageSource], Maker]] = {
     "image_strong": _strong,
     "image_pair": _pair,
     "image_rotations": _rotations,
+    "heldout_image": lambda source: lambda batch: batch.heldout.pixels,
+    "heldout_label": lambda source: lambda batch: batch.heldout.label,
 }
+# Those that are made of validation images, whose tokens must then walk beside the others.
+HELDOUT = ("heldout_image", "heldout_label")
+
+_HELDOUT_TOKEN = "heldout "
+
+
+def with_heldout(tokens: Tokens, heldout: Tokens) -> Tokens:
+    """Returns the tokens of a training batch together with those of a validation batch."""
+    return tokens | {f"{_HELDOUT_TOKEN}{key}": value for key, value in heldout.items()}
 
 
 def makers(extras: Iterable[str], source: ImageSource) -> dict[str, Maker]:

@@ -8,7 +8,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from tfkd.data import splits
+from tfkd.data import presets, splits
 from tfkd.data.decoding import Form, fit
 from tfkd.data.parts import Parts
 from tfkd.data.records import RecordImages
@@ -16,20 +16,8 @@ from tfkd.data.source import MemoryImages
 from tfkd.data.statistics import mean_and_std
 from tfkd.errors import TfkdError
 
-# The values that published CIFAR recipes normalise by, as fractions of 255.
-_PUBLISHED = {
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
-}
-# A mirrored digit or letter is another sign.
-_NO_MIRROR = ("emnist", "kmnist", "mnist", "omniglot", "svhn_cropped")
 _CHUNK = 500
 _STATISTICS_SAMPLE = 4096
-
-
-def default_augmentation(name: str) -> str:
-    """Returns the augmentation that a set is trained with unless another one is asked for."""
-    return "crop" if name.split("/")[0].split(":")[0] in _NO_MIRROR else "crop_flip"
 
 
 def builder_for(name: str, directory: str | None):
@@ -49,11 +37,12 @@ def builder_for(name: str, directory: str | None):
     # A prepared set is found in its folder also if its code is not installed.
     prepared = directory is not None and os.path.isdir(os.path.join(directory, base))
     if not base or (base not in known and not prepared):
-        near = difflib.get_close_matches(base, [*known, "digits"], n=1, cutoff=0.5)
+        names = sorted({*known, *presets.PRESETS})
+        near = difflib.get_close_matches(base, names, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise TfkdError(
-            f"unknown data set {name!r}{hint} (wanted digits, a tensorflow-datasets name such as "
-            f"cifar10, or folder:PATH)"
+            f"unknown data set {name!r}{hint} (wanted digits, tiny_imagenet, a tensorflow-datasets "
+            f"name such as cifar10, or folder:PATH)"
         )
     try:
         return tfds.builder(name, data_dir=directory, try_gcs=False)
@@ -69,10 +58,12 @@ def load(
     directory: str | None,
     download: bool,
     in_memory_bytes: int,
+    centre: bool = False,
 ) -> Parts:
     """Opens a set of tensorflow-datasets.
 
-    A set without a test split is tested on its validation split and has no validation part.
+    A set without a labelled test split is tested on its validation split and has no validation
+    part.
 
     Args:
         name: Name of the set.
@@ -83,14 +74,15 @@ def load(
         download: Download and prepare the set if it is not there. Without it, nothing touches the
             network.
         in_memory_bytes: Sets that are larger when decoded stream from their files; their mean and
-            deviation are then measured on the first 4,096 images.
+            deviation are then measured on the first 4,096 images, unless they are published.
+        centre: Cut the middle of the size `image_size` (see `decoding.Form`).
 
     Raises:
         TfkdError: The set is unknown, not prepared, or not one of image classification.
     """
     builder = builder_for(name, directory)
     image_key, label_key = _keys(builder, name)
-    if download:
+    if download and not presets.preset(name).manual:
         _download(builder, name)
     _require_prepared(builder, name)
     names = _split_names(builder, name)
@@ -101,7 +93,8 @@ def load(
         )
     if validation == 0:
         names.pop("validation", None)
-    form = _form(builder.info.features[image_key].shape, name, image_size)
+    form = _form(builder.info.features[image_key].shape, name, image_size, centre)
+    published = presets.preset(name).statistics
 
     sizes = {part: _count(builder, split) for part, split in names.items()}
     held = splits.part_size(validation, sizes["train"]) if validation else 0
@@ -118,7 +111,7 @@ def load(
             sources["validation"] = RecordImages(
                 builder, names["train"], kept, sizes["train"], form
             )
-        mean, std = mean_and_std(_first_images(sources["train"]))
+        mean, std = published or mean_and_std(_first_images(sources["train"]))
     else:
         arrays = {
             part: _arrays(builder, split, (image_key, label_key), form, name)
@@ -129,11 +122,9 @@ def load(
             kept, apart = splits.stratified(labels, held)
             arrays["train"] = images[kept], labels[kept]
             arrays["validation"] = images[apart], labels[apart]
-        mean, std = mean_and_std(arrays["train"][0])
+        mean, std = published or mean_and_std(arrays["train"][0])
         sources = {part: MemoryImages(*pair) for part, pair in arrays.items()}
 
-    if name in _PUBLISHED:
-        mean, std = (tuple(value * 255 for value in values) for values in _PUBLISHED[name])
     classes = tuple(builder.info.features[label_key].names or ())
     count = builder.info.features[label_key].num_classes
     return Parts(
@@ -178,21 +169,35 @@ def _require_prepared(builder, name: str) -> None:
     try:
         builder.as_dataset(split="train")
     except AssertionError as error:
-        archive = {"cifar10": "cifar-10-binary.tar.gz", "cifar100": "cifar-100-binary.tar.gz"}
-        raise TfkdError(
-            f"{name}: not prepared in {builder.data_dir}; wanted one of: download it with "
-            f"--config.data.download=True; prepare it from a local archive with "
-            f"tools/prepare_data.py --name={name} --archive={archive.get(name, 'FILE')}; "
-            f"use images of your own with folder:PATH"
-        ) from error
+        raise not_prepared(name, builder.data_dir) from error
     except ValueError as error:
         raise TfkdError(f"{name}: has no split 'train': {_first_line(error)}") from error
+
+
+def not_prepared(name: str, place: str) -> TfkdError:
+    """Returns the error for a set that is not in its place, with all ways to get it.
+
+    Args:
+        name: Name of the set.
+        place: Where it was looked for.
+    """
+    known = presets.preset(name)
+    archives = " ".join(f"--archive={each}" for each in known.archives or ("FILE",))
+    ways = [
+        f"prepare it from its local archive with tools/prepare_data.py --name={name} {archives}",
+        "use images of your own with folder:PATH",
+    ]
+    if not known.manual:
+        ways.insert(0, "download it with --config.data.download=True")
+    return TfkdError(f"{name}: not prepared in {place}; wanted one of: {'; '.join(ways)}")
 
 
 def _split_names(builder, name: str) -> dict[str, str]:
     """Returns the split of each part: train, test and perhaps validation."""
     present = list(builder.info.splits) or ["train", "test"]
     names = {part: part for part in ("train", "test", "validation") if part in present}
+    if presets.preset(name).unlabelled_test:
+        names.pop("test", None)
     if "test" not in names and "validation" in names:
         names["test"] = names.pop("validation")
     if "train" not in names or "test" not in names:
@@ -202,12 +207,12 @@ def _split_names(builder, name: str) -> dict[str, str]:
     return names
 
 
-def _form(shape: tuple, name: str, image_size: tuple[int, int] | None) -> Form:
+def _form(shape: tuple, name: str, image_size: tuple[int, int] | None, centre: bool) -> Form:
     channels = shape[2]
     if channels not in (1, 3):
         raise TfkdError(f"{name}: found images of {channels} channels, wanted 1 or 3")
     if image_size is not None:
-        return Form(*image_size, channels=channels, resize=True)
+        return Form(*image_size, channels=channels, resize=True, centre=centre)
     if None in shape:
         raise TfkdError(f"{name}: has images of several sizes; set image_size to resize them")
     return Form(shape[0], shape[1], channels, resize=False)

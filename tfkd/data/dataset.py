@@ -8,8 +8,9 @@ from collections.abc import Iterable
 import tensorflow as tf
 
 from tfkd.data import batch as batches
-from tfkd.data import randomness
+from tfkd.data import mixing, randomness
 from tfkd.data.augmentation import Augmentation
+from tfkd.data.mixing import Mixing
 from tfkd.data.sharing import Share
 from tfkd.data.source import ImageSource, Tokens
 from tfkd.errors import TfkdError
@@ -56,6 +57,7 @@ class DataSet:
         batch_size: Rows of a global batch.
         seed: Seed of order and augmentation.
         augmentation: How training images are varied.
+        mixing: How training batches are mixed.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class DataSet:
         augmentation: Augmentation,
         batch_size: int,
         seed: int,
+        mixing: Mixing = Mixing(),
     ):
         """Puts the parts together.
 
@@ -81,6 +84,7 @@ class DataSet:
         self.batch_size = batch_size
         self.seed = randomness.check_seed(seed)
         self.augmentation = augmentation
+        self.mixing = mixing
         self._train = train
         self._test = test
         self._validation = validation
@@ -130,11 +134,14 @@ class DataSet:
             `image_strong`, likewise, then changed by RandAugment(2, 10);
             `image_pair`, likewise, of an image drawn uniformly from the same class;
             `image_rotations` uint8 (4B, H, W, C), row 4 i + r being image i, mirrored or not,
-            turned counter-clockwise by r * 90 degrees, and then cropped on its own.
+            turned counter-clockwise by r * 90 degrees, and then cropped on its own;
+            `heldout_image` uint8 (B, H, W, C) and `heldout_label` int32 (B,), a batch of the
+            validation part, un-augmented, from a shuffled walk of its own.
+            Where batches are mixed, `label` is float32 (B, num_classes).
 
         Raises:
-            TfkdError: Steps out of order, an unknown extra, one that the training images do not
-                have, or a batch that the replicas cannot share evenly.
+            TfkdError: Steps out of order, an unknown extra, one that the images do not have or
+                that cannot be mixed, or a batch that the replicas cannot share evenly.
         """
         if first_step < 0 or (last_step is not None and last_step < first_step):
             raise TfkdError(
@@ -143,8 +150,14 @@ class DataSet:
         self.check_training()
         makers = batches.makers(extras, self._train)
         share = Share.of(self.batch_size, input_context)
+        if self.mixing:
+            self.mixing.check(makers, share.rows)
         self._train.prepare(self.augmentation)
         walk = self._train.shuffled(self.seed, self.batch_size, first_step)
+        if any(name in batches.HELDOUT for name in makers):
+            self._check_heldout()
+            second = self._validation.shuffled(self.seed, self.batch_size, first_step, "heldout ")
+            walk = tf.data.Dataset.zip(walk, second).map(batches.with_heldout)
         if last_step is not None:
             walk = walk.take(last_step - first_step)
 
@@ -157,14 +170,28 @@ class DataSet:
                 self.batch_size,
                 step,
                 first_row,
+                self._validation,
             )
-            return {name: maker(batch) for name, maker in makers.items()}
+            made = {name: maker(batch) for name, maker in makers.items()}
+            if self.mixing:
+                made = mixing.mix(made, self.mixing, self.info.num_classes, self.seed, step)
+            return made
 
         made = share.mapped(walk.enumerate(first_step), make)
         count = tf.data.INFINITE_CARDINALITY
         if last_step is not None:
             count = (last_step - first_step) * share.count
         return made.apply(tf.data.experimental.assert_cardinality(count))
+
+    def _check_heldout(self) -> None:
+        """Checks that the validation part fills a batch for every training step."""
+        found = self.info.validation_size
+        if found < self.batch_size:
+            raise TfkdError(
+                f"{', '.join(batches.HELDOUT)}: found {found or 'no'} validation images of "
+                f"{self.info.name}, wanted at least a batch of {self.batch_size}; set a part of "
+                f"the training images apart, such as validation=0.1"
+            )
 
     def validation(
         self, *, input_context: tf.distribute.InputContext | None = None

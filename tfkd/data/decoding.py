@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -25,12 +25,15 @@ class Form:
         channels: 1 (grey) or 3 (RGB).
         resize: Whether images of another size are resized (bilinear, antialiased, the whole image
             whatever its proportions); otherwise they are refused.
+        centre: Whether the middle is cut, in place of that, from the image resized so that its
+            shorter side is 8/7 of the form's: 224 of 256, as ImageNet networks are evaluated.
     """
 
     height: int
     width: int
     channels: int
     resize: bool
+    centre: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -58,6 +61,8 @@ def fit(image: tf.Tensor, form: Form) -> tf.Tensor:
     Raises (when it runs):
         tf.errors.InvalidArgumentError: It has another size and may not be resized.
     """
+    if form.centre:
+        return tf.ensure_shape(_middle(image, form.height), form.shape)
     same = tf.reduce_all(tf.shape(image)[:2] == form.shape[:2])
     if form.resize:
         image = tf.cond(same, lambda: image, lambda: resized(image, form.shape[:2]))
@@ -67,12 +72,53 @@ def fit(image: tf.Tensor, form: Form) -> tf.Tensor:
     return tf.ensure_shape(image, form.shape)
 
 
-def _decode(contents: tf.Tensor, form: Form) -> tf.Tensor:
-    """Decodes one file; the accurate transform gives the pixels that other libraries give."""
-    image = tf.io.decode_jpeg(  # by content; takes PNG too
-        contents, channels=form.channels, dct_method="INTEGER_ACCURATE"
+def _middle(image: tf.Tensor, side: int) -> tf.Tensor:
+    """Returns the middle of an image, (side, side, C); the longer side is rounded down."""
+    shape = tf.shape(image)[:2]
+    whole = shape * round(side * 8 / 7) // tf.reduce_min(shape)
+    image = resized(image, whole)
+    top, left = tf.unstack((whole - side) // 2)
+    return image[top : top + side, left : left + side]
+
+
+def uncut(contents: tf.Tensor) -> tf.Tensor:
+    """Returns a JPEG file as it is; fails when it runs on one that was cut off, without an end.
+
+    The decoder finds that out as well, but it also writes about it on stderr.
+    """
+
+    def has_marker() -> tf.Tensor:
+        values = tf.io.decode_raw(contents, tf.uint8)
+        return tf.reduce_any((values[:-1] == 0xFF) & (values[1:] == 0xD9))
+
+    # Nearly all files end with the marker; it may also have something behind it.
+    ends = tf.strings.substr(contents, -2, 2) == b"\xff\xd9"
+    whole = tf.cond(ends, lambda: True, has_marker)
+    with tf.control_dependencies([tf.debugging.Assert(whole, ["a JPEG without an end"])]):
+        return tf.identity(contents)
+
+
+def decode_as_it_is(contents: tf.Tensor, channels: int) -> tf.Tensor:
+    """Decodes one file; the accurate transform gives the pixels that other libraries give.
+
+    Args:
+        contents: A JPEG or PNG file.
+        channels: 1 or 3, or 0 for what is in the file.
+
+    Returns:
+        uint8 (h, w, C).
+
+    Raises (when it runs):
+        tf.errors.InvalidArgumentError: It cannot be decoded.
+    """
+    contents = tf.cond(tf.io.is_jpeg(contents), lambda: uncut(contents), lambda: contents)
+    return tf.io.decode_jpeg(  # by content; takes PNG too
+        contents, channels=channels, dct_method="INTEGER_ACCURATE"
     )
-    return fit(image, form)
+
+
+def _decode(contents: tf.Tensor, form: Form) -> tf.Tensor:
+    return fit(decode_as_it_is(contents, form.channels), form)
 
 
 def _is_grey(contents: tf.Tensor) -> tf.Tensor:
@@ -95,7 +141,7 @@ def native_shape(path: str) -> tuple[int, int, int] | None:
     """Returns (height, width, channels) of an image file, or None if it cannot be decoded."""
     try:
         contents = tf.io.read_file(path)
-        height, width, _ = tf.io.decode_jpeg(contents, channels=3).shape
+        height, width, _ = decode_as_it_is(contents, channels=3).shape
         return height, width, 1 if bool(_is_grey(contents)) else 3
     except tf.errors.OpError:
         return None
@@ -158,12 +204,19 @@ def _decoded(paths: Sequence[str], form: Form, with_images: bool) -> Iterator[tu
     )
 
 
-def read_batch(paths: tf.Tensor, form: Form) -> tf.Tensor:
+def read_batch(
+    paths: tf.Tensor,
+    form: Form,
+    draws: tf.Tensor | None = None,
+    decode: Callable[[tf.Tensor, tf.Tensor, Form], tf.Tensor] | None = None,
+) -> tf.Tensor:
     """Decodes a batch of files inside a graph.
 
     Args:
         paths: Strings (B,).
         form: What the images must look like.
+        draws: (B, ...), what `decode` is to know of each image.
+        decode: Makes an image of contents, row of draws and form; None decodes it whole.
 
     Returns:
         uint8 (B, H, W, C).
@@ -173,8 +226,14 @@ def read_batch(paths: tf.Tensor, form: Form) -> tf.Tensor:
             it, and `explain` turns it into a TfkdError.
     """
     batch = paths.shape[0]
-    files = tf.data.Dataset.from_tensor_slices((tf.range(batch), paths))
-    decoded = files.map(lambda place, path: (place, _decode(tf.io.read_file(path), form)))
+    draws = tf.zeros([batch]) if draws is None else draws
+    files = tf.data.Dataset.from_tensor_slices((tf.range(batch), paths, draws))
+
+    def one(place: tf.Tensor, path: tf.Tensor, drawn: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        contents = tf.io.read_file(path)
+        return place, decode(contents, drawn, form) if decode else _decode(contents, form)
+
+    decoded = files.map(one)
     # The element at the end is there for batches of which no file can be read.
     last = tf.data.Dataset.from_tensors((batch, tf.zeros(form.shape, tf.uint8)))
     decoded = decoded.ignore_errors().concatenate(last).batch(batch + 1)

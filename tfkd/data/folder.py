@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tfkd.data import decoding, splits
+from tfkd.data import decoding, resizedcrop, splits
 from tfkd.data.decoding import Form
 from tfkd.data.parts import Parts
 from tfkd.data.source import ImageSource, IndexedSource, MemoryImages, Tokens
-from tfkd.data.statistics import mean_and_std
+from tfkd.data.statistics import Statistics, mean_and_std
 from tfkd.errors import TfkdError, TfkdWarning
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -40,6 +40,10 @@ class FileImages(IndexedSource):
 
     def pixels(self, tokens: Tokens) -> tf.Tensor:
         return decoding.read_batch(tf.gather(self._paths, tokens["index"]), self._form)
+
+    def resized_crops(self, tokens: Tokens, draws: tf.Tensor) -> tf.Tensor:
+        paths = tf.gather(self._paths, tokens["index"])
+        return decoding.read_batch(paths, self._form, draws, resizedcrop.decode)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +71,7 @@ def load(
     image_size: tuple[int, int] | None,
     skip_corrupt: bool,
     in_memory_bytes: int,
+    centre: bool = False,
 ) -> Parts:
     """Opens a folder of images.
 
@@ -82,6 +87,7 @@ def load(
         skip_corrupt: Leave out files that cannot be decoded, with a warning, instead of refusing.
         in_memory_bytes: Sets that are larger when decoded stream from their files; their mean and
             deviation are then measured on 4,096 images.
+        centre: Cut the middle of the size `image_size` (see `decoding.Form`).
 
     Raises:
         TfkdError: A split, a class or an image is missing or cannot be used; the message names it.
@@ -100,7 +106,7 @@ def load(
     classes = _class_names(root / names["train"])
     found = {part: _listed(root / name, classes) for part, name in names.items()}
 
-    form = _form(found["train"].paths, image_size)
+    form = _form(found["train"].paths, image_size, centre)
     streams = sum(len(each.paths) for each in found.values()) * form.bytes > in_memory_bytes
     if _grey(found, streams):
         form = dataclasses.replace(form, channels=1)
@@ -183,10 +189,10 @@ def _listed(folder: Path, classes: list[str]) -> _Split:
     return _Split(np.array(paths, dtype=object), np.array(labels, dtype=np.int32))
 
 
-def _form(paths: np.ndarray, image_size: tuple[int, int] | None) -> Form:
+def _form(paths: np.ndarray, image_size: tuple[int, int] | None, centre: bool) -> Form:
     """Returns the form wanted: of the given size, or that of the first readable image."""
     if image_size is not None:
-        return Form(*image_size, channels=3, resize=True)
+        return Form(*image_size, channels=3, resize=True, centre=centre)
     for path in paths:
         shape = decoding.native_shape(path)
         if shape is not None:
@@ -233,7 +239,7 @@ def _opened(
     return split
 
 
-def _statistics(train: _Split, form: Form) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _statistics(train: _Split, form: Form) -> Statistics:
     if train.images is not None:
         return mean_and_std(train.images)
     sample = train.paths[_evenly(len(train.paths), _STATISTICS_SAMPLE)]

@@ -6,6 +6,7 @@ import dataclasses
 
 from tfkd.data import augmentation as augmentations
 from tfkd.data.dataset import DataInfo, DataSet
+from tfkd.data.mixing import Mixing
 from tfkd.data.source import ImageSource
 from tfkd.errors import TfkdError
 
@@ -49,8 +50,12 @@ class Parts:
             return self
         return dataclasses.replace(self, train=self.train.subset(count))
 
-    def data_set(self, name: str, augment: str, batch_size: int, seed: int) -> DataSet:
+    def data_set(
+        self, name: str, augment: str, batch_size: int, seed: int, mixing: Mixing = Mixing()
+    ) -> DataSet:
         """Returns the data set; raises TfkdError for settings that do not fit it."""
+        augmentation = augmentations.named(augment)
+        self.train.check(augmentation)
         info = DataInfo(
             name=name,
             num_classes=len(self.class_names),
@@ -67,7 +72,8 @@ class Parts:
             self.train,
             self.test,
             self.validation,
-            augmentations.named(augment),
+            augmentation,
             batch_size,
             seed,
+            mixing,
         )

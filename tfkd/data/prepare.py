@@ -1,25 +1,28 @@
-"""A local official archive to a prepared tensorflow-datasets set, without network."""
+"""A local official archive to a prepared data set, without network."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from tfkd.data import presets, tiny_imagenet
 from tfkd.data.catalogue import builder_for
+from tfkd.data.places import workplace
 from tfkd.errors import TfkdError
 
 _CHUNK = 2**20
 
 
 def prepare(name: str, archives: Sequence[str], directory: str | None = None) -> Path:
-    """Prepares a set of tensorflow-datasets from archives on this machine.
+    """Prepares a data set from archives on this machine: whole, or not at all.
 
     Args:
-        name: Name of the set, such as `cifar10`.
-        archives: The official files, under any name: all that the set would download.
+        name: Name of the set: `tiny_imagenet`, or one of tensorflow-datasets, such as `cifar10`.
+        archives: The official files: all that the set would download, under any name; of
+            imagenet2012, of which no checksums are known, under their own.
         directory: Where to keep prepared sets; None for tensorflow-datasets' own place.
 
     Returns:
@@ -28,8 +31,19 @@ def prepare(name: str, archives: Sequence[str], directory: str | None = None) ->
     Raises:
         TfkdError: The set is unknown, or a file is missing, unknown or damaged.
     """
+    if name == tiny_imagenet.NAME:
+        if len(archives) != 1:
+            raise TfkdError(
+                f"{name}: found {len(archives)} archives, wanted one, "
+                f"{presets.preset(name).archives[0]}"
+            )
+        return tiny_imagenet.prepare(archives[0], directory)
     builder = builder_for(name, directory)
     if _is_prepared(builder):
+        return Path(builder.data_dir)
+    known = presets.preset(name)
+    if known.manual:
+        _prepare(builder, name, _by_name(name, archives, known.archives))
         return Path(builder.data_dir)
     expected = {
         facts.filename: facts for facts in (builder.url_infos or {}).values() if facts.filename
@@ -56,6 +70,23 @@ def prepare(name: str, archives: Sequence[str], directory: str | None = None) ->
 def _is_prepared(builder) -> bool:
     """Returns whether the set is there; the builder's own answer comes with a log line if not."""
     return (Path(builder.data_dir) / "dataset_info.json").is_file()
+
+
+def _by_name(name: str, archives: Sequence[str], expected: tuple[str, ...]) -> dict[str, Path]:
+    """Returns the files by their official names, which they must bear; all must be tar files."""
+    found = {}
+    for archive in map(Path, archives):
+        if archive.name not in expected:
+            raise TfkdError(f"{archive}: is no file of {name}; wanted {' and '.join(expected)}")
+        if not archive.is_file():
+            raise TfkdError(f"{archive}: no such file; wanted {' and '.join(expected)} of {name}")
+        if not tarfile.is_tarfile(archive):
+            raise TfkdError(f"{archive}: is no tar archive, wanted the official one of {name}")
+        found[archive.name] = archive.resolve()
+    missing = [each for each in expected if each not in found]
+    if missing:
+        raise TfkdError(f"{name}: found {', '.join(found)}, wanted also {', '.join(missing)}")
+    return found
 
 
 def _recognised(name: str, archive: Path, expected: dict) -> str:
@@ -105,10 +136,8 @@ def _prepare(builder, name: str, found: dict[str, Path]) -> None:
         target.rmdir()  # left over; tensorflow-datasets would take it for a prepared set
     root = Path(builder.data_dir_root)
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        # Beside the result, because the place of temporary files is often small.
-        with tempfile.TemporaryDirectory(dir=root, prefix=".prepare_") as work:
-            local = Path(work) / "manual"
+        with workplace(root, name.replace("/", "_")) as work:
+            local = work / "manual"
             local.mkdir()
             for filename, archive in found.items():
                 (local / filename).symlink_to(archive)

@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import tensorflow as tf
 
-from tfkd.data import decoding, randomness
+from tfkd.data import decoding, randomness, resizedcrop
 from tfkd.data.decoding import Form
 from tfkd.data.source import ImageSource, Tokens
 from tfkd.errors import TfkdError
@@ -78,18 +78,21 @@ class RecordImages(ImageSource):
     def in_order(self) -> tf.data.Dataset:
         return self._records(self._paths, self._offsets, readers=1)
 
-    def shuffled(self, seed: int, batch_size: int, first_step: int) -> tf.data.Dataset:
+    def shuffled(
+        self, seed: int, batch_size: int, first_step: int, stream: str = ""
+    ) -> tf.data.Dataset:
         steps = self.size // batch_size
         first_epoch, skipped = divmod(first_step, steps)
         windows = -(-self.size // _WINDOW)
 
         def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
-            order = randomness.permutation(len(self._paths), seed, "files", epoch)
+            order = randomness.permutation(len(self._paths), seed, f"{stream}files", epoch)
             paths, offsets = tf.gather(self._paths, order), tf.gather(self._offsets, order)
 
             def mix(number: tf.Tensor, tokens: Tokens) -> Tokens:
                 size = tf.size(tokens["index"])
-                window = randomness.permutation(size, seed, "records", epoch * windows + number)
+                counter = epoch * windows + number
+                window = randomness.permutation(size, seed, f"{stream}records", counter)
                 return {key: tf.gather(value, window) for key, value in tokens.items()}
 
             walk = self._records(paths, offsets, readers=min(_READERS, len(self._paths)))
@@ -107,6 +110,19 @@ class RecordImages(ImageSource):
             return tf.cast(value, tf.int32)
 
         return tf.map_fn(one, tokens["record"], fn_output_signature=kind)
+
+    def resized_crops(self, tokens: Tokens, draws: tf.Tensor) -> tf.Tensor:
+        import tensorflow_datasets as tfds  # slow to import, wanted here only
+
+        encoded = {self._keys[0]: tfds.decode.SkipDecoding()}
+
+        def one(each: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+            record, drawn = each
+            contents = self._features.deserialize_example(record, decoders=encoded)[self._keys[0]]
+            return resizedcrop.decode(contents, drawn, self._form)
+
+        kind = tf.TensorSpec(self.image_shape, tf.uint8)
+        return tf.map_fn(one, (tokens["record"], draws), fn_output_signature=kind)
 
     def pixels(self, tokens: Tokens) -> tf.Tensor:
         return self._parsed(tokens, self._keys[0], tf.TensorSpec(self.image_shape, tf.uint8))

@@ -81,6 +81,12 @@ def views(
     return tf.gather(tf.reshape(padded, [-1, channels]), positions)
 
 
+def turned(images: tf.Tensor) -> tf.Tensor:
+    """Returns square images (b, S, S, C) in their four rotations, in the order of `views`."""
+    each = [tf.image.rot90(images, turn) for turn in range(TURNS)]
+    return tf.reshape(tf.stack(each, axis=1), [-1, *images.shape[1:]])
+
+
 def _walks(wide: int) -> np.ndarray:
     """Returns how to read a square image row by row as if it were mirrored and turned.
 

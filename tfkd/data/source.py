@@ -15,6 +15,7 @@ import tensorflow as tf
 from tfkd.data import randomness, splits
 from tfkd.data.augmentation import Augmentation, Placement, crop_pixels
 from tfkd.data.croptable import CropTable
+from tfkd.errors import TfkdError
 
 Tokens = dict[str, tf.Tensor]
 
@@ -35,10 +36,13 @@ class ImageSource(abc.ABC):
         """Returns the tokens of the examples one by one, un-shuffled."""
 
     @abc.abstractmethod
-    def shuffled(self, seed: int, batch_size: int, first_step: int) -> tf.data.Dataset:
+    def shuffled(
+        self, seed: int, batch_size: int, first_step: int, stream: str = ""
+    ) -> tf.data.Dataset:
         """Returns an endless walk of token batches (batch_size,), from a global step on.
 
-        Each epoch (size // batch_size steps) is shuffled anew, by (seed, epoch) alone.
+        Each epoch (size // batch_size steps) is shuffled anew, by (seed, epoch) alone. Walks of
+        another stream are independent.
         """
 
     @abc.abstractmethod
@@ -52,6 +56,9 @@ class ImageSource(abc.ABC):
     @abc.abstractmethod
     def subset(self, count: int) -> ImageSource:
         """Returns a source of that many of the examples, the same ones at every call."""
+
+    def check(self, augmentation: Augmentation) -> None:
+        """Raises TfkdError if the images cannot be varied in that way."""
 
     def prepare(self, augmentation: Augmentation) -> None:
         """Called once before crops of that augmentation are wanted."""
@@ -72,6 +79,18 @@ class ImageSource(abc.ABC):
         return crop_pixels(pixels, placement, augmentation)
 
 
+    def resized_crops(self, tokens: Tokens, draws: tf.Tensor) -> tf.Tensor:
+        """Returns random rectangles of the images, resized, uint8 (B, H, W, C).
+
+        Only for sources that passed `check` for such an augmentation.
+
+        Args:
+            tokens: The examples.
+            draws: What `resizedcrop.draw` drew for them.
+        """
+        raise NotImplementedError
+
+
 class IndexedSource(ImageSource):
     """A source that reaches any example by its position: arrays and image files."""
 
@@ -87,12 +106,14 @@ class IndexedSource(ImageSource):
         positions = tf.data.Dataset.range(self.size, output_type=tf.int32)
         return positions.map(lambda position: {"index": position})
 
-    def shuffled(self, seed: int, batch_size: int, first_step: int) -> tf.data.Dataset:
+    def shuffled(
+        self, seed: int, batch_size: int, first_step: int, stream: str = ""
+    ) -> tf.data.Dataset:
         steps = self.size // batch_size
         first_epoch, skipped = divmod(first_step, steps)
 
         def order(epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return epoch, randomness.permutation(self.size, seed, "order", epoch)
+            return epoch, randomness.permutation(self.size, seed, f"{stream}order", epoch)
 
         def batches(epoch: tf.Tensor, shuffled: tf.Tensor) -> tf.data.Dataset:
             table = tf.reshape(shuffled[: steps * batch_size], [steps, batch_size])
@@ -126,6 +147,13 @@ class MemoryImages(IndexedSource):
 
     def pixels(self, tokens: Tokens) -> tf.Tensor:
         return tf.gather(self._images, tokens["index"])
+
+    def check(self, augmentation: Augmentation) -> None:
+        if augmentation.resized:
+            raise TfkdError(
+                "augmentation 'imagenet': found images in memory, wanted files or records, which "
+                "hold their full size; in memory: none, crop_flip, crop, flip, shift"
+            )
 
     def at(self, positions: np.ndarray) -> ImageSource:
         return MemoryImages(self._images.numpy()[positions], self._labels.numpy()[positions])

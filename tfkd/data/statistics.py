@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of every channel, in pixel units 0..255."""
+
 _CHUNK = 4096
 
 
-def mean_and_std(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def mean_and_std(images: np.ndarray) -> Statistics:
     """Returns the mean and the standard deviation of every channel, in pixel units 0..255.
 
     Args:

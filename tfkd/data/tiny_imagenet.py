@@ -1,0 +1,175 @@
+"""Tiny-ImageNet: 200 classes of ImageNet at 64 x 64 pixels, from the official `tiny-imagenet-200.zip`.
+
+Ya Le and Xuan Yang, "Tiny ImageNet visual recognition challenge", Stanford CS 231N, 2015. 500
+training and 50 validation images a class; the labels of the test images were never published, so
+that the validation images are tested on.
+
+Prepared, the set is an ordinary folder of images, `tiny_imagenet/{train,test}/WNID/*.JPEG`, with
+the words of the classes in `classes.txt`; the classes are in the order of their WordNet numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from tqdm import tqdm
+
+from tfkd.data import catalogue, presets
+from tfkd.data.parts import Parts
+from tfkd.data.places import prepared_sets, workplace
+from tfkd.errors import TfkdError
+
+NAME = "tiny_imagenet"
+
+_ROOT = "tiny-imagenet-200"
+_ARCHIVE = f"{_ROOT}.zip"
+_CLASSES = "classes.txt"
+_WANTED = f"wanted the official {_ARCHIVE}"
+_TRAIN_IMAGE = re.compile(rf"{_ROOT}/train/(n\d{{8}})/images/([\w.-]+\.JPEG)")
+_VAL_IMAGE = re.compile(rf"{_ROOT}/val/images/([\w.-]+\.JPEG)")
+_JPEG_START = b"\xff\xd8\xff"
+# What zipfile raises for archives that are cut, damaged, encrypted or packed by unknown methods.
+_DAMAGES = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+)
+
+
+def find(directory: str | None) -> Path:
+    """Returns the folder of images that `prepare` made.
+
+    Args:
+        directory: Folder of the prepared sets; None for tensorflow-datasets' own.
+
+    Raises:
+        TfkdError: The set is not prepared.
+    """
+    place = prepared_sets(directory) / NAME
+    if not (place / _CLASSES).is_file():
+        raise catalogue.not_prepared(NAME, str(place))
+    return place
+
+
+def described(parts: Parts, place: Path) -> Parts:
+    """Returns the parts of the folder `place` with the words of the classes and the preset."""
+    lines = (place / _CLASSES).read_text("utf-8").splitlines()
+    words = dict(line.split("\t", 1) for line in lines)
+    mean, std = presets.preset(NAME).statistics
+    names = tuple(words.get(each, each) for each in parts.class_names)
+    return dataclasses.replace(parts, class_names=names, mean=mean, std=std)
+
+
+def prepare(archive: str, directory: str | None = None) -> Path:
+    """Unpacks the official archive into a folder of images, all of it or nothing.
+
+    Args:
+        archive: The official zip file, under any name.
+        directory: Where to keep prepared sets; None for tensorflow-datasets' own place.
+
+    Returns:
+        The folder of the prepared set; a set that is there already is left as it is.
+
+    Raises:
+        TfkdError: The file is missing, damaged, or not laid out like the official one.
+    """
+    place = prepared_sets(directory) / NAME
+    if (place / _CLASSES).is_file():
+        return place
+    if not os.path.isfile(archive):
+        raise TfkdError(f"{archive}: no such file; {_WANTED}")
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            plan = _plan(archive, packed)
+            words = _words(archive, packed)
+            with workplace(place.parent, NAME) as work:
+                # Another process may have been quicker.
+                if not (place / _CLASSES).is_file():
+                    _unpack(archive, packed, plan, work)
+                    lines = [f"{each}\t{words[each]}\n" for each in sorted(words)]
+                    (work / _CLASSES).write_text("".join(lines), "utf-8")
+                    work.rename(place)
+    except TfkdError:
+        raise
+    except _DAMAGES as error:
+        raise TfkdError(f"{archive}: cannot be unpacked ({error}); {_WANTED}") from error
+    except OSError as error:
+        raise TfkdError(f"{NAME}: cannot be prepared in {place.parent}: {error}") from error
+    return place
+
+
+def _plan(archive: str, packed: zipfile.ZipFile) -> dict[str, PurePosixPath]:
+    """Returns where each image of the archive goes, split/class/file, after checking its layout."""
+    names = packed.namelist()
+    for name in names:
+        # Nothing is unpacked by these names, but such an archive is not the official one.
+        if name.startswith("/") or "\\" in name or ".." in PurePosixPath(name).parts:
+            raise TfkdError(f"{archive}: found the file {name!r}, which leads out of it; {_WANTED}")
+    classes = _text(archive, packed, "wnids.txt").split()
+    label = {}
+    for line in _text(archive, packed, "val/val_annotations.txt").splitlines():
+        columns = line.split("\t")
+        if len(columns) < 2:
+            raise TfkdError(
+                f"{archive}: val/val_annotations.txt: found the line {line[:60]!r}, wanted columns "
+                f"of file and class"
+            )
+        label[columns[0]] = columns[1]
+
+    plan = {}
+    for name in names:
+        if found := _TRAIN_IMAGE.fullmatch(name):
+            plan[name] = PurePosixPath("train", *found.groups())
+        elif found := _VAL_IMAGE.fullmatch(name):
+            if found[1] not in label:
+                raise TfkdError(f"{archive}: {name}: has no class in val/val_annotations.txt")
+            plan[name] = PurePosixPath("test", label.pop(found[1]), found[1])
+    if label:
+        raise TfkdError(f"{archive}: has no val/images/{min(label)}, which has a class; {_WANTED}")
+    for split in ("train", "test"):
+        present = {target.parts[1] for target in plan.values() if target.parts[0] == split}
+        for each in sorted(present.symmetric_difference(classes)):
+            where = "images, but is not in wnids.txt" if each in present else "no images"
+            raise TfkdError(f"{archive}: the class {each!r} has {where} ({split}); {_WANTED}")
+    if not plan:
+        raise TfkdError(f"{archive}: wnids.txt names no classes; {_WANTED}")
+    return plan
+
+
+def _words(archive: str, packed: zipfile.ZipFile) -> dict[str, str]:
+    """Returns the words of each class, by its WordNet number."""
+    lines = _text(archive, packed, "words.txt").splitlines()
+    words = dict(line.split("\t", 1) for line in lines if "\t" in line)
+    classes = _text(archive, packed, "wnids.txt").split()
+    for each in classes:
+        if each not in words:
+            raise TfkdError(f"{archive}: words.txt has no words for the class {each!r}")
+    return {each: words[each] for each in classes}
+
+
+def _text(archive: str, packed: zipfile.ZipFile, name: str) -> str:
+    try:
+        return packed.read(f"{_ROOT}/{name}").decode()
+    except KeyError:
+        raise TfkdError(f"{archive}: has no {_ROOT}/{name}; {_WANTED}") from None
+
+
+def _unpack(
+    archive: str, packed: zipfile.ZipFile, plan: dict[str, PurePosixPath], work: Path
+) -> None:
+    for target in set(each.parent for each in plan.values()):
+        (work / target).mkdir(parents=True)
+    # Without a terminal there is no bar.
+    for name, target in tqdm(plan.items(), desc=NAME, unit=" images", disable=None):
+        contents = packed.read(name)  # checks the checksum of the file
+        if not contents.startswith(_JPEG_START):
+            raise TfkdError(f"{archive}: {name}: found a file that is no JPEG image; {_WANTED}")
+        (work / target).write_bytes(contents)
