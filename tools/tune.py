@@ -35,7 +35,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the search.")
 _SEARCH = flags.DEFINE_multi_string(
     "search",
     [],
-    'FIELD=VALUE,VALUE to try, such as "train.learning_rate=0.05,0.1"; may be given several times.',
+    'FIELD=VALUE,VALUE to try, such as "train.learning_rate=0.05,0.1"',
 )
 _METHOD = flags.DEFINE_enum(
     "method",

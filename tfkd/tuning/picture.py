@@ -61,10 +61,12 @@ def _curve(axes: Axes, rows: Sequence[Mapping[str, Any]], dimension: Dimension, 
         axes.set_xticks(places, [_label(value) for value in values])
     order = np.argsort(places)
     scores = np.asarray([row["score"] for row in rows])
+    # Words have no order that a line could follow.
+    dotted, line = ("o:", "o-") if dimension.numeric else ("o", "o")
     if on != "test":
         tests = np.asarray([row["top1_best"] for row in rows])
-        axes.plot(places[order], tests[order], "o:", color=COLOURS[0], label="test, same student")
-    axes.plot(places[order], scores[order], "o-", color=COLOURS[2], label=on, linewidth=1.8)
+        axes.plot(places[order], tests[order], dotted, color=COLOURS[0], label="test, same student")
+    axes.plot(places[order], scores[order], line, color=COLOURS[2], label=on, linewidth=1.8)
     top = int(scores.argmax())
     axes.scatter(places[top], scores[top], s=160, facecolors="none", edgecolors=COLOURS[1],
                  linewidths=2, label="best", zorder=3)  # fmt: skip
@@ -97,10 +99,11 @@ def _map(
     for (y, x), score in np.ndenumerate(scores):
         if np.isnan(score):
             continue
+        colour = "white" if score < middle else "black"
+        frame = {"boxstyle": "round", "facecolor": "none", "edgecolor": colour}
         best = score == np.nanmax(scores)
-        axes.text(x, y, f"{score:.2f}", ha="center", va="center",
-                  color="white" if score < middle else "black",
-                  weight="bold" if best else "normal")  # fmt: skip
+        axes.text(x, y, f"{score:.2f}", ha="center", va="center", color=colour,
+                  bbox=frame if best else None)  # fmt: skip
     axes.set_xticks(range(len(across.values)), [_label(value) for value in across.values])
     axes.set_yticks(range(len(down.values)), [_label(value) for value in down.values])
     axes.set_xlabel("\n".join(across.fields))

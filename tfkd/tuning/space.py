@@ -18,7 +18,7 @@ from tfkd.errors import TfkdError, unknown
 from tfkd.training import config as configs
 
 _WORDS = {"true": True, "false": False}
-_CHECKED_AHEAD = 1000
+_CHECKED_AHEAD = 200
 """Combinations of a search that are looked at before it starts; a run looks at its own anyway."""
 
 

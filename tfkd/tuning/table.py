@@ -21,8 +21,10 @@ def table(rows: Sequence[Mapping[str, Any]], workdir: str | os.PathLike) -> str:
     """
     fields = list(rows[0]["values"])
     tests = any(row["scored_on"] == "test" for row in rows)
-    header = [*map(_short, fields), "test %" if tests else "validation %"]
-    # Of the student that the score belongs to.
+    short = [field.rpartition(".")[2] for field in fields]
+    header = [name if short.count(name) == 1 else field for name, field in zip(short, fields)]
+    header += ["test %" if tests else "validation %"]
+    # Test accuracy of the student that the score belongs to.
     header += ["test top-1 %", "seconds", "run folder"]
     lines = [header]
     for row in rows:
@@ -62,10 +64,6 @@ def command(row: Mapping[str, Any]) -> str:
 
 def _flag(value: Any) -> str:
     return repr(tuple(value)) if isinstance(value, (list, tuple)) else str(value)
-
-
-def _short(field: str) -> str:
-    return field.rpartition(".")[2]
 
 
 def _number(value: float | None, digits: int = 2) -> str:
