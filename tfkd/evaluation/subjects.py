@@ -87,7 +87,8 @@ def saved_model_subject(path: str | os.PathLike) -> Subject:
 def run_data_settings(run_folder: str | os.PathLike) -> dict:
     """Returns the arguments of ``tfkd.data.load`` that a run's ``config.json`` records.
 
-    Those of training alone (batch size, seed, augmentation, downloading) are left out.
+    Those of training alone (batch size, seed, mixing, downloading) are left out. The augmentation is
+    not: with that of ImageNet, the middle of an image is evaluated.
 
     Raises:
         TfkdError: When there is no readable config with a ``data.name``.
@@ -101,7 +102,7 @@ def run_data_settings(run_folder: str | os.PathLike) -> dict:
             f"file {str(path)!r}: found no data.name ({type(error).__name__}), "
             "wanted the config.json that a run writes"
         ) from error
-    training_alone = {"batch_size", "seed", "augment", "download"}
+    training_alone = {"batch_size", "seed", "mixup", "cutmix", "download"}
     accepted = inspect.signature(data.load).parameters.keys() - training_alone
     return {key: value for key, value in recorded.items() if key in accepted}
 

@@ -28,6 +28,8 @@ def data_set(config: ml_collections.ConfigDict) -> data.DataSet:
         train_size=fields.train_size,
         image_size=fields.image_size,
         augment=fields.augment,
+        mixup=fields.mixup,
+        cutmix=fields.cutmix,
         directory=fields.directory,
         download=fields.download,
         skip_corrupt=fields.skip_corrupt,

@@ -24,13 +24,15 @@ _REPOSITORY = Path(__file__).resolve().parents[2]
 
 MEANINGS = {
     "experiment": "name of the experiment in results and tables",
-    "data.name": "digits | a tensorflow-datasets name such as cifar10 | folder:PATH",
-    "data.directory": "where tensorflow-datasets keeps prepared sets; none: its own default",
+    "data.name": "digits | a tensorflow-datasets name such as cifar10 | tiny_imagenet | folder:PATH",
+    "data.directory": "where prepared sets are kept; none: tensorflow-datasets' own default",
     "data.download": "whether the data set may be downloaded",
     "data.validation": "part (below 1) or number of training images held out; none: the set's own",
     "data.train_size": "number of training images to keep, alike in every class; none: all",
-    "data.image_size": "side to which images are resized; none: as they are",
-    "data.augment": "none | shift | crop | flip | crop_flip; unset: the set's own",
+    "data.image_size": "side to which images are resized; none: as they are (imagenet crops: 224)",
+    "data.augment": "none | shift | crop | flip | crop_flip | imagenet; unset: the set's own",
+    "data.mixup": "alpha of mixup, whose labels are dense; 0: none",
+    "data.cutmix": "alpha of cutmix likewise; with both, each step draws one of them; 0: none",
     "data.skip_corrupt": "whether unreadable images of a folder are skipped",
     "student.name": "network that is trained, one of tfkd.models.names()",
     "student.kwargs": "further arguments of the network",
@@ -94,7 +96,7 @@ def default() -> ml_collections.ConfigDict:
     config.experiment = _unset(str)
     config.data = dict(
         name="digits", directory=_unset(str), download=False, validation=_unset(float), train_size=_unset(int), image_size=_unset(int),
-        augment=_unset(str), skip_corrupt=False,
+        augment=_unset(str), mixup=0.0, cutmix=0.0, skip_corrupt=False,
     )  # fmt: skip
     config.student = dict(name="resnet8", kwargs={}, preprocess="dataset")
     config.teacher = dict(
