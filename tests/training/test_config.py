@@ -6,10 +6,13 @@ from tfkd.errors import TfkdError
 from tfkd.training import config as configs
 
 
+OPEN = ("student.kwargs", "teacher.kwargs", "student.taps", "teacher.taps")
+
+
 def leaves(section, path=""):
     for key in section:
         value = section[key]
-        if hasattr(value, "items") and path + key not in ("student.kwargs", "teacher.kwargs"):
+        if hasattr(value, "items") and path + key not in OPEN:
             yield from leaves(value, f"{path}{key}.")
         else:
             yield path + key

@@ -37,8 +37,25 @@ def data_set(config: ml_collections.ConfigDict) -> data.DataSet:
 
 
 def preprocess(kind: str, info: data.DataInfo) -> models.Preprocess:
-    """Returns the normalisation that a network gets: the data set's, or none."""
-    return models.Preprocess(info.mean, info.std) if kind == "dataset" else models.Preprocess.none()
+    """Returns the normalisation that a network gets, by its name in a config.
+
+    Args:
+        kind: ``dataset``, ``none``, or one of :data:`tfkd.models.preprocess.PUBLISHED`.
+        info: The data.
+
+    Raises:
+        TfkdError: For another name, or images of other channels than a published one has.
+    """
+    if kind == "dataset":
+        return models.Preprocess(info.mean, info.std)
+    if kind == "none":
+        return models.Preprocess.none()
+    published = models.Preprocess.published(kind)
+    if info.image_shape[-1] != 3:
+        raise TfkdError(
+            f"preprocess {kind!r}: found images {info.image_shape} of {info.name}, wanted 3 channels"
+        )
+    return published
 
 
 def student(config: ml_collections.ConfigDict, info: data.DataInfo) -> models.Network:
@@ -60,7 +77,8 @@ def student(config: ml_collections.ConfigDict, info: data.DataInfo) -> models.Ne
         for layer in model.layers:
             if isinstance(layer, models.BatchNormalization):
                 layer.synchronized = False
-    return models.Network(model, preprocess(config.student.preprocess, info), name)
+    seen = preprocess(config.student.preprocess, info)
+    return models.Network(model, seen, name, to_dict(config.student.taps))
 
 
 def check_fits(network: models.Network, info: data.DataInfo, who: str) -> None:

@@ -18,9 +18,12 @@ from ml_collections import config_dict
 from tfkd import models
 from tfkd.core import registry
 from tfkd.errors import TfkdError, TfkdWarning, unknown
+from tfkd.models.preprocess import PUBLISHED
+from tfkd.models.user import is_reference
 from tfkd.training import optimizers, schedules
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
+_PREPROCESS = ("dataset", "none", *PUBLISHED)
 
 MEANINGS = {
     "experiment": "name of the experiment in results and tables",
@@ -34,14 +37,17 @@ MEANINGS = {
     "data.mixup": "alpha of mixup, whose labels are dense; 0: none",
     "data.cutmix": "alpha of cutmix likewise; with both, each step draws one of them; 0: none",
     "data.skip_corrupt": "whether unreadable images of a folder are skipped",
-    "student.name": "network that is trained, one of tfkd.models.names()",
+    "student.name": "network that is trained: its name, module:function or FILE.py:function",
     "student.kwargs": "further arguments of the network",
-    "student.preprocess": "dataset (mean and deviation of the data set) | none (pixels as they are)",
+    "student.preprocess": "dataset (its mean and deviation) | none | tf | torch | caffe (as in Keras)",
+    "student.taps": "names of features as methods know them, and the layers that make them",
     "teacher.name": "network of the teacher where only its weights are given",
     "teacher.kwargs": "further arguments of the network",
     "teacher.config": "config that trains the teacher on demand, such as configs/quickstart.py:teacher",
     "teacher.workdir": "run folder of the teacher, {seed} filled in; trained there if it is missing",
-    "teacher.weights": "a .keras file that holds the teacher, in place of config and workdir",
+    "teacher.weights": "a .keras file of the teacher, or weights of teacher.name; no config or workdir",
+    "teacher.preprocess": "as student.preprocess, for a teacher without a run folder; none: dataset",
+    "teacher.taps": "as student.taps",
     "teacher.which": "last | best: which of the teacher's students teaches",
     "teacher.seed": "seed of the teacher's run; none: train.seed",
     "teacher.dtype": "bfloat16 runs the frozen teacher in that precision; none: as it is",
@@ -98,10 +104,10 @@ def default() -> ml_collections.ConfigDict:
         name="digits", directory=_unset(str), download=False, validation=_unset(float), train_size=_unset(int), image_size=_unset(int),
         augment=_unset(str), mixup=0.0, cutmix=0.0, skip_corrupt=False,
     )  # fmt: skip
-    config.student = dict(name="resnet8", kwargs={}, preprocess="dataset")
+    config.student = dict(name="resnet8", kwargs={}, preprocess="dataset", taps={})
     config.teacher = dict(
         name=_unset(str), kwargs={}, config=_unset(str), workdir=_unset(str), weights=_unset(str), which="last", seed=_unset(int),
-        dtype=_unset(str), fold=True,
+        preprocess=_unset(str), taps={}, dtype=_unset(str), fold=True,
     )  # fmt: skip
     config.distiller = ()
     config.student_loss_weight = 1.0
@@ -133,6 +139,7 @@ def default() -> ml_collections.ConfigDict:
     config.lock()
     for network in (config.student, config.teacher):
         network.kwargs.unlock()  # They are the network's own, which it checks itself.
+        network.taps.unlock()
     return config
 
 
@@ -277,8 +284,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
         TfkdError: Naming the field, what was found and what is wanted.
     """
     _check_fields(config)
-    if config.student.name not in models.names():
-        raise unknown("network (student.name)", config.student.name, models.names())
+    models.check_name(config.student.name, "network (student.name)")
     train = config.train
     _at_least("train.epochs", train.epochs, 1)
     _at_least("train.batch_size", train.batch_size, 1)
@@ -289,27 +295,27 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _check_recipe(config)
     _one_of("train.batch_norm", train.batch_norm, ("synchronized", "local"))
     _one_of("train.precision", train.precision, ("float32", "mixed_bfloat16", "mixed_float16"))
-    _one_of("student.preprocess", config.student.preprocess, ("dataset", "none"))
+    _one_of("student.preprocess", config.student.preprocess, _PREPROCESS)
     _one_of("teacher.which", config.teacher.which, ("last", "best"))
     if config.teacher.dtype is not None:
         _one_of("teacher.dtype", config.teacher.dtype, ("float32", "bfloat16"))
     for position, entry in enumerate(config.distiller):
         _check_method(position, entry)
-    if config.teacher.weights and (config.teacher.config or config.teacher.workdir):
-        raise TfkdError(
-            "teacher: found teacher.weights besides teacher.config or teacher.workdir, wanted one "
-            "source of the teacher"
-        )
+    _check_source(config.teacher)
     if needs_teacher(config) and not has_teacher(config):
         raise TfkdError(
             "the distiller needs a teacher: found none of teacher.config, teacher.workdir and "
-            "teacher.weights, wanted one of them"
+            "teacher.weights, and no module:function in teacher.name; wanted one of them"
         )
 
 
 def has_teacher(config: ml_collections.ConfigDict) -> bool:
-    """Returns whether the config names a teacher."""
-    return any(config.teacher[key] for key in ("config", "workdir", "weights"))
+    """Returns whether the config names a trained teacher."""
+    teacher = config.teacher
+    if any(teacher[key] for key in ("config", "workdir", "weights")):
+        return True
+    # A function may load weights by itself; a network of the registry is always fresh.
+    return bool(teacher.name) and is_reference(teacher.name)
 
 
 def needs_teacher(config: ml_collections.ConfigDict) -> bool:
@@ -390,12 +396,24 @@ def _check_fields(config: ml_collections.ConfigDict) -> None:
                 )
             if path + key in ("student.kwargs", "teacher.kwargs"):
                 continue
+            if path + key in ("student.taps", "teacher.taps"):
+                _check_taps(path + key, section[key])
+                continue
             if isinstance(known[key], ml_collections.ConfigDict):
                 walk(section[key], known[key], f"{path}{key}.")
             else:
                 _check_type(path + key, section[key], known[key], known.get_type(key))
 
     walk(config, default(), "")
+
+
+def _check_taps(field: str, taps: Any) -> None:
+    if not isinstance(taps, ml_collections.ConfigDict) or not all(
+        isinstance(layer, str) for layer in taps.values()
+    ):
+        raise TfkdError(
+            f"config field {field}: found {to_dict(taps)!r}, wanted a dict of the names of layers"
+        )
 
 
 def _check_type(field: str, value: Any, usual: Any, kind: type) -> None:
@@ -429,6 +447,25 @@ def _check_method(position: int, entry) -> None:
         raise unknown(f"field of {where}", extra[0], ("name", "weight", "settings"))
     _at_least(f"{where}.weight", entry.get("weight", 1.0), 0)
     registry.create(entry["name"], **to_dict(entry.get("settings", {})))
+
+
+def _check_source(teacher: ml_collections.ConfigDict) -> None:
+    """Refuses two sources of a teacher, and what belongs to another source."""
+    if teacher.preprocess is not None:
+        _one_of("teacher.preprocess", teacher.preprocess, _PREPROCESS)
+    folder = next((key for key in ("config", "workdir") if teacher[key]), None)
+    if folder is None:
+        return
+    if teacher.weights or (teacher.name and is_reference(teacher.name)):
+        raise TfkdError(
+            f"teacher: found {'teacher.weights' if teacher.weights else 'teacher.name'} besides "
+            f"teacher.{folder}, wanted one source of the teacher"
+        )
+    if teacher.preprocess is not None:
+        raise TfkdError(
+            f"teacher.preprocess: found {teacher.preprocess!r} besides teacher.{folder}, wanted it "
+            "unset: the run folder tells how pixels reach its network"
+        )
 
 
 def _at_least(name: str, value, low) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
+import keras
 import ml_collections
 
 from tfkd import data, models
 from tfkd.errors import TfkdError
 from tfkd.models.storage import DESCRIPTION, load_description, load_model, load_network
+from tfkd.models.user import is_keras_application
 from tfkd.training import build
 from tfkd.training import config as configs
 from tfkd.training.run_folder import comparable
@@ -35,7 +39,8 @@ def reference(config: ml_collections.ConfigDict) -> tuple[ml_collections.ConfigD
         **{f"data__{field}": value for field, value in config.data.items()},
         train__verbose=config.train.verbose,
     )
-    name = teacher.experiment or teacher.student.name
+    # A network of the user's may be named by a path.
+    name = teacher.experiment or re.sub(r"[^\w.-]+", "_", teacher.student.name)
     # Teachers of one name on other data, or of another recipe, get folders of their own.
     pattern = config.teacher.workdir or f"runs/teachers/{name}-{_digest(teacher)}/seed{{seed}}"
     return teacher, Path(pattern.replace("{seed}", str(seed)))
@@ -97,11 +102,45 @@ def obtain(
         except TfkdError as error:
             raise type(error)(f"teacher: {error}") from None
         network = load_network(folder, fields.which)
-    else:
+    elif fields.workdir:
         seed = config.train.seed if fields.seed is None else fields.seed
         network = load_network(fields.workdir.replace("{seed}", str(seed)), fields.which)
+    else:
+        _check_trained(fields)
+        network = _by_name(config, info)
+    taps = {**network.taps, **configs.to_dict(fields.taps)}
+    network = dataclasses.replace(network, taps=taps)
     build.check_fits(network, info, f"teacher {network.name}")
     return network
+
+
+def _check_trained(fields: ml_collections.ConfigDict) -> None:
+    """Refuses a teacher of keras.applications that is not trained, or sees pixels unlike before."""
+    if not is_keras_application(fields.name):
+        return
+    weights = fields.kwargs.get("weights")
+    if weights is None:
+        raise TfkdError(
+            f"teacher {fields.name}: found no weights, wanted teacher.weights, or 'imagenet' or a "
+            "file in teacher.kwargs.weights"
+        )
+    if weights == "imagenet" and fields.preprocess is None:
+        raise TfkdError(
+            f"teacher {fields.name} with weights 'imagenet': found no teacher.preprocess, wanted "
+            "what its preprocess_input does: tf, torch, caffe or none"
+        )
+
+
+def _by_name(config: ml_collections.ConfigDict, info: data.DataInfo) -> models.Network:
+    """Returns the network of ``teacher.name``, with whatever weights it starts from."""
+    fields = config.teacher
+    # A function that draws something draws the same when the run is continued.
+    keras.utils.set_random_seed(config.train.seed if fields.seed is None else fields.seed)
+    model = models.create(
+        fields.name, info.num_classes, info.image_shape, **configs.to_dict(fields.kwargs)
+    )
+    seen = build.preprocess(fields.preprocess or "dataset", info)
+    return models.Network(model, seen, fields.name)
 
 
 def _from_weights(config: ml_collections.ConfigDict, info: data.DataInfo) -> models.Network:
@@ -112,24 +151,22 @@ def _from_weights(config: ml_collections.ConfigDict, info: data.DataInfo) -> mod
             f"teacher.weights {str(path)!r}: no such file, wanted a .keras or .weights.h5 file"
         )
     if path.suffix == ".keras":
-        # A run folder tells how pixels reach its network; for a file by itself the data set does.
-        if (path.parent / DESCRIPTION).is_file():
+        # A run folder tells how pixels reach its network; for a file by itself the config does.
+        if fields.preprocess is None and (path.parent / DESCRIPTION).is_file():
             seen = models.Preprocess.from_config(load_description(path.parent)["preprocess"])
         else:
-            seen = build.preprocess("dataset", info)
+            seen = build.preprocess(fields.preprocess or "dataset", info)
         return models.Network(load_model(path), seen, path.stem)
     if not fields.name:
         raise TfkdError(
             f"teacher.weights {str(path)!r} needs teacher.name, the network of the weights"
         )
-    model = models.create(
-        fields.name, info.num_classes, info.image_shape, **configs.to_dict(fields.kwargs)
-    )
+    network = _by_name(config, info)
     try:
-        model.load_weights(path)
+        network.model.load_weights(path)
     except (ValueError, OSError, KeyError) as error:
         reason = str(error).split("\n")[0]
         raise TfkdError(
             f"teacher.weights {str(path)!r} does not fit {fields.name}: {reason}"
         ) from None
-    return models.Network(model, build.preprocess("dataset", info), fields.name)
+    return network
