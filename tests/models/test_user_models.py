@@ -134,7 +134,7 @@ def test_a_file_is_run_once_until_it_changes(folder):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        (":build", "wanted module:function"),
+        (":build", "no module and function; wanted module:function"),
         ("nets:", "wanted module:function"),
         ("no_such_module:build", "no module 'no_such_module'"),
         ("package_of_a_user.no:build", "no module 'package_of_a_user.no'"),

@@ -116,7 +116,7 @@ def test_a_published_preprocessing_is_for_images_in_colour(own, kind):
         ({"student__name": f"{NETWORKS}:bild"}, "unknown function of .*'bild'; did you mean"),
         ({"student__name": "no_such_module:net"}, "no module 'no_such_module'"),
         ({"student__taps": {"pooled": 3}}, r"student.taps: found \{'pooled': 3\}, wanted a dict"),
-        ({"teacher__preprocess": "cafe"}, "unknown teacher.preprocess 'cafe'; did you mean 'caffe'"),
+        ({"teacher__preprocess": "cafe"}, "teacher.preprocess 'cafe'; did you mean 'caffe'"),
         ({"teacher__workdir": "runs/x"}, "found teacher.name besides teacher.workdir"),
         (
             {"teacher__workdir": "runs/x", "teacher__name": None, "teacher__preprocess": "tf"},

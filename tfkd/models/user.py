@@ -3,8 +3,8 @@
 The function is called with what it accepts of `num_classes`, `input_shape` and `name`, as the
 networks of the registry are; or, where it takes `classes` in place of `num_classes`, with the
 arguments of `keras.applications`: `classes`, `input_shape`, `weights=None` (nothing is downloaded
-unless asked for) and `classifier_activation=None` (logits). It returns a functional Keras model from
-images to logits.
+unless asked for) and `classifier_activation=None` (logits). It returns a functional Keras model
+from images to logits.
 """
 
 from __future__ import annotations
@@ -51,7 +51,10 @@ def find(reference: str) -> Callable[..., keras.Model]:
     """
     place, _, name = reference.rpartition(":")
     if not place or not name:
-        raise TfkdError(f"network {reference!r}: wanted module:function or path/to/file.py:function")
+        raise TfkdError(
+            f"network {reference!r}: found no module and function; wanted module:function or "
+            "path/to/file.py:function"
+        )
     with _working_folder():
         module = _file(reference, place) if place.endswith(".py") else _module(reference, place)
     found = getattr(module, name, None)

@@ -1,0 +1,45 @@
+"""Lists the networks, or shows one of them.
+
+    python tools/models.py
+    python tools/models.py --name=resnet20
+    python tools/models.py --name=resnet20 --classes=10 --output=resnet20.png
+    python tools/models.py --name=keras.applications:MobileNetV2 --image_size=96
+
+The table gives for each network the smallest image that it takes, the images and classes that it
+was published for, its parameters and multiply-accumulate operations for these, and the taps that
+methods read. For one network: its blocks, its taps with their shapes, and the cost of every layer.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from absl import flags
+
+from tools import entry
+
+_NAME = flags.DEFINE_string(
+    "name", None, "One network: a name of the table, module:function, or FILE.py:function."
+)
+_CLASSES = flags.DEFINE_integer(
+    "classes", None, "Number of classes. Left out: those it was published for.", lower_bound=2
+)
+_IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size", None, "Side of the images. Left out: as it was published.", lower_bound=1
+)
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "A file to write: .txt for the text; with --name, .png or .svg for a picture."
+)
+
+
+def main(_) -> None:
+    from tfkd.models import showing
+
+    print(showing.show(_NAME.value, _CLASSES.value, _IMAGE_SIZE.value, _OUTPUT.value))
+
+
+if __name__ == "__main__":
+    entry.run(main)
