@@ -2,7 +2,8 @@
 
 One MAC is one multiplication with its addition, for one image. As is the custom of the field, only
 convolutions and linear layers count: normalisation, activations, pooling and biases are free.
-Additions of adder layers (sums of absolute differences) are counted apart.
+Additions of adder layers (sums of absolute differences) are counted apart, as their paper counts
+them: two for every term |x - f|, one for the difference and one for the sum, none for the sign.
 
 A layer class counts by its rule, or its nearest ancestor's; `rule` adds one for a class of yours.
 """
@@ -25,7 +26,7 @@ class Work:
 
     Attributes:
         macs: Multiply-accumulate operations.
-        adder_additions: Additions of absolute differences, of adder layers.
+        adder_additions: Additions of adder layers, two for every absolute difference.
     """
 
     macs: int = 0
@@ -73,6 +74,16 @@ class Cost:
     adder_additions: int
     layers: tuple[LayerCost, ...]
     unknown: tuple[str, ...] = ()
+
+    @property
+    def multiplications(self) -> int:
+        """Multiplications per image: one a MAC."""
+        return self.macs
+
+    @property
+    def additions(self) -> int:
+        """Additions per image: one a MAC, and those of adder layers."""
+        return self.macs + self.adder_additions
 
     def table(self) -> str:
         """The rows and their totals as text; rows that cost nothing are left out."""

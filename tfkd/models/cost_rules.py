@@ -6,6 +6,7 @@ import math
 
 import keras
 
+from tfkd.adder import AdderConv2D
 from tfkd.models.cost import Work, rule, work_of
 
 layers = keras.layers
@@ -34,6 +35,13 @@ def _convolution(layer, inputs, outputs):
     """Every output value sums over the filter's window and its group's channels."""
     channels = _channels(layer, inputs[0]) // layer.groups
     return Work(math.prod(outputs[0]) * math.prod(layer.kernel_size) * channels)
+
+
+@rule(AdderConv2D)
+def _adder_convolution(layer, inputs, outputs):
+    """No product: two additions, a difference and a sum, in place of every multiply-accumulate."""
+    terms = math.prod(outputs[0]) * math.prod(layer.kernel_size) * inputs[0][-1]
+    return Work(adder_additions=2 * terms)
 
 
 @rule(layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)

@@ -4,18 +4,29 @@ A 3x3 stem and three stages of n = (depth - 2) / 6 basic blocks with strides 1, 
 without a factor have 16, 16, 32 and 64 channels in stem and stages, the `x4` ones 32, 64, 128
 and 256; `widths=(stem, stage 1, stage 2, stage 3)` makes any of them thinner or wider.
 
+`adder=True` is the adder form: every convolution of the blocks and shortcuts is an adder layer; the
+stem stays a convolution and the classifier a linear layer, with batch normalisation of the logits
+in place of a bias. `logit_normalization=True` alone gives the convolutional network of the same
+graph, layer for layer.
+
 Source: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", 2015,
 https://arxiv.org/abs/1512.03385, in the variant that the distillation papers compare on: a 1x1
-convolution with batch normalisation wherever a block changes the shape.
+convolution with batch normalisation wherever a block changes the shape. Adder form: Chen et al.,
+"AdderNet: Do We Really Need Multiplications in Deep Learning?", CVPR 2020,
+https://arxiv.org/abs/1912.13200, as in the authors' code.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import keras
 
 from tfkd.errors import TfkdError
+from tfkd.models.adder_blocks import adder_convolution, normalized_classifier
 from tfkd.models.blocks import classifier, convolution, normalization, relu
 from tfkd.models.registry import register
+from tfkd.models.residual import basic_block
 
 _NARROW = (16, 16, 32, 64)
 _WIDE = (32, 64, 128, 256)
@@ -35,13 +46,23 @@ _DEPTHS_AND_WIDTHS = {
 def _register(network: str, depth: int, widths: tuple[int, ...]) -> None:
     # Two stages halve the image: below 4 pixels a side a halving would leave nothing to halve.
     @register(network, smallest=4)
-    def build(num_classes, input_shape, name, widths=widths):
+    def build(
+        num_classes, input_shape, name, widths=widths, adder=False, logit_normalization=None
+    ):
         if len(widths) != 4 or any(int(width) != width or width < 1 for width in widths):
             raise TfkdError(
                 f"{network}: widths {tuple(widths)}, wanted four channel counts >= 1, of the stem "
                 "and of three stages"
             )
-        return resnet(depth, tuple(int(width) for width in widths), num_classes, input_shape, name)
+        return resnet(
+            depth,
+            tuple(int(width) for width in widths),
+            num_classes,
+            input_shape,
+            name,
+            adder=adder,
+            logit_normalization=adder if logit_normalization is None else logit_normalization,
+        )
 
 
 def resnet(
@@ -50,6 +71,9 @@ def resnet(
     num_classes: int,
     input_shape: tuple[int | None, int | None, int],
     name: str,
+    *,
+    adder: bool = False,
+    logit_normalization: bool = False,
 ) -> keras.Model:
     """Builds a residual network.
 
@@ -59,6 +83,8 @@ def resnet(
         num_classes: The number of classes.
         input_shape: Height, width and channels of an image.
         name: The model's name.
+        adder: Whether blocks and shortcuts are made of adder layers.
+        logit_normalization: Whether the classifier has batch normalisation in place of a bias.
 
     Returns:
         A functional model from images to logits.
@@ -71,28 +97,17 @@ def resnet(
     for stage, width in enumerate(widths[1:], start=1):
         for block in range(1, blocks + 1):
             stride = 2 if stage > 1 and block == 1 else 1
-            features = _basic_block(
-                features, width, stride, stage=stage, block=block, last=block == blocks
+            features = basic_block(
+                features,
+                width,
+                stride,
+                adder_convolution if adder else convolution,
+                stage=stage,
+                block=block,
+                last=block == blocks,
             )
-    return keras.Model(image, classifier(features, num_classes), name=name)
-
-
-def _basic_block(inputs, width: int, stride: int, *, stage: int, block: int, last: bool):
-    """relu(shortcut(inputs) + two 3x3 convolutions); a stage's last sum and ReLU are its taps."""
-    prefix = f"stage{stage}_block{block}"
-    features = convolution(inputs, width, 3, stride, name=f"{prefix}_conv1")
-    features = normalization(features, name=f"{prefix}_bn1")
-    features = relu(features, name=f"{prefix}_relu1")
-    features = convolution(features, width, 3, name=f"{prefix}_conv2")
-    features = normalization(features, name=f"{prefix}_bn2")
-    shortcut = inputs
-    if stride > 1 or inputs.shape[-1] != width:
-        shortcut = convolution(inputs, width, 1, stride, name=f"{prefix}_shortcut_conv")
-        shortcut = normalization(shortcut, name=f"{prefix}_shortcut_bn")
-    total = keras.layers.Add(name=f"stage{stage}_pre" if last else f"{prefix}_add")(
-        [shortcut, features]
-    )
-    return relu(total, name=f"stage{stage}" if last else f"{prefix}_relu2")
+    classify = normalized_classifier if logit_normalization else classifier
+    return keras.Model(image, classify(features, num_classes), name=name)
 
 
 for _network, (_depth, _widths) in _DEPTHS_AND_WIDTHS.items():
