@@ -1,0 +1,318 @@
+"""Adder layers beside convolutions of the same shape: speed, threads, memory, exactness."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfkd import models
+from tfkd.adder import AdderConv2D, library, twin
+from tfkd.benchmarks.measure import Case, Comparison, Experiment
+from tfkd.errors import TfkdError
+
+_FORWARD = 1.0
+_BOTH = 1.5
+_STEP = 1.5
+_SCALING = 1.8
+_NONE = (0, 0, 0, 0)
+
+_Layer = tuple[Callable[[tf.Tensor], tf.Tensor], tf.Variable]
+"""A function from images to outputs, and its filters."""
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """One layer: images of size x size x channels, square filters, padding size // 2."""
+
+    size: int
+    channels: int
+    filters: int
+    kernel: int = 3
+    stride: int = 1
+    batch_size: int = 64
+
+    def __str__(self) -> str:
+        stride = f", stride {self.stride}" if self.stride > 1 else ""
+        return (
+            f"{self.kernel}x{self.kernel}{stride}, {self.channels}@{self.size}x{self.size} -> "
+            f"{self.filters}"
+        )
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of the convolution; the adder layer has as many differences."""
+        places = -(-self.size // self.stride)
+        return self.batch_size * places**2 * self.kernel**2 * self.channels * self.filters
+
+
+_SHAPES = (
+    _Shape(32, 16, 16),
+    _Shape(32, 16, 32, stride=2),
+    _Shape(16, 32, 32),
+    _Shape(16, 32, 64, stride=2),
+    _Shape(8, 64, 64),
+    _Shape(32, 16, 32, kernel=1, stride=2),
+    _Shape(16, 32, 64, kernel=1, stride=2),
+)
+_TINY_SHAPES = (_Shape(6, 3, 4, batch_size=2), _Shape(6, 3, 4, kernel=1, stride=2, batch_size=2))
+
+
+def experiments(tiny: bool) -> Iterator[Experiment]:
+    """Yields the layers of an adder ResNet-20 one by one, their threads, exactness, and the network.
+
+    Convolutions are TensorFlow's, as this installation runs them. The backward pass has both
+    gradients, that of the filters normalised as in training.
+
+    Raises:
+        TfkdError: The op cannot be compiled here.
+    """
+    if library.operations() is None:
+        raise TfkdError("benchmark group 'adder': found no compiled adder op, wanted one")
+    for shape in _TINY_SHAPES if tiny else _SHAPES:
+        yield _layer(shape)
+    if len(_processors()) > 1:
+        for shape in _TINY_SHAPES[:1] if tiny else (_SHAPES[0], _SHAPES[4]):
+            for batch_size in (shape.batch_size, 1):
+                yield _threads(shape, batch_size)
+    yield _exactness((18, 36) if tiny else (576, 1152, 2304, 4608))
+    yield _network("resnet8" if tiny else "resnet20", 8 if tiny else 32, 2 if tiny else 64)
+
+
+def _layer(shape: _Shape) -> Experiment:
+    images = _normal(shape.batch_size, shape.size, shape.size, shape.channels)
+    layers = {"conv2d": _convolution(shape), "adder": _adder(shape)}
+    upstream = _normal(*layers["conv2d"][0](images).shape)
+    forward = {name: tf.function(layer) for name, (layer, _) in layers.items()}
+    both = {name: _both(*layer) for name, layer in layers.items()}
+    extra = {
+        "forward": _extra_memory(lambda: forward["adder"](images)) / _bytes(images),
+        "both": _extra_memory(lambda: both["adder"](images, upstream)) / _bytes(images),
+    }
+
+    def facts(kind: str) -> dict[str, object]:
+        return {
+            "instructions": library.instructions(),
+            "multiply-adds": shape.multiply_adds * (1 if kind == "forward" else 3),
+            "extra memory / input": extra[kind],
+        }
+
+    return Experiment(
+        str(shape),
+        f"batch of {shape.batch_size} images",
+        [
+            Case("conv2d", lambda: forward["conv2d"](images)),
+            Case("adder", lambda: forward["adder"](images)),
+            Case("conv2d, forward and backward", lambda: both["conv2d"](images, upstream)),
+            Case("adder, forward and backward", lambda: both["adder"](images, upstream)),
+        ],
+        [
+            Comparison("adder", ("conv2d",), _FORWARD, facts=facts("forward")),
+            Comparison(
+                "adder, forward and backward",
+                ("conv2d, forward and backward",),
+                _BOTH,
+                facts=facts("both"),
+            ),
+        ],
+    )
+
+
+def _convolution(shape: _Shape) -> _Layer:
+    """The convolution of TensorFlow with the same zeros around the images."""
+    pad = shape.kernel // 2
+    padding = [[0, 0], [pad, pad], [pad, pad], [0, 0]]
+    filters = tf.Variable(_normal(shape.kernel, shape.kernel, shape.channels, shape.filters))
+    return lambda images: tf.nn.conv2d(images, filters, shape.stride, padding), filters
+
+
+def _adder(shape: _Shape) -> _Layer:
+    layer = AdderConv2D(shape.filters, shape.kernel, strides=shape.stride)
+    layer.build((None, shape.size, shape.size, shape.channels))
+    return layer, layer.kernel.value
+
+
+def _both(layer, filters) -> Callable[[tf.Tensor, tf.Tensor], object]:
+    """Outputs and both gradients."""
+
+    @tf.function
+    def compute(images, upstream):
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            outputs = layer(images)
+        return outputs, tape.gradient(outputs, (images, filters), upstream)
+
+    return compute
+
+
+def _threads(shape: _Shape, batch_size: int) -> Experiment:
+    """The compiled ops alone, with all threads of the process on one processor, then on two."""
+    images = _normal(batch_size, shape.size, shape.size, shape.channels)
+    filters = _normal(shape.kernel, shape.kernel, shape.channels, shape.filters)
+    operations, pad = library.operations(), shape.kernel // 2
+    settings = {"strides": [shape.stride] * 2, "padding": [pad] * 4}
+
+    @tf.function
+    def forward():
+        return operations.tfkd_adder_conv2d(x=images, filter=filters, **settings)
+
+    upstream = forward()
+
+    @tf.function
+    def input_gradient():
+        return operations.tfkd_adder_conv2d_input_grad(
+            x=images, filter=filters, gradient=upstream, **settings
+        )
+
+    processors = _processors()
+    cases, comparisons = [], []
+    for name, work in (("forward", forward), ("input gradient", input_gradient)):
+        for count, words in ((1, "one processor"), (2, "two processors")):
+            cases.append(
+                Case(
+                    f"{name}, {words}",
+                    work,
+                    lambda count=count: _keep_to(processors[:count]),
+                )
+            )
+        comparisons.append(
+            Comparison(f"{name}, two processors", (f"{name}, one processor",), _SCALING, True)
+        )
+    return Experiment(
+        f"threads, {shape}",
+        f"batch of {batch_size} images",
+        cases,
+        comparisons,
+        lambda: _keep_to(processors),
+    )
+
+
+def _processors() -> list[int]:
+    """The processors that this process may use; none where the system does not tell."""
+    if not hasattr(os, "sched_getaffinity"):
+        return []
+    return sorted(os.sched_getaffinity(0))
+
+
+def _keep_to(processors: Sequence[int]) -> None:
+    """Lets all threads of this process run on these processors only."""
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(ProcessLookupError):  # It ended meanwhile.
+            os.sched_setaffinity(int(thread), processors)
+
+
+def _exactness(lengths: Sequence[int]) -> Experiment:
+    """The op beside the sum of absolute differences as it stands, formed by the twin."""
+    operations = library.operations()
+    cases, comparisons = [], []
+    for length in lengths:
+        images = _normal(8, 6, 6, length // 9)
+        filters = _normal(3, 3, length // 9, 24)
+
+        def compiled(images=images, filters=filters):
+            return operations.tfkd_adder_conv2d(
+                x=images, filter=filters, strides=[1, 1], padding=_NONE
+            )
+
+        def direct(images=images, filters=filters):
+            return twin.convolution(images, filters, (1, 1), _NONE)
+
+        facts, sound = {}, True
+        for words, offset in (("", 0.0), (" at offset 100", 100.0)):
+            wanted, running = _sums(images + offset, filters + offset)
+            error = _largest(compiled(images + offset, filters + offset), wanted)
+            plain = _largest(running, wanted)
+            sound = sound and error <= plain
+            facts |= {f"error{words}": error, f"of a running sum{words}": plain}
+        cases += [Case(f"{length} terms", compiled), Case(f"{length} terms, twin", direct)]
+        comparisons.append(
+            Comparison(f"{length} terms", (f"{length} terms, twin",), 1.0, facts=facts, sound=sound)
+        )
+    return Experiment(
+        "exactness against float64, 3x3 on 6x6", "batch of 8 images", cases, comparisons
+    )
+
+
+def _sums(images: tf.Tensor, filters: tf.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Minus the sums of absolute differences, in float64, and as a running sum in float32."""
+    patches = tf.image.extract_patches(images, [1, 3, 3, 1], [1] * 4, [1] * 4, "VALID").numpy()
+    columns = filters.numpy().reshape(-1, filters.shape[-1]).T
+    differences = np.abs(patches[..., None, :] - columns)
+    exact = np.abs(np.float64(patches)[..., None, :] - columns).sum(-1)
+    return -exact, -np.cumsum(differences, axis=-1, dtype=np.float32)[..., -1]
+
+
+def _largest(found, wanted: np.ndarray) -> float:
+    """The largest relative error."""
+    return float(np.abs(np.asarray(found, np.float64) / wanted - 1).max())
+
+
+def _network(name: str, size: int, batch_size: int) -> Experiment:
+    """The training step of a whole network, and of the convolutional one of the same graph."""
+    images = _normal(batch_size, size, size, 3)
+    labels = tf.random.stateless_uniform((batch_size,), (0, 2), 0, 100, tf.int32)
+    steps = {}
+    for words, settings in (
+        ("convolutions", {"logit_normalization": True}),
+        ("adder layers", {"adder": True}),
+    ):
+        model = models.create(name, 100, (size, size, 3), **settings)
+        model.compile(
+            keras.optimizers.SGD(1e-3, momentum=0.9),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        )
+        batches = tf.data.Dataset.from_tensors((images, labels)).repeat()
+        model.fit(batches, steps_per_epoch=1, verbose=0)
+        steps[words] = _step(model.make_train_function(), iter(batches))
+    return Experiment(
+        f"{name}, training",
+        f"step of {batch_size} images",
+        [Case(words, step) for words, step in steps.items()],
+        [Comparison("adder layers", ("convolutions",), _STEP)],
+    )
+
+
+def _step(train: Callable, batches: Iterator) -> Callable[[], object]:
+    return lambda: train(batches)
+
+
+def _normal(*shape: int) -> tf.Tensor:
+    return tf.random.stateless_normal(shape, (len(shape), sum(shape)))
+
+
+def _bytes(tensors) -> int:
+    return sum(each.shape.num_elements() * each.dtype.size for each in tf.nest.flatten(tensors))
+
+
+def _extra_memory(work: Callable[[], object]) -> float:
+    """Bytes that a piece of work needs at its height besides its inputs and results.
+
+    NaN where the system (Linux) does not tell how much the process held at most.
+    """
+    kept = _bytes(work())
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+            file.write("5")  # The most so far becomes what there is now.
+        before = _held("VmRSS")
+        results = work()
+        most = _held("VmHWM")
+    except (AttributeError, OSError):
+        return float("nan")
+    del results
+    return max(0, most - before - kept)
+
+
+def _held(name: str) -> int:
+    """Memory of this process as the kernel counts it, in bytes."""
+    with open("/proc/self/status", encoding="ascii") as file:
+        found = [line.split() for line in file if line.startswith(f"{name}:")]
+    return 1024 * int(found[0][1])
