@@ -14,6 +14,11 @@ FAMILIES = {
     "wrn_16_1": (8, {}),
     "vgg8": (8, {}),
     "mobilenetv2": (16, {}),
+    "shufflev1": (8, {}),
+    "shufflev2": (8, {}),
+    "resnet18": (32, {"width": 8}),
+    "mobilenetv1": (32, {"width": 0.25}),
+    "vgg16_bn_imagenet": (32, {"hidden": 16}),
 }
 
 
@@ -40,7 +45,7 @@ def images(name, seed=0):
 
 
 def fresh(name, classes=CLASSES, shape=None):
-    """A new network of a family."""
+    """A new network of a family, for images of its smallest or of another shape."""
     side, arguments = FAMILIES[name]
     return models.create(name, classes, shape or (side, side, 3), **arguments)
 

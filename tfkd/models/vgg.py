@@ -9,8 +9,8 @@ before it.
   the last feature map feeds one linear layer.
 - For ImageNet (`vgg16_imagenet`, and `vgg16_bn_imagenet` with batch normalisation): every
   block ends in a max pooling, the last one in `pre_pool`, which is averaged to 7x7 where it has
-  another size; two hidden layers of 4096 units with dropout follow. `pooled` is the second one's
-  output: the vector that the logits are linear in.
+  another size; two hidden layers of `hidden=4096` units with dropout follow. `pooled` is the second
+  one's output: the vector that the logits are linear in.
 
 Source: Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image
 Recognition", 2014, https://arxiv.org/abs/1409.1556; the small form as the distillation papers
@@ -19,6 +19,7 @@ compare on it.
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 
 import keras
@@ -50,10 +51,13 @@ def _register_small(network: str) -> None:
 def _register_imagenet(network: str, normalized: bool) -> None:
     # Five poolings: of fewer than 32 pixels a side nothing would be left.
     @register(network, smallest=32, default_shape=(224, 224, 3), default_classes=1000)
-    def build(num_classes, input_shape, name):
-        return imagenet_vgg(
-            _CONVOLUTIONS["vgg16_cifar"], normalized, num_classes, input_shape, name
-        )
+    def build(num_classes, input_shape, name, hidden=_HIDDEN):
+        if not isinstance(hidden, numbers.Integral) or hidden < 1:
+            raise TfkdError(
+                f"network {network!r}: found hidden={hidden!r}; wanted a whole number, 1 or more"
+            )
+        convolutions = _CONVOLUTIONS["vgg16_cifar"]
+        return imagenet_vgg(convolutions, normalized, int(hidden), num_classes, input_shape, name)
 
 
 def small_vgg(
@@ -82,6 +86,7 @@ def small_vgg(
 def imagenet_vgg(
     convolutions: Sequence[int],
     normalized: bool,
+    hidden: int,
     num_classes: int,
     input_shape: tuple[int | None, int | None, int],
     name: str,
@@ -91,6 +96,7 @@ def imagenet_vgg(
     Args:
         convolutions: The number of convolutions of each of the five blocks.
         normalized: Whether batch normalisation follows every convolution.
+        hidden: The units of each of the two hidden layers.
         num_classes: The number of classes.
         input_shape: Height, width and channels of an image.
         name: The model's name.
@@ -111,9 +117,9 @@ def imagenet_vgg(
     if features.shape[1:3] != (7, 7):
         features = keras.layers.AdaptiveAveragePooling2D(7, name="average_pool")(features)
     features = keras.layers.Flatten(name="flatten")(features)
-    features = _hidden(features, name="fc1")
+    features = _hidden(features, hidden, name="fc1")
     features = keras.layers.Dropout(_DROPOUT, name="fc1_dropout")(features)
-    features = _hidden(features, name="fc2")
+    features = _hidden(features, hidden, name="fc2")
     features = keras.layers.Dropout(_DROPOUT, name="pooled")(features)
     return keras.Model(image, linear(features, num_classes, **_small_normal()), name=name)
 
@@ -134,10 +140,10 @@ def _blocks(features, convolutions: Sequence[int], normalized: bool, pooled_bloc
     return features
 
 
-def _hidden(features, name: str):
+def _hidden(features, units: int, name: str):
     """A hidden layer of the ImageNet classifier."""
     features = keras.layers.Dense(
-        _HIDDEN,
+        units,
         kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
         name=name,
     )(features)
