@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfkd.benchmarks import processor
 from tfkd.benchmarks.measure import Row
 from tfkd.errors import TfkdError
 
@@ -70,7 +71,7 @@ def machine() -> dict[str, object]:
     """Returns what the times depend on: processor, its load now, devices and versions."""
     return {
         "cpu_count": os.cpu_count(),
-        "processor": _processor(),
+        "processor": processor.name(),
         "load": os.getloadavg()[0],
         "gpus": [
             tf.config.experimental.get_device_details(device).get("device_name", device.name)
@@ -84,16 +85,6 @@ def machine() -> dict[str, object]:
             "numpy": np.__version__,
         },
     }
-
-
-def _processor() -> str:
-    """Returns the processor's own name where the system tells it (Linux), or its kind."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor()
 
 
 def write(rows: Sequence[Row], path: str | os.PathLike, facts: dict[str, object]) -> None:

@@ -6,17 +6,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tfkd import core, distillers, models
+from tfkd.benchmarks import processor, steps
 from tfkd.benchmarks.measure import Case, Comparison, Experiment
 from tfkd.benchmarks.networks import as_trained
 from tfkd.core.frozen import freeze
 from tfkd.training.build import precision
 
 _TEMPERATURE = 4.0
-_PREPROCESS = models.Preprocess((129.3, 124.1, 112.4), (68.2, 65.4, 70.4))
 _STAGES = ("stage1", "stage2", "stage3")
 _OVERHEAD = 1.05
 _HALF = 0.50
@@ -60,24 +59,24 @@ def experiments(tiny: bool) -> Iterator[Experiment]:
 
 
 def _experiment(pair: _Pair, shape: tuple[int, int, int], batch_size: int) -> Experiment:
-    data = _Data(shape, batch_size, classes=100)
+    data = steps.Batch(shape, batch_size, classes=100)
 
     def network(name: str) -> models.Network:
-        return models.Network(as_trained(name, data.classes, shape), _PREPROCESS)
+        return models.Network(as_trained(name, data.classes, shape), steps.PREPROCESS)
 
     teacher = network(pair.teacher)
-    own = _distiller(teacher, network(pair.student), distillers.KD(_TEMPERATURE))
-    tapping = _distiller(
+    own = steps.distiller(teacher, network(pair.student), distillers.KD(_TEMPERATURE))
+    tapping = steps.distiller(
         teacher, network(pair.student), [distillers.KD(_TEMPERATURE), _ReadsStages()], [0.9, 1e-6]
     )
     with precision("mixed_bfloat16"):
         student = network(pair.student)
-    half = _distiller(teacher, student, distillers.KD(_TEMPERATURE), teacher_dtype="bfloat16")
+    half = steps.distiller(teacher, student, distillers.KD(_TEMPERATURE), teacher_dtype="bfloat16")
     keras_distiller = _keras_distiller(
         models.stock(teacher.model), models.stock(network(pair.student).model)
     )
     alone = network(pair.student).model
-    alone.compile(_sgd(), _label_loss(), metrics=["accuracy"])
+    alone.compile(steps.sgd(), _label_loss(), metrics=["accuracy"])
 
     def check() -> None:
         for each in (own, tapping, half):
@@ -87,16 +86,16 @@ def _experiment(pair: _Pair, shape: tuple[int, int, int], batch_size: int) -> Ex
         f"{pair.teacher} -> {pair.student}, temperature {_TEMPERATURE:g}",
         f"step of {batch_size} images",
         [
-            Case("keras.distillation", _step(keras_distiller, data.normalised)),
-            Case("tfkd float32", _step(own, data.pixels)),
-            Case("tfkd bfloat16", _step(half, data.pixels)),
-            Case("tfkd with taps", _step(tapping, data.pixels)),
-            Case("student alone", _step(alone, data.normalised)),
+            Case("keras.distillation", steps.step(keras_distiller, data.normalised)),
+            Case("tfkd float32", steps.step(own, data.pixels)),
+            Case("tfkd bfloat16", steps.step(half, data.pixels)),
+            Case("tfkd with taps", steps.step(tapping, data.pixels)),
+            Case("student alone", steps.step(alone, data.normalised)),
             Case("teacher forward", _forward(freeze(teacher).model, data.images)),
         ],
         [
             Comparison("tfkd float32", ("keras.distillation",), pair.goal),
-            Comparison("tfkd bfloat16", ("keras.distillation",), _HALF),
+            Comparison("tfkd bfloat16", ("keras.distillation",), *_half_goal()),
             Comparison(
                 "tfkd float32",
                 ("student alone", "teacher forward"),
@@ -109,32 +108,15 @@ def _experiment(pair: _Pair, shape: tuple[int, int, int], batch_size: int) -> Ex
     )
 
 
-class _Data:
-    """One random batch in memory, repeated for ever: as pixels for tfkd, normalised for Keras."""
-
-    def __init__(self, shape: tuple[int, int, int], batch_size: int, classes: int) -> None:
-        generator = np.random.default_rng(0)
-        pixels = generator.integers(0, 256, (batch_size, *shape), np.uint8)
-        labels = generator.integers(0, classes, batch_size, np.int32)
-        self.classes = classes
-        self.images = _PREPROCESS(pixels)
-        self.pixels = tf.data.Dataset.from_tensors({"image": pixels, "label": labels}).repeat()
-        self.normalised = tf.data.Dataset.from_tensors((self.images, labels)).repeat()
-
-
-def _sgd() -> keras.optimizers.Optimizer:
-    # Small, so that hundreds of steps on one batch stay finite.
-    return keras.optimizers.SGD(1e-3, momentum=0.9)
+def _half_goal() -> tuple[float | None, bool, None, dict[str, str]]:
+    """Returns goal, direction, name and facts of the bfloat16 row: no goal where it is emulated."""
+    if processor.has_bfloat16():
+        return _HALF, False, None, {}
+    return None, False, None, {"processor": "without bfloat16 instructions, so no goal"}
 
 
 def _label_loss() -> keras.losses.Loss:
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-
-
-def _distiller(teacher, student, losses, weights=0.9, **settings) -> core.Distiller:
-    distiller = core.Distiller(teacher, student, losses, weights, 0.1, **settings)
-    distiller.compile(_sgd())
-    return distiller
 
 
 def _keras_distiller(teacher: keras.Model, student: keras.Model) -> keras.Model:
@@ -142,15 +124,8 @@ def _keras_distiller(teacher: keras.Model, student: keras.Model) -> keras.Model:
         temperature=_TEMPERATURE, loss=keras.losses.KLDivergence()
     )
     distiller = keras.distillation.Distiller(teacher, student, [loss], [1.0], 0.1)
-    distiller.compile(_sgd(), _label_loss(), metrics=["accuracy"])
+    distiller.compile(steps.sgd(), _label_loss(), metrics=["accuracy"])
     return distiller
-
-
-def _step(model: keras.Model, batches: tf.data.Dataset) -> Callable[[], object]:
-    """Returns a function that runs one step of a compiled model, as `fit` does."""
-    model.fit(batches, steps_per_epoch=1, verbose=0)
-    train, iterator = model.make_train_function(), iter(batches)
-    return lambda: train(iterator)
 
 
 def _forward(model: keras.Model, images: tf.Tensor) -> Callable[[], object]:

@@ -1,0 +1,158 @@
+"""The published settings of each method, and the configs that use them."""
+
+import pytest
+
+from tfkd import TfkdError, distillers
+from tfkd.training import config as configs
+from tfkd.training import published
+
+
+def settings(name, **networks):
+    config = configs.default()
+    preset = published.apply(config, name, **networks)
+    (entry,) = config.distiller
+    return entry, config.student_loss_weight, preset
+
+
+@pytest.mark.parametrize("images", published.SETS)
+def test_every_preset_makes_its_method(images):
+    for name in published.names(images):
+        entry, _, preset = settings(name, images=images)
+        objective = distillers.create(entry.name, **configs.to_dict(entry.settings))
+        assert objective.requires.teacher == bool(preset.teacher), name
+
+
+def test_every_method_of_logits_has_a_preset():
+    methods = {published.preset(name).method for name in published.names()}
+    assert methods >= set(
+        "kd dkd ipwd wsld cs_kd teacher_free ps_kd nkd uskd mld dist".split()
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "weight", "label_weight", "values"),
+    [
+        ("kd", "cifar100", 0.9, 0.1, {"temperature": 4.0}),
+        ("wsld", "cifar100", 2.25, 1.0, {"temperature": 4.0}),
+        ("wsld", "imagenet", 2.5, 1.0, {"temperature": 2.0}),
+        ("cs_kd", "cifar100", 1.0, 1.0, {"temperature": 4.0}),
+        ("nkd", "cifar100", 1.0, 1.0, {"temperature": 3.0, "nontarget_weight": 3.5}),
+        ("nkd", "imagenet", 1.0, 1.0, {"temperature": 1.0, "nontarget_weight": 1.5}),
+        ("dist", "cifar100", 2.0, 1.0, {"temperature": 4.0}),
+        ("dist", "imagenet", 2.0, 1.0, {"temperature": 1.0}),
+        ("dkd", "imagenet", 1.0, 1.0, {"temperature": 1.0, "warmup_epochs": 1.0}),
+        ("ipwd", "cifar100", 1.0, 0.1, {"temperature": 4.0, "kd_weight": 0.9}),
+        ("mld", "imagenet", 1.0, 1.0, {"label_weight": 0.5, "temperatures": (1.0, 3.0, 5.0, 2.0, 6.0)}),
+        ("ps_kd", "cifar100", 1.0, 1.0, {"final_memory_weight": 0.8}),
+        ("uskd", "imagenet", 1.0, 1.0, {"target_weight": 1.0, "weak_weight": 0.005}),
+    ],
+)
+def test_published_values(name, images, weight, label_weight, values):
+    entry, found, _ = settings(name, images=images)
+    assert (entry.weight, found) == (weight, label_weight)
+    assert {key: entry.settings[key] for key in values} == values
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student", "beta"),
+    [
+        ("resnet56", "resnet20", 2.0),
+        ("resnet110", "resnet32", 2.0),
+        ("resnet110", "resnet20", 8.0),
+        ("vgg13", "vgg8", 6.0),
+        ("wrn_40_2", "wrn_40_1", 6.0),
+        ("resnet32x4", "shufflev1", 8.0),
+    ],
+)
+def test_what_depends_on_the_pair(teacher, student, beta):
+    entry, _, _ = settings("dkd", teacher=teacher, student=student)
+    assert entry.settings.nontarget_weight == beta
+
+
+def test_unknown_names_are_refused_with_the_nearest():
+    with pytest.raises(TfkdError, match="unknown method 'dkdd'; did you mean 'dkd'"):
+        settings("dkdd")
+    with pytest.raises(TfkdError, match="wanted one of cifar100, imagenet"):
+        settings("kd", images="mnist")
+
+
+def load(argument, file="cifar100"):
+    config = configs.load(f"configs/{file}.py:{argument}")
+    configs.validate(config)
+    return config
+
+
+def test_all_pairs_and_their_teachers_are_experiments_for_every_method():
+    from configs import cifar100
+
+    assert len(set(cifar100.PAIRS)) == 13
+    for teacher, student in cifar100.PAIRS:
+        config = load(f"kd,{teacher},{student}")
+        assert config.student.name == student
+        assert config.train.learning_rate == (0.01 if student[0] in "ms" else 0.05)
+        alone = load(f"plain,{teacher}")
+        assert config.teacher.config == f"configs/cifar100.py:plain,{teacher}"
+        assert alone.student.name == teacher and not alone.distiller
+        for each in (config, alone):
+            assert (each.train.epochs, each.train.batch_size) == (240, 64)
+            assert tuple(each.train.schedule.milestones) == (150, 180, 210)
+            assert each.train.optimizer.weight_decay == 5e-4
+    for name in published.names():
+        load(f"{name},resnet56,resnet20")
+
+
+def test_methods_without_a_teacher_need_none_and_may_have_one():
+    assert load("ps_kd,resnet20").teacher.config is None
+    assert load("ps_kd,resnet56,resnet20").teacher.config.endswith(":plain,resnet56")
+    twin = load("teacher_free_self,resnet56,resnet20")
+    assert twin.teacher.config == "configs/cifar100.py:plain,resnet20"
+    with pytest.raises(TfkdError, match="kd needs a teacher; wanted kd,TEACHER,resnet20"):
+        load("kd,resnet20")
+
+
+def test_recipes_that_differ():
+    assert load("mld,resnet32x4,resnet8x4").train.learning_rate == 0.025
+    longest = load("mld,resnet32x4,shufflev2").train
+    assert (longest.epochs, longest.learning_rate) == (960, 0.01)
+    own = load("cs_kd,resnet18_cifar,own").train
+    assert (own.epochs, own.batch_size, own.learning_rate) == (200, 128, 0.1)
+    assert own.optimizer.weight_decay == 1e-4 and tuple(own.schedule.milestones) == (100, 150)
+    with pytest.raises(TfkdError, match="unknown method with a schedule of its own 'kd'"):
+        load("kd,resnet56,resnet20,own")
+
+
+@pytest.mark.parametrize("file", ["cifar100", "imagenet"])
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("kd,resnet5x,resnet20", "unknown network 'resnet5x'; did you mean"),
+        ("kdd,resnet56,resnet20", "unknown method 'kdd'; did you mean 'kd"),
+        ("kd", "wanted METHOD,TEACHER,STUDENT"),
+        ("plain,resnet56,resnet20", "wanted plain,NETWORK"),
+        ("kd,resnet56,resnet32,resnet20", "wanted METHOD,TEACHER,STUDENT"),
+    ],
+)
+def test_wrong_arguments_are_one_line(file, argument, message):
+    with pytest.raises(TfkdError, match=message):
+        load(argument, file)
+
+
+def test_imagenet_pairs():
+    from configs import imagenet
+
+    for teacher, student in imagenet.PAIRS:
+        config = load(f"dkd,{teacher},{student}", "imagenet")
+        assert config.teacher.config == f"configs/imagenet.py:plain,{teacher}"
+        assert (config.data.name, config.data.image_size) == ("imagenet2012", 224)
+        assert (config.train.epochs, config.train.batch_size) == (100, 256)
+        weights = {"resnet18": 0.5, "mobilenetv1": 2.0}
+        assert config.distiller[0].settings.nontarget_weight == weights[student]
+
+
+def test_every_method_has_an_experiment_on_a_folder():
+    for name in ("plain", "teacher", *published.names()):
+        config = load(name, "cifar10_folder")
+        assert config.student.name == ("resnet20" if name == "teacher" else "resnet8")
+    assert load("dkd", "cifar10_folder").distiller[0].settings.warmup_epochs == 1.0
+    with pytest.raises(TfkdError, match="unknown argument of configs/cifar10_folder.py 'kdd'"):
+        load("kdd", "cifar10_folder")
