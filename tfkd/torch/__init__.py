@@ -7,5 +7,7 @@ For example:
 """
 
 from tfkd.torch.checkpoint import read
+from tfkd.torch.porting import assign, port
+from tfkd.torch.rules import networks
 
-__all__ = ["read"]
+__all__ = ["assign", "networks", "port", "read"]

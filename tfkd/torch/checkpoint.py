@@ -19,14 +19,16 @@ _COUNTER = "num_batches_tracked"
 _FORMATS = "a .pth file of torch.save, a .safetensors or an .npz file"
 
 
-def read(path: str | os.PathLike, key: str | None = None, prefix: str = "") -> dict[str, np.ndarray]:
+def read(
+    path: str | os.PathLike, key: str | None = None, prefix: str = ""
+) -> dict[str, np.ndarray]:
     """Returns the weights of a file by name.
 
     The format is known by the content: `torch.save` (a zip archive, or the older form), safetensors
     or `numpy.savez`. Nothing in the file is run, and what it claims to hold is checked before it is
     made. Of a checkpoint that holds more than weights, such as ``{"epoch": 240, "model": ...}``,
-    the state dict in it is taken. `module.` of `torch.nn.DataParallel` before the names is left out,
-    and so are single numbers, such as `num_batches_tracked`.
+    the state dict in it is taken. `module.` of `torch.nn.DataParallel` before the names is left
+    out, and so are single numbers, such as `num_batches_tracked`.
 
     Args:
         path: The file.

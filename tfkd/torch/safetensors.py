@@ -42,9 +42,8 @@ def read(data: bytes) -> dict[str, np.ndarray]:
     if not isinstance(table, dict):
         raise TfkdError(f"found a table that is a {type(table).__name__}, wanted one of names")
     numbers = memoryview(data)[8 + length :]
-    return {
-        name: _array(name, entry, numbers) for name, entry in table.items() if name != "__metadata__"
-    }
+    table.pop("__metadata__", None)
+    return {name: _array(name, entry, numbers) for name, entry in table.items()}
 
 
 def _without_doubles(pairs: list[tuple[str, object]]) -> dict:
@@ -63,7 +62,8 @@ def _array(name: str, entry, numbers: memoryview) -> np.ndarray:
     if not whole or len(shape) > _MOST_AXES:
         raise TfkdError(f"array {name!r}: found no entry with dtype, shape and data_offsets")
     if not isinstance(kind, str) or kind not in _TYPES:
-        raise TfkdError(f"array {name!r}: found type {str(kind)[:20]!r}, wanted {', '.join(_TYPES)}")
+        found = repr(kind)[:20] if isinstance(kind, str) else type(kind).__name__
+        raise TfkdError(f"array {name!r}: found type {found}, wanted one of {', '.join(_TYPES)}")
     dtype = _TYPES[kind]
     # Python's numbers have no size, so a product that would wrap around does not.
     wanted = math.prod(shape) * dtype.itemsize
