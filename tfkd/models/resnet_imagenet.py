@@ -45,7 +45,9 @@ def _register_imagenet(network: str) -> None:
 
 def _checked(form: str, width, imagenet_stem: bool, num_classes, input_shape, name) -> keras.Model:
     if not isinstance(width, numbers.Integral) or width < 1:
-        raise TfkdError(f"network {name!r}: found width={width!r}; wanted a whole number, 1 or more")
+        raise TfkdError(
+            f"network {name!r}: found width={width!r}; wanted a whole number, 1 or more"
+        )
     block, blocks = _FORMS[form]
     return four_stages(block, blocks, int(width), imagenet_stem, num_classes, input_shape, name)
 

@@ -17,7 +17,7 @@ _TAPS = ("stage1", "stage2", "stage3", "pre_pool", "pooled", "logits")
 def experiments(tiny: bool) -> Iterator[Experiment]:
     """Yields one comparison for each network: stock Keras layers, tfkd's, and tapped but unused."""
     shape, batch_size = ((8, 8, 3), 4) if tiny else ((32, 32, 3), 64)
-    for name in ("resnet8",) if tiny else ("resnet20",):
+    for name in ("resnet8", "wrn_16_1") if tiny else ("resnet20", "wrn_16_2"):
         model = models.create(name, _CLASSES, shape)
         tapped = models.tapped(model, _TAPS)
         images = tf.random.stateless_normal((batch_size, *shape), (0, 1))
