@@ -1,5 +1,6 @@
 """Networks by `module:function`, and features under names of the user's."""
 
+import sys
 import textwrap
 
 import keras
@@ -131,6 +132,16 @@ def test_a_file_is_run_once_until_it_changes(folder):
     assert models.user.find("once.py:build")() == "changed and of another length"
 
 
+def test_a_module_of_the_working_folder_comes_before_those_of_the_program(folder, monkeypatch):
+    (folder / "program").mkdir()
+    for place, value in ((folder, "own"), (folder / "program", "other")):
+        (place / "nets_of_two_folders.py").write_text(f"def net():\n    return {value!r}\n")
+    monkeypatch.syspath_prepend(str(folder / "program"))
+    before = list(sys.path)
+    assert models.user.find("nets_of_two_folders:net")() == "own"
+    assert sys.path == before
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -160,6 +171,15 @@ def test_what_is_wrong_is_told_in_one_line(folder, name, message):
     with pytest.raises(TfkdError, match=message) as raised:
         models.create(name, 3, (8, 8, 1))
     assert "\n" not in str(raised.value)
+
+
+def test_layers_without_a_name_are_numbered_alike_whatever_was_built_before(folder):
+    keras.layers.Dense(3)
+    before = keras.layers.Dense(3).name
+    first, second = (models.create("nets.py:trained", 3, (8, 8, 1)) for _ in range(2))
+    assert first.layers[-1].name == second.layers[-1].name == "dense"
+    after = keras.layers.Dense(3).name
+    assert int(after.split("_")[-1]) == int(before.split("_")[-1]) + 1
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from images to logits.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import hashlib
 import importlib
@@ -20,6 +21,7 @@ from pathlib import Path
 from types import ModuleType
 
 import keras
+from keras.src.backend.common import global_state
 
 from tfkd.errors import TfkdError, unknown
 from tfkd.models.ending import final_activation
@@ -27,6 +29,7 @@ from tfkd.models.graph import is_functional
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _KERAS_APPLICATIONS = "keras.applications"
+_COUNTS = "object_name_uids"
 
 
 def is_reference(name: str) -> bool:
@@ -86,7 +89,7 @@ def build(
     function = find(reference)
     arguments = _arguments(reference, function, num_classes, input_shape, kwargs)
     try:
-        with _working_folder():
+        with _working_folder(), _names_from_the_first():
             model = function(**arguments)
     except TfkdError as error:
         raise TfkdError(f"network {reference!r}: {error}") from None
@@ -219,15 +222,34 @@ def _file(reference: str, name: str) -> ModuleType:
 
 @contextlib.contextmanager
 def _working_folder() -> Iterator[None]:
-    """Lets modules of the working folder be imported, after all that are known otherwise."""
+    """Lets modules of the working folder be imported, before others of the same name.
+
+    The first folder on Python's path is that of the program, and a `models.py` is in tools/ too.
+    """
     folder = str(Path.cwd())
-    sys.path.append(folder)
+    sys.path.insert(0, folder)
     try:
         yield
     finally:
         # Code that was imported may have changed the list as well.
         with contextlib.suppress(ValueError):
             sys.path.remove(folder)
+
+
+@contextlib.contextmanager
+def _names_from_the_first() -> Iterator[None]:
+    """Numbers layers without a name as in a new process, so that a config can name them as taps.
+
+    Keras keeps the count under `object_name_uids`, for which it has no public door.
+    """
+    before = dict(global_state.get_global_attribute(_COUNTS, {}))
+    global_state.set_global_attribute(_COUNTS, collections.defaultdict(int))
+    try:
+        yield
+    finally:
+        inside = global_state.get_global_attribute(_COUNTS, {})
+        largest = {key: max(before.get(key, 0), inside.get(key, 0)) for key in {**before, **inside}}
+        global_state.set_global_attribute(_COUNTS, collections.defaultdict(int, largest))
 
 
 def _reason(error: Exception) -> str:
