@@ -198,13 +198,15 @@ def test_nothing_is_decoded_for_steps_that_are_skipped(tmp_path):
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "text"])
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
-def test_a_corrupt_image_is_named_and_skipped_only_on_request(tmp_path, damage, suffix):
+def test_a_corrupt_image_is_named_and_skipped_only_on_request(tmp_path, damage, suffix, capfd):
     make(tmp_path, suffix)
     bad = tmp_path / "train" / "bee" / f"02{suffix}"
     contents = bad.read_bytes()
     bad.write_bytes({"cut": contents[: len(contents) // 2], "empty": b"", "text": b"hello"}[damage])
     message = failure(tmp_path)
     assert str(bad) in message and "cannot be decoded" in message
+    # The decoder has nothing to add to that.
+    assert "JPEG" not in capfd.readouterr().err
     for in_memory_bytes in (data.IN_MEMORY_BYTES, 0):
         with pytest.warns(tfkd.TfkdWarning, match="skipped 1 of 18 images") as caught:
             dataset = load(tmp_path, skip_corrupt=True, in_memory_bytes=in_memory_bytes)

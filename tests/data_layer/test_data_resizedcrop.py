@@ -147,7 +147,7 @@ def test_a_folder_of_large_images_trains_on_crops_and_is_tested_on_the_middle(tm
 
 def test_a_crop_depends_on_seed_epoch_and_index_alone(tmp_path):
     make(tmp_path)
-    extras = ("index", "image_second", "image_strong", "image_pair", "image_rotations")
+    extras = ("index", "image_second", "image_rotations")
     whole = list(load(tmp_path).train(0, 5, extras=extras).as_numpy_iterator())
     later = list(load(tmp_path).train(3, 5, extras=extras).as_numpy_iterator())
     for left, right in zip(later, whole[3:], strict=True):
@@ -159,9 +159,9 @@ def test_a_crop_depends_on_seed_epoch_and_index_alone(tmp_path):
     for batch in whole[2:4]:
         for index, image in zip(batch["index"], batch["image"]):
             np.testing.assert_array_equal(image, crops[index])
-    other = next(iter(load(tmp_path, seed=1).train(2, extras=("index",))))
+    other, = load(tmp_path, seed=1).train(2, 3, extras=("index",)).as_numpy_iterator()
     assert any(
-        (crops[int(index)] != image).any() for index, image in zip(other["index"], other["image"])
+        (crops[index] != image).any() for index, image in zip(other["index"], other["image"])
     )
     assert (whole[0]["image"] != whole[0]["image_second"]).any()
     context = tf.distribute.InputContext(1, 0, 2)

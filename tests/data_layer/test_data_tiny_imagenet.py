@@ -1,7 +1,7 @@
 """Tiny-ImageNet from its official zip, made here in its layout: prepared whole or not at all."""
 
 import os
-import subprocess
+import signal
 import sys
 import threading
 import zipfile
@@ -16,7 +16,6 @@ from tfkd import data
 from tfkd.data import places, tiny_imagenet
 from tfkd.data.prepare import prepare
 
-ROOT = Path(__file__).resolve().parents[2]
 TOP = "tiny-imagenet-200"
 # In the official file they are not in the order of their numbers.
 WORDS = {"n02124075": "Egyptian cat", "n01443537": "goldfish, Carassius auratus"}
@@ -232,30 +231,30 @@ def test_a_folder_of_something_else_is_left_alone(archive, tmp_path):
     assert [each.name for each in (tmp_path / "sets").iterdir()] == ["tiny_imagenet"]
 
 
-KILLED = """
-import os, signal, sys
-from tfkd.data import tiny_imagenet
-written = 0
-def write_bytes(path, contents, usual=tiny_imagenet.Path.write_bytes):
-    global written
-    written += 1
-    if written == 4:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return usual(path, contents)
-tiny_imagenet.Path.write_bytes = write_bytes
-tiny_imagenet.prepare(sys.argv[1], sys.argv[2])
-"""
+def killed_at_the_fourth_image(archive, directory):
+    """Prepares the set in a copy of this process; returns how that ended."""
+    usual, written = Path.write_bytes, []
+
+    def write_bytes(path, contents):
+        written.append(path)
+        if len(written) == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return usual(path, contents)
+
+    child = os.fork()
+    if not child:
+        try:
+            Path.write_bytes = write_bytes
+            tiny_imagenet.prepare(archive, str(directory))
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def test_a_killed_preparation_leaves_no_half_set(archive, tmp_path):
     directory = tmp_path / "sets"
-    found = subprocess.run(
-        [sys.executable, "-c", KILLED, archive, str(directory)],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-    )
-    assert found.returncode == -9, found.stderr
-    assert list(directory.iterdir())  # what it had written so far
+    assert killed_at_the_fourth_image(archive, directory) == -signal.SIGKILL
+    assert len(list(directory.rglob("*.JPEG"))) == 3
     with pytest.raises(tfkd.TfkdError, match="not prepared"):
         data.load("tiny_imagenet", directory=str(directory))
     prepare("tiny_imagenet", [archive], str(directory))

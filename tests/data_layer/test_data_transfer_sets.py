@@ -124,11 +124,11 @@ def jpeg(number):
 
 @pytest.fixture(scope="module")
 def imagenet_archives(tmp_path_factory):
-    """Two archives: one of archives, one a synset; one of images, whose labels the sets knows."""
+    """Two archives: one of archives, one a synset; one of images, whose labels the set knows."""
     root = tmp_path_factory.mktemp("imagenet")
     inner = {}
     for number, synset in enumerate(SYNSETS):
-        files = {f"{synset}_{n}.JPEG": jpeg(2 * number + n) for n in range(4)}
+        files = {f"{synset}_{n}.JPEG": jpeg(4 * number + n) for n in range(4)}
         inner[f"{synset}.tar"] = pack(root / f"{synset}.tar", files)
     pack(root / "ILSVRC2012_img_train.tar", inner)
     validation = {f"ILSVRC2012_val_0000000{n + 1}.JPEG": jpeg(n) for n in range(VALIDATION)}
