@@ -8,6 +8,8 @@ from tfkd.distillers.ipwd import IPWD, ipwd_loss
 from tfkd.distillers.kd import KD, kd_loss
 from tfkd.distillers.mld import MLD
 from tfkd.distillers.nkd import NKD, nkd_loss
+from tfkd.distillers.pkkd import PKKD, blend_loss
+from tfkd.distillers.pkkd_distiller import PKKDDistiller
 from tfkd.distillers.plain import Plain
 from tfkd.distillers.ps_kd import PSKD, ps_kd_loss
 from tfkd.distillers.standardization import standardized
@@ -23,11 +25,14 @@ __all__ = [
     "KD",
     "MLD",
     "NKD",
+    "PKKD",
+    "PKKDDistiller",
     "PSKD",
     "USKD",
     "WSLD",
     "Plain",
     "TeacherFree",
+    "blend_loss",
     "create",
     "cs_kd_loss",
     "dkd_loss",
