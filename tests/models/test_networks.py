@@ -68,8 +68,3 @@ def test_every_network_has_the_taps_of_the_contract(name):
             assert shapes[f"{tap}_pre"] == shapes[tap]
     if name in WITHOUT_PRE_TAPS:
         assert not any(tap.endswith("_pre") for tap in shapes)
-
-
-def test_every_registered_network_is_in_the_table():
-    # Of any size is the wide residual network alone; its own test counts it.
-    assert {*models.names()} - {*TABLE} == {"wrn"}
