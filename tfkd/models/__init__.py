@@ -16,6 +16,7 @@ from tfkd.models import resnet_imagenet as _resnet_imagenet  # noqa: F401
 from tfkd.models import shufflev1 as _shufflev1  # noqa: F401
 from tfkd.models import shufflev2 as _shufflev2  # noqa: F401
 from tfkd.models import vgg as _vgg  # noqa: F401
+from tfkd.models import vgg_small as _vgg_small  # noqa: F401
 from tfkd.models import wrn as _wrn  # noqa: F401
 from tfkd.models.batch_normalization import BatchNormalization
 from tfkd.models.cost import Cost, LayerCost, Work, cost, rule

@@ -25,32 +25,35 @@ def adder_convolution(inputs, filters: int, size: int, stride: int = 1, *, name:
     return AdderConv2D(filters, size, strides=stride, name=name)(inputs)
 
 
-def normalized_classifier(features, num_classes: int):
-    """`blocks.classifier` with batch normalisation of the logits in place of a bias.
+def normalized_classifier(features, num_classes: int, *, use_bias: bool = False):
+    """`blocks.classifier` with batch normalisation of the logits.
 
     Args:
         features: (batch, height, width, channels).
         num_classes: The number of logits.
+        use_bias: As for `normalized_linear`.
 
     Returns:
         The logits, (batch, num_classes), float32 under every dtype policy.
     """
     features = keras.layers.Identity(name="pre_pool")(features)
     pooled = keras.layers.GlobalAveragePooling2D(name="pooled")(features)
-    return normalized_linear(pooled, num_classes)
+    return normalized_linear(pooled, num_classes, use_bias=use_bias)
 
 
-def normalized_linear(pooled, num_classes: int):
-    """A linear layer without bias and the normalisation `logits`, float32 under every dtype policy.
+def normalized_linear(pooled, num_classes: int, *, use_bias: bool = False):
+    """A layer `linear` and the normalisation `logits`, float32 under every dtype policy.
 
     Args:
         pooled: (batch, channels).
         num_classes: The number of logits.
+        use_bias: Whether there is a bias before the normalisation, which takes it away again; the
+            published networks for ImageNet have one.
     """
     bound = pooled.shape[-1] ** -0.5
     logits = keras.layers.Dense(
         num_classes,
-        use_bias=False,
+        use_bias=use_bias,
         kernel_initializer=keras.initializers.RandomUniform(-bound, bound),
         dtype="float32",
         name="linear",

@@ -18,8 +18,6 @@ https://arxiv.org/abs/1912.13200, as in the authors' code.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import keras
 
 from tfkd.errors import TfkdError
