@@ -80,6 +80,16 @@ def save_network(
         ) from error
 
 
+def save_model(model: keras.Model, path: str | os.PathLike) -> Path:
+    """Writes a model to a ``.keras`` file, whole or not at all: stock Keras layers, float32.
+
+    Args:
+        model: A functional or sequential model.
+        path: The file, in an existing folder.
+    """
+    return _write(Path(path), as_float32(stock(model)).save)
+
+
 def load_network(run_folder: str | os.PathLike, which: str = "last") -> Network:
     """Returns the student of a run folder, ready for pixels 0..255.
 

@@ -7,10 +7,13 @@ from collections.abc import Iterator
 
 import keras
 import ml_collections
+import numpy as np
 
 from tfkd import data, models
 from tfkd.errors import TfkdError
 from tfkd.training.config import to_dict
+
+_TEACHER = 1  # Sets the seed of a teacher apart from that of its student.
 
 
 def data_set(config: ml_collections.ConfigDict) -> data.DataSet:
@@ -68,17 +71,44 @@ def student(config: ml_collections.ConfigDict, info: data.DataInfo) -> models.Ne
     Raises:
         TfkdError: For an unknown network, or images that it cannot take.
     """
-    keras.utils.set_random_seed(config.train.seed)
-    name = config.student.name
-    model = models.create(
-        name, info.num_classes, info.image_shape, **to_dict(config.student.kwargs)
-    )
+    return _fresh(config, config.student, config.train.seed, info)
+
+
+def trained_teacher(config: ml_collections.ConfigDict, info: data.DataInfo) -> models.Network:
+    """Returns a teacher that trains beside the student, with fresh weights of its own.
+
+    Pixels reach it as they reach the student. Its seed is ``teacher.seed``, or follows from that of
+    the run, but is another one: twins are not to start alike.
+
+    Args:
+        config: The experiment.
+        info: Its data.
+
+    Raises:
+        TfkdError: For an unknown network, or images that it cannot take.
+    """
+    seed = config.teacher.seed
+    if seed is None:
+        seed = int(np.random.SeedSequence((config.train.seed, _TEACHER)).generate_state(1)[0])
+    return _fresh(config, config.teacher, seed, info)
+
+
+def _fresh(
+    config: ml_collections.ConfigDict,
+    fields: ml_collections.ConfigDict,
+    seed: int,
+    info: data.DataInfo,
+) -> models.Network:
+    """Returns the network of a section of the config, its weights drawn from a seed."""
+    keras.utils.set_random_seed(seed)
+    name = fields.name
+    model = models.create(name, info.num_classes, info.image_shape, **to_dict(fields.kwargs))
     if config.train.batch_norm == "local":
         for layer in model.layers:
             if isinstance(layer, models.BatchNormalization):
                 layer.synchronized = False
     seen = preprocess(config.student.preprocess, info)
-    return models.Network(model, seen, name, to_dict(config.student.taps))
+    return models.Network(model, seen, name, to_dict(fields.taps))
 
 
 def check_fits(network: models.Network, info: data.DataInfo, who: str) -> None:

@@ -41,7 +41,7 @@ MEANINGS = {
     "student.kwargs": "further arguments of the network",
     "student.preprocess": "dataset (its mean and deviation) | none | tf | torch | caffe (as in Keras)",
     "student.taps": "names of features as methods know them, and the layers that make them",
-    "teacher.name": "network of the teacher where only its weights are given",
+    "teacher.name": "network of the teacher where only its weights are given, or where it trains too",
     "teacher.kwargs": "further arguments of the network",
     "teacher.config": "config that trains the teacher on demand, such as configs/quickstart.py:teacher",
     "teacher.workdir": "run folder of the teacher, {seed} filled in; trained there if it is missing",
@@ -49,7 +49,7 @@ MEANINGS = {
     "teacher.preprocess": "as student.preprocess, for a teacher without a run folder; none: dataset",
     "teacher.taps": "as student.taps",
     "teacher.which": "last | best: which of the teacher's students teaches",
-    "teacher.seed": "seed of the teacher's run; none: train.seed",
+    "teacher.seed": "seed of the teacher's run, or of its first weights; none: from train.seed",
     "teacher.dtype": "bfloat16 runs the frozen teacher in that precision; none: as it is",
     "teacher.fold": "whether the teacher's batch normalisation is folded into its layers",
     "distiller": "list of (name, weight, settings); empty: plain training",
@@ -302,7 +302,9 @@ def validate(config: ml_collections.ConfigDict) -> None:
     for position, entry in enumerate(config.distiller):
         _check_method(position, entry)
     _check_source(config.teacher)
-    if needs_teacher(config) and not has_teacher(config):
+    if trains_teacher(config):
+        _check_trained_teacher(config)
+    elif needs_teacher(config) and not has_teacher(config):
         raise TfkdError(
             "the distiller needs a teacher: found none of teacher.config, teacher.workdir and "
             "teacher.weights, and no module:function in teacher.name; wanted one of them"
@@ -315,12 +317,18 @@ def has_teacher(config: ml_collections.ConfigDict) -> bool:
     if any(teacher[key] for key in ("config", "workdir", "weights")):
         return True
     # A function may load weights by itself; a network of the registry is always fresh.
-    return bool(teacher.name) and is_reference(teacher.name)
+    return bool(teacher.name) and is_reference(teacher.name) and not trains_teacher(config)
 
 
 def needs_teacher(config: ml_collections.ConfigDict) -> bool:
     """Returns whether some method of the config has a teacher."""
     return any(objective.requires.teacher for objective in objectives(config))
+
+
+def trains_teacher(config: ml_collections.ConfigDict) -> bool:
+    """Returns whether some method of the config trains a fresh teacher beside the student."""
+    kinds = [objective.distiller_class for objective in objectives(config)]
+    return any(kind is not None and kind.trainable_teacher for kind in kinds)
 
 
 def objectives(config: ml_collections.ConfigDict) -> list:
@@ -447,6 +455,22 @@ def _check_method(position: int, entry) -> None:
         raise unknown(f"field of {where}", extra[0], ("name", "weight", "settings"))
     _at_least(f"{where}.weight", entry.get("weight", 1.0), 0)
     registry.create(entry["name"], **to_dict(entry.get("settings", {})))
+
+
+def _check_trained_teacher(config: ml_collections.ConfigDict) -> None:
+    source = [key for key in ("config", "workdir", "weights") if config.teacher[key]]
+    if source or not config.teacher.name:
+        raise TfkdError(
+            "the distiller trains its teacher beside the student: found "
+            f"{f'teacher.{source[0]}' if source else 'no teacher.name'}, wanted the network of a "
+            "fresh teacher in teacher.name, and no other source"
+        )
+    models.check_name(config.teacher.name, "network (teacher.name)")
+    if config.teacher.preprocess is not None:
+        raise TfkdError(
+            f"teacher.preprocess: found {config.teacher.preprocess!r}, wanted it unset: pixels reach a "
+            "teacher that trains beside the student as they reach the student"
+        )
 
 
 def _check_source(teacher: ml_collections.ConfigDict) -> None:

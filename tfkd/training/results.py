@@ -14,7 +14,7 @@ import tensorflow as tf
 from tfkd import data, evaluation, models
 from tfkd.core import Distiller
 from tfkd.evaluation.predictors import Predict
-from tfkd.models.storage import load_network, save_network
+from tfkd.models.storage import load_model, load_network, save_model, save_network
 from tfkd.training.progress import Progress
 from tfkd.training.run_folder import RunFolder
 
@@ -53,6 +53,20 @@ def save_students(
 def _assign(distiller: Distiller, values: Sequence[np.ndarray]) -> None:
     for variable, value in zip(distiller.student_variables, values):
         variable.assign(value)
+
+
+def save_teacher(teacher: models.Network, folder: RunFolder) -> models.Network:
+    """Writes a teacher that was trained beside the student to ``teacher.keras``.
+
+    Args:
+        teacher: The trained teacher, which pixels reach as they reach the student.
+        folder: The run folder.
+
+    Returns:
+        The teacher as it was written.
+    """
+    model = load_model(save_model(teacher.model, folder.path / "teacher.keras"))
+    return models.Network(model, teacher.preprocess, teacher.name)
 
 
 def scores(

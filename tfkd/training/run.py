@@ -29,7 +29,8 @@ def run(
     The folder then holds ``config.json``, ``metrics.csv`` (a row an epoch), ``tensorboard/``,
     ``checkpoints/``, ``student.keras`` (after the last epoch) and ``student_best.keras`` (the epoch
     with the best accuracy on the validation images, or on the test images where none are held out),
-    ``network.json`` and ``result.json``. Whatever is wrong before the first step leaves nothing there.
+    ``network.json`` and ``result.json``; where the teacher trains beside the student, also
+    ``teacher.keras``. Whatever is wrong before the first step leaves nothing there.
 
     Args:
         config: An experiment; see :mod:`tfkd.training.config`.
@@ -86,6 +87,8 @@ def _check_before(
     dataset = build.data_set(config)
     dataset.check_training()
     build.student(config, dataset.info)
+    if configs.trains_teacher(config):
+        build.trained_teacher(config, dataset.info)
     teachers.check(config, folder.path)
     return dataset
 
@@ -100,16 +103,22 @@ def _train(
 ) -> dict[str, Any]:
     info = dataset.info
     say = print if writes else lambda *_, **__: None
+    trains_teacher = configs.trains_teacher(config)
     teacher = teachers.obtain(
         config, info, lambda teacher_config, path: run(teacher_config, path, strategy)
     )
     predict_teacher = None if teacher is None else evaluation.predictor(teacher)
-    if teacher is not None and writes:
-        top1 = evaluation.accuracy(predict_teacher, dataset.test())["top1"]
+
+    def tell_of_teacher(top1: float) -> None:
         say(f"teacher {teacher.name}: top-1 {top1:.2f} % on {info.name} test", flush=True)
+
+    if teacher is not None and writes:
+        tell_of_teacher(evaluation.accuracy(predict_teacher, dataset.test())["top1"])
 
     with build.precision(config.train.precision), strategy.scope():
         network = build.student(config, info)
+        if trains_teacher:
+            teacher = build.trained_teacher(config, info)
         objectives = configs.objectives(config)
         distiller = _distiller(config, dataset, teacher, network, objectives)
         stages = fitting.stages(config, objectives)
@@ -144,7 +153,11 @@ def _train(
     if not writes:
         return {}
     results.save_students(distiller, network, folder, progress, info)
+    if trains_teacher:
+        predict_teacher = evaluation.predictor(results.save_teacher(teacher, folder))
     scores = results.scores(folder, dataset, predict_teacher)
+    if trains_teacher:
+        tell_of_teacher(scores.scores["teacher"]["top1"])
     if config.export.enabled:
         path = export.save(
             load_network(folder.path),
