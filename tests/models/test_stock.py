@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tfkd import models
+from tfkd.adder import AdderConv2D
 from tfkd.errors import TfkdError
 
 LOAD_WITHOUT_TFKD = """
@@ -89,3 +90,17 @@ def test_a_subclassed_model_is_refused():
 
     with pytest.raises(TfkdError, match="found Subclassed.*wanted a functional"):
         models.stock(Subclassed())
+
+
+def test_adder_layers_stay(tmp_path):
+    model = models.create("resnet8", 3, (8, 8, 1), adder=True, widths=(4, 4, 4, 4))
+    copy = models.stock(model)
+    kinds = {layer.name: type(layer) for layer in copy.layers}
+    assert kinds["stage1_block1_conv1"] is AdderConv2D
+    assert kinds["stage1_block1_bn1"] is keras.layers.BatchNormalization
+    copy.save(tmp_path / "network.keras")
+    again = keras.models.load_model(tmp_path / "network.keras")
+    images = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype("float32")
+    taps = [models.tapped(each, ["stage1_block1_conv1", "logits"])(images) for each in (model, again)]
+    for name, wanted in taps[0].items():
+        np.testing.assert_allclose(taps[1][name], wanted, rtol=1e-5, atol=1e-5)

@@ -1,6 +1,39 @@
-"""The adder layer: convolution by additions only (Chen et al., CVPR 2020), at its speed."""
+"""The adder layer: convolution by additions only (Chen et al., CVPR 2020), at its speed.
+
+For example:
+
+    layer = tfkd.adder.AdderConv2D(64, 3)
+    network = tfkd.models.create("resnet20", num_classes=10, adder=True)
+    twin = tfkd.adder.convert(any_functional_convolutional_model)
+    print(tfkd.adder.energy(twin))
+"""
+
+import importlib
 
 from tfkd.adder.function import adder_convolution, plain_operations
 from tfkd.adder.layer import AdderConv2D
+from tfkd.adder.loading import load
 
-__all__ = ["AdderConv2D", "adder_convolution", "plain_operations"]
+__all__ = [
+    "AdderConv2D",
+    "adder_convolution",
+    "check_normalized",
+    "convert",
+    "energy",
+    "load",
+    "plain_operations",
+]
+
+# What reads whole networks belongs to `tfkd.models`, which imports this package; it is fetched from
+# there at its first use, so that imports run one way.
+_OF_NETWORKS = {
+    "check_normalized": "tfkd.models.adder_conversion",
+    "convert": "tfkd.models.adder_conversion",
+    "energy": "tfkd.models.energy",
+}
+
+
+def __getattr__(name: str):
+    if name not in _OF_NETWORKS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_OF_NETWORKS[name]), name)

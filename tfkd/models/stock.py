@@ -1,14 +1,19 @@
-"""Copies of models in stock Keras layers, that load where tfkd is not installed."""
+"""Copies of models in stock Keras layers, that load where tfkd is not installed.
+
+Adder layers are the exception: Keras has no such layer, so they stay, and a file that holds them
+loads after `import tfkd`.
+"""
 
 from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 from keras.src.saving.serialization_lib import SafeModeScope
 
+from tfkd.adder import AdderConv2D
 from tfkd.errors import TfkdError
 from tfkd.models.batch_normalization import BatchNormalization
 from tfkd.models.graph import is_functional, new_inputs, run
@@ -20,7 +25,7 @@ def stock(model: keras.Model) -> keras.Model:
 
     The copy computes the same function at inference (equal but for the order of rounding, as stock
     batch normalisation is composed of other operations), has the same layer names, and its
-    `.keras` file loads without tfkd. Training it further differs in one thing: stock batch
+    `.keras` file loads without tfkd, unless it has adder layers. Training it further differs in one thing: stock batch
     normalisation keeps the biased variance.
 
     Args:
@@ -36,7 +41,8 @@ def stock(model: keras.Model) -> keras.Model:
     for original, clone in layers:
         copy_weights(original, clone)
     for layer in copy._flatten_layers():
-        if type(layer).__module__.partition(".")[0] == "tfkd":
+        of_tfkd = type(layer).__module__.partition(".")[0] == "tfkd"
+        if of_tfkd and not isinstance(layer, AdderConv2D):
             raise TfkdError(
                 f"model {model.name!r}: found layer {layer.name!r} of tfkd's class "
                 f"{type(layer).__name__}, which has no stock form here; wanted stock Keras layers"
@@ -88,32 +94,38 @@ def remade(layer: keras.Layer, kind: type | None = None, **changes) -> keras.Lay
 
 
 def rebuild(
-    model: keras.Model, make: Callable[[keras.Layer], keras.Layer]
+    model: keras.Model, make: Callable[[keras.Layer], keras.Layer | Sequence[keras.Layer]]
 ) -> tuple[keras.Model, list[tuple[keras.Layer, keras.Layer]]]:
     """Builds a model of the same form from new layers; sub-models and shared layers stay such.
 
     Args:
         model: A model with a graph.
-        make: Returns the new layer, of the same name, for a layer that is not a sub-model.
+        make: Returns the new layer, of the same name, for a layer that is not a sub-model; or
+            several, to be called one after the other.
 
     Returns:
-        The new functional model, and the pairs of old and new layers.
+        The new functional model, and the pairs of old and new layers; of several new ones the
+        first.
     """
-    made: dict[int, tuple[keras.Layer, keras.Layer]] = {}
+    made: dict[int, tuple[keras.Layer, Sequence[keras.Layer]]] = {}
 
     def new(operation):
         if not isinstance(operation, keras.Layer):
-            return operation  # A function of keras.ops holds nothing.
+            return (operation,)  # A function of keras.ops holds nothing.
         if id(operation) not in made:
             layer = build(operation) if is_functional(operation) else make(operation)
-            made[id(operation)] = (operation, layer)
+            layers = (layer,) if isinstance(layer, keras.Layer) else tuple(layer)
+            made[id(operation)] = (operation, layers)
         return made[id(operation)][1]
 
     def perform(call, args, kwargs):
-        layer = new(call.operation)
+        layer, *further = new(call.operation)
         if isinstance(layer, keras.layers.Identity):
-            return layer(*args)  # It may stand for a layer with more arguments, as mask.
-        return layer(*args, **kwargs)
+            kwargs = {}  # It may stand for a layer with more arguments, as mask.
+        outputs = layer(*args, **kwargs)
+        for each in further:
+            outputs = each(outputs)
+        return outputs
 
     def build(each):
         inputs = new_inputs(each)
@@ -125,7 +137,7 @@ def rebuild(
         copy = build(model)
     finally:
         random.setstate(state)
-    return copy, [pair for pair in made.values() if not is_functional(pair[0])]
+    return copy, [(old, new[0]) for old, new in made.values() if not is_functional(old)]
 
 
 def copy_weights(original: keras.Layer, clone: keras.Layer) -> None:
