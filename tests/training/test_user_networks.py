@@ -169,14 +169,14 @@ def test_the_folder_of_a_teacher_named_by_a_path_is_one_folder(experiment, tmp_p
 
 @pytest.mark.slow
 def test_mobilenet_of_keras_applications_is_distilled_continued_saved_and_exported(
-    experiment, stopped, tmp_path
+    stopped, tmp_path
 ):
     weights_file = tmp_path / "teacher.weights.h5"
     keras.utils.set_random_seed(3)
     models.create(MOBILENET, 10, (32, 32, 1), alpha=0.35).save_weights(weights_file)
     taps = {"pre_pool": "out_relu", "pooled": "global_average_pooling2d"}
-    config = experiment(
-        "noisy",
+    config = configs.override(
+        configs.load(f"{NETWORKS.parent}/tiny_experiment.py:noisy"),
         data__image_size=32,
         data__train_size=120,
         student__name=MOBILENET,
@@ -186,15 +186,13 @@ def test_mobilenet_of_keras_applications_is_distilled_continued_saved_and_export
         teacher__kwargs={"alpha": 0.35},
         teacher__weights=str(weights_file),
         teacher__taps=taps,
-        teacher__workdir=None,
         teacher__config=None,
         distiller=(configs.method("kd", weight=0.9), configs.method("noisy", weight=0.1)),
         train__epochs=1,
         train__batch_size=40,
         train__checkpoint_seconds=0.0,
-        export__enabled=True,
     )
-    whole = run(config, tmp_path / "whole")
+    whole = run(configs.override(config, export__enabled=True), tmp_path / "whole")
     assert whole["student"] == whole["teacher"] == MOBILENET
     stopped(config, tmp_path / "cut", after=2)
     run(config, tmp_path / "cut")
