@@ -1,5 +1,6 @@
 """Files as torch.save writes them, put together byte by byte, so that they can also be wrong."""
 
+import copy
 import dataclasses
 import io
 import json
@@ -98,6 +99,21 @@ def zipped(value, *, leave_out=(), compression=zipfile.ZIP_STORED, order="little
         for name, content in members.items():
             if name not in leave_out:
                 archive.writestr(name, content)
+    return stream.getvalue()
+
+
+def overlapping(count, numbers):
+    """An archive whose members all begin at the same place of the file."""
+    views = {str(n): View(numbers, numbers.shape, (1,), key=str(n)) for n in range(count)}
+    with zipfile.ZipFile(io.BytesIO(zipped(views))) as whole:
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w") as archive:
+            archive.writestr("archive/data.pkl", whole.read("archive/data.pkl"))
+            archive.writestr("archive/data/0", numbers.tobytes())
+            first = archive.getinfo("archive/data/0")
+            for n in range(1, count):
+                archive.filelist.append(copy.copy(first))
+                archive.filelist[-1].filename = f"archive/data/{n}"
     return stream.getvalue()
 
 

@@ -17,7 +17,7 @@ VALID = {
     "npz": files.npz(WEIGHTS["model"]),
     "compressed npz": files.npz(WEIGHTS["model"], compressed=True),
 }
-FUZZ = hypothesis.settings(max_examples=100, deadline=None, database=None)
+FUZZ = hypothesis.settings(max_examples=100, deadline=None, derandomize=True)
 
 
 @pytest.fixture(scope="module")

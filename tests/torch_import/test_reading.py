@@ -102,7 +102,7 @@ def test_tensors_may_share_a_storage(read):
 WRAPPED = {
     "RepDistiller": {"epoch": 240, "model": WEIGHTS, "best_acc": files.counting(1)},
     "state_dict": {"state_dict": WEIGHTS, "arch": "resnet", "lr": 0.1, "done": None},
-    "another name": {"epoch": 3, "ema": WEIGHTS},
+    "another name": {"epoch": 3, "ema": WEIGHTS, "accuracy": files.counting(1)},
     "with an optimizer": {"net": WEIGHTS, "optimizer": {"state": {0: {"buffer": WEIGHTS}}}},
     "beside others": {"model": WEIGHTS, "ema": {"x": files.counting(2)}},
     "flat, with numbers": {**WEIGHTS, "epoch": 3, "accuracy": files.counting(), "name": "x"},
@@ -181,7 +181,7 @@ WRONG_TENSORS = {
     "ragged": (files.View(BASE, (2, 3), (1,)), "found 2 lengths and 1 strides"),
     "many axes": (files.View(BASE, (1,) * 40, (1,) * 40), "at most 32 axes"),
     "no numbers": (files.View(BASE, ("a",), (1,)), "wanted whole numbers >= 0"),
-    "oversize": (files.View(BASE, (6,), (1,), count=10**12), "storage '0'"),
+    "oversize": (files.View(BASE, (6,), (1,), count=10**12), "storage"),
     "undersize": (files.View(BASE, (2,), (1,), count=2), "storage '0'"),
 }
 
@@ -251,9 +251,14 @@ def test_a_missing_file(tmp_path):
 
 
 def test_what_is_claimed_is_not_made(read):
-    """A member that claims more bytes than the file has would be unpacked before it is compared."""
+    """A member that claims more bytes than the file has is not unpacked first."""
     data = bytearray(files.zipped(WEIGHTS))
     place = data.rindex(b"PK\x01\x02", 0, data.rindex(b"archive/data/1"))
     data[place + 24 : place + 28] = (2**31).to_bytes(4, "little")
     with pytest.raises(TfkdError, match="'archive/data/1' is compressed or larger than the file"):
         read(bytes(data))
+
+
+def test_storages_that_lie_upon_each_other_do_not_add_up(read):
+    with pytest.raises(TfkdError, match="found storages of 36000 bytes in a file of"):
+        read(files.overlapping(9, files.counting(1000)))

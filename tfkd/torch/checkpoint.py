@@ -100,7 +100,7 @@ def _weights(content, key: str | None) -> dict:
         return inside[usual[0]]
     if not inside and _is_weights(content):
         return content
-    if len(inside) == 1 and not _is_weights(content):
+    if len(inside) == 1:
         return next(iter(inside.values()))
     found = ", ".join(repr(name)[:40] for name in list(inside or content)[:20]) or "nothing"
     raise TfkdError(

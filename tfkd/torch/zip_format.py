@@ -33,6 +33,10 @@ def read(archive: zipfile.ZipFile, size: int) -> object:
     if order in archive.namelist() and _member(archive, order, size) != b"little":
         raise TfkdError("found numbers of a big-endian machine, wanted little-endian ones")
     content, _, storages = pickles.load(_member(archive, name, size))
+    # Members of a forged archive may lie upon each other, and fill any memory together.
+    claimed = sum(storage.bytes for storage in storages.values())
+    if claimed > size:
+        raise TfkdError(f"found storages of {claimed} bytes in a file of {size}")
     for key, storage in storages.items():
         storage.fill(_member(archive, f"{folder}data/{key}", size))
     return content
