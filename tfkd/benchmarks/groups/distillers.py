@@ -14,7 +14,7 @@ _TRAIN_SIZE = 50_000
 _ONE_VIEW = 1.10
 _MLD = 2.2
 
-_METHODS = (
+METHODS = (
     "plain", "dkd", "ipwd", "wsld", "teacher_free", "ps_kd", "nkd", "uskd", "dist", "cs_kd", "mld",
 )  # fmt: skip
 _PER_TURN = 4
@@ -29,8 +29,8 @@ def experiments(tiny: bool) -> Iterator[Experiment]:
     """
     pair = ("resnet14", "resnet8") if tiny else ("resnet56", "resnet20")
     shape, batch_size = ((8, 8, 3), 8) if tiny else ((32, 32, 3), 64)
-    for start in range(0, len(_METHODS), _PER_TURN):
-        names = _METHODS[start : start + _PER_TURN]
+    for start in range(0, len(METHODS), _PER_TURN):
+        names = METHODS[start : start + _PER_TURN]
         cases, made = [], []
         for name in ("kd", *names):
             objective = distillers.create(name)

@@ -1,0 +1,55 @@
+"""Every group of benchmarks runs, at its smallest size, and names what it compares."""
+
+import math
+
+import pytest
+
+from tfkd import benchmarks, distillers
+from tfkd.benchmarks import processor
+from tfkd.benchmarks.groups import distillers as methods
+from tfkd.training import published
+
+
+QUICK = ("data", "export", "kd", "models")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", QUICK)
+def test_a_group_measures_what_it_names(group):
+    shown = []
+    rows = benchmarks.run(group, rounds=1, turn=0.0, tiny=True, show=shown.append)
+    assert rows == [row for each in shown for row in each]
+    assert any(row.ratio is not None for row in rows)
+    for row in rows:
+        assert row.experiment.startswith(f"{group}: ")
+        assert math.isfinite(row.milliseconds) and row.milliseconds > 0
+        assert row.goal is None and row.holds is None, "the smallest size has no goal"
+
+
+@pytest.mark.slow
+def test_methods_are_compared_with_kd():
+    experiment = next(methods.experiments(tiny=True))
+    assert [case.name for case in experiment.cases][0] == "kd"
+    for case in experiment.cases:
+        case.run()
+    experiment.check()
+    goals = {each.case: each.goal for each in experiment.comparisons}
+    assert goals["dkd"] == 1.10
+    assert all(each.baseline == ("kd",) for each in experiment.comparisons)
+
+
+def test_every_method_of_logits_is_measured():
+    own = {name for name in published.names() if name in distillers.names()}
+    assert own <= {"kd", *methods.METHODS}
+
+
+def test_a_processor_without_bfloat16_is_known_by_its_flags(monkeypatch, tmp_path):
+    facts = tmp_path / "cpuinfo"
+    monkeypatch.setattr(processor, "_CPU_FACTS", facts)
+    monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind: [])
+    for flags, found in (("sse avx2 fma", False), ("avx512f avx512_bf16", True), ("amx_bf16", True)):
+        facts.write_text(f"model name\t: Some Processor\nflags\t\t: {flags}\n")
+        assert processor.has_bfloat16() == found
+        assert processor.name() == "Some Processor"
+    facts.unlink()
+    assert not processor.has_bfloat16()
