@@ -28,7 +28,7 @@ from tfkd.errors import TfkdError
 SOURCES = Path(__file__).parent / "native"
 _X86 = ("x86_64", "amd64")
 # Warnings are TensorFlow's own, hundreds of them.
-_FLAGS = ("-O2", "-fPIC", "-w", "-fvisibility=hidden", "-ffp-contract=off")
+_FLAGS = ("-O3", "-fPIC", "-w", "-fvisibility=hidden", "-ffp-contract=off")
 # Instruction sets of single files; a processor that lacks them never enters these files.
 _INSTRUCTIONS: Mapping[str, Sequence[str]] = {
     "level_avx2": ("-mavx2", "-mfma"),

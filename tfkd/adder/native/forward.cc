@@ -22,7 +22,7 @@ constexpr int64_t kBandFloats = 32 * 1024;
 // The filters, shifted and laid out for the inner loop.
 struct PackedFilter {
   PackedFilter(const Geometry& sizes, const float* filter, const std::vector<Panel>& panels,
-               const Parallel& parallel);
+               const Level& level, const Parallel& parallel);
 
   // Panel by panel, for each term a value for each filter of the panel; then 0s.
   Buffer values;
@@ -32,20 +32,17 @@ struct PackedFilter {
 
 // The constant to subtract: the mean, rounded so coarsely that it is 0 for filters which lie about
 // 0, and that subtracting it costs no digits: a multiple of a power of two not below the spread.
-float ShiftOf(const Geometry& s, const float* filter, int64_t channel) {
+float ShiftOf(const Geometry& s, const float* filter, int64_t channel, const Level& level) {
   const int64_t taps = s.kernel_height * s.kernel_width;
-  double sum = 0.0, spread = 0.0;
-  const auto add = [&](double mean, double* sum, bool absolute) {
-    for (int64_t tap = 0; tap < taps; ++tap) {
-      const float* row = filter + (tap * s.channels + channel) * s.filters;
-      for (int64_t f = 0; f < s.filters; ++f)
-        *sum += absolute ? std::fabs(row[f] - mean) : row[f];
-    }
+  const auto mean_of = [&](float center, bool absolute) {
+    double sum = 0.0;
+    for (int64_t tap = 0; tap < taps; ++tap)
+      sum += level.deviations(filter + (tap * s.channels + channel) * s.filters, s.filters, center,
+                              absolute);
+    return sum / (taps * s.filters);
   };
-  add(0.0, &sum, false);
-  const double mean = sum / (taps * s.filters);
-  add(mean, &spread, true);
-  spread /= taps * s.filters;
+  const double mean = mean_of(0.0f, false);
+  const double spread = mean_of(static_cast<float>(mean), true);
   if (!std::isfinite(mean) || !std::isfinite(spread)) return 0.0f;
   if (spread == 0.0) return static_cast<float>(mean);
   const double unit = std::exp2(std::ceil(std::log2(spread)));
@@ -53,14 +50,15 @@ float ShiftOf(const Geometry& s, const float* filter, int64_t channel) {
 }
 
 PackedFilter::PackedFilter(const Geometry& s, const float* filter,
-                           const std::vector<Panel>& panels, const Parallel& parallel)
+                           const std::vector<Panel>& panels, const Level& level,
+                           const Parallel& parallel)
     : values(s.kernel_height * s.kernel_width * s.channels * TotalWidth(panels)),
       sums(TotalWidth(panels)),
       shift(s.channels) {
   const int64_t taps = s.kernel_height * s.kernel_width, terms = taps * s.channels;
   parallel(s.channels, 4 * taps * s.filters, [&](int64_t first, int64_t end) {
     for (int64_t c = first; c < end; ++c) {
-      const float own = shift.data()[c] = ShiftOf(s, filter, c);
+      const float own = shift.data()[c] = ShiftOf(s, filter, c, level);
       for (const Panel& panel : panels)
         for (int64_t k = c; k < terms; k += s.channels) {
           const float* from = filter + k * s.filters + panel.first;
@@ -70,13 +68,16 @@ PackedFilter::PackedFilter(const Geometry& s, const float* filter,
         }
     }
   });
-  for (const Panel& panel : panels) {
-    const float* from = values.data() + terms * panel.first;
-    std::vector<double> totals(panel.width, 0.0);
-    for (int64_t k = 0; k < terms; ++k, from += panel.width)
-      for (int64_t f = 0; f < panel.width; ++f) totals[f] += from[f];
-    std::copy(totals.begin(), totals.end(), sums.data() + panel.first);
-  }
+  parallel(panels.size(), terms * level.width, [&](int64_t first, int64_t end) {
+    for (int64_t i = first; i < end; ++i) {
+      const Panel& panel = panels[i];
+      const float* from = values.data() + terms * panel.first;
+      std::vector<double> totals(panel.width, 0.0);
+      for (int64_t k = 0; k < terms; ++k, from += panel.width)
+        for (int64_t f = 0; f < panel.width; ++f) totals[f] += from[f];
+      std::copy(totals.begin(), totals.end(), sums.data() + panel.first);
+    }
+  });
 }
 
 // The input rows that a band of output rows sees, padded and shifted. Of a kernel that is one pixel
@@ -107,7 +108,7 @@ class Forwarder {
         output_(output),
         level_(CurrentLevel()),
         panels_(PanelsOf(s_.filters, level_)),
-        packed_(s_, filter, panels_, parallel),
+        packed_(s_, filter, panels_, level_, parallel),
         window_(s_),
         reduction_(s_.kernel_height, s_.kernel_width * s_.channels,
                    window_.columns * s_.channels) {

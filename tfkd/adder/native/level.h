@@ -56,6 +56,8 @@ struct Level {
   // target[i, c] = source[i, c] - shift[c] and sums[i] = sum over c of target[i, c].
   void (*shift)(const float* source, int64_t source_step, const float* shift, int64_t cells,
                 int64_t channels, float* target, float* sums);
+  // The sum of values[i] - center, or of its absolute value.
+  float (*deviations)(const float* values, int64_t count, float center, bool absolute);
 };
 
 extern const Level kPortable;

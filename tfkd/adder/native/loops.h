@@ -133,6 +133,24 @@ void Shift(const float* source, int64_t source_step, const float* shift, int64_t
   }
 }
 
+template <typename Vector>
+float Deviations(const float* values, int64_t count, float center, bool absolute) {
+  const typename Vector::Value zero = Vector::Hidden(0.0f), centers = Vector::Hidden(center);
+  typename Vector::Value sum = zero;
+  int64_t i = 0;
+  for (; i + Vector::kWidth <= count; i += Vector::kWidth) {
+    const typename Vector::Value difference = Vector::Subtract(Vector::Load(values + i), centers);
+    const typename Vector::Value opposite = Vector::Subtract(zero, difference);
+    sum = Vector::Add(sum, absolute ? Vector::Max(difference, opposite) : difference);
+  }
+  float rest = 0.0f;
+  for (; i < count; ++i) {
+    const float difference = values[i] - center;
+    rest += absolute && difference < 0.0f ? -difference : difference;
+  }
+  return Vector::Total(sum) + rest;
+}
+
 template <typename Vector, int kVectors, int kPixels>
 constexpr void FillTiles(Level* level) {
   if constexpr (kPixels > 0) {
@@ -156,6 +174,7 @@ constexpr Level MakeLevel(const char* name) {
   FillTiles<Vector, 1, Level::kMaxPixels>(&level);
   FillTiles<Vector, 2, Level::kMaxPixels>(&level);
   level.shift = Shift<Vector>;
+  level.deviations = Deviations<Vector>;
   return level;
 }
 

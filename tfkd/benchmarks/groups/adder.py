@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import functools
 import gc
+import json
+import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -18,8 +22,8 @@ from tfkd.adder import AdderConv2D, library, twin
 from tfkd.benchmarks.measure import Case, Comparison, Experiment
 from tfkd.errors import TfkdError
 
-_FORWARD = 1.0
-_BOTH = 1.5
+_FORWARD, _BOTH = "forward", "forward and backward"
+_EXTRA_MEMORY = 2.0
 _STEP = 1.5
 _SCALING = 1.8
 _NONE = (0, 0, 0, 0)
@@ -69,15 +73,17 @@ def experiments(tiny: bool) -> Iterator[Experiment]:
     """Yields the layers of an adder ResNet-20 one by one, their threads, exactness, and the network.
 
     Convolutions are TensorFlow's, as this installation runs them. The backward pass has both
-    gradients, that of the filters normalised as in training.
+    gradients, that of the filters normalised as in training. The goals of a layer hold only where it
+    needs at most twice its input in memory, besides inputs and results.
 
     Raises:
         TfkdError: The op cannot be compiled here.
     """
     if library.operations() is None:
         raise TfkdError("benchmark group 'adder': found no compiled adder op, wanted one")
-    for shape in _TINY_SHAPES if tiny else _SHAPES:
-        yield _layer(shape)
+    extra_memory = _extra_memory(tiny)
+    for shape in _shapes(tiny):
+        yield _layer(shape, extra_memory.get(str(shape), {}))
     if len(_processors()) > 1:
         for shape in _TINY_SHAPES[:1] if tiny else (_SHAPES[0], _SHAPES[4]):
             for batch_size in (shape.batch_size, 1):
@@ -86,43 +92,47 @@ def experiments(tiny: bool) -> Iterator[Experiment]:
     yield _network("resnet8" if tiny else "resnet20", 8 if tiny else 32, 2 if tiny else 64)
 
 
-def _layer(shape: _Shape) -> Experiment:
-    images = _normal(shape.batch_size, shape.size, shape.size, shape.channels)
-    layers = {"conv2d": _convolution(shape), "adder": _adder(shape)}
-    upstream = _normal(*layers["conv2d"][0](images).shape)
-    forward = {name: tf.function(layer) for name, (layer, _) in layers.items()}
-    both = {name: _both(*layer) for name, layer in layers.items()}
-    extra = {
-        "forward": _extra_memory(lambda: forward["adder"](images)) / _bytes(images),
-        "both": _extra_memory(lambda: both["adder"](images, upstream)) / _bytes(images),
-    }
+def _shapes(tiny: bool) -> Sequence[_Shape]:
+    return _TINY_SHAPES if tiny else _SHAPES
 
-    def facts(kind: str) -> dict[str, object]:
-        return {
-            "instructions": library.instructions(),
-            "multiply-adds": shape.multiply_adds * (1 if kind == "forward" else 3),
-            "extra memory / input": extra[kind],
+
+def _layer(shape: _Shape, extra_memory: Mapping[str, float]) -> Experiment:
+    works, _ = _works(shape)
+    comparisons = []
+    for passes, goal, count in ((_FORWARD, 1.0, 1), (_BOTH, 1.5, 3)):
+        adder, convolution = f"adder, {passes}", f"conv2d, {passes}"
+        extra = {
+            f"extra memory / input{words}": extra_memory.get(case, math.nan)
+            for words, case in (("", adder), (" of conv2d", convolution))
         }
-
+        facts = {
+            "instructions": library.instructions(),
+            "multiply-adds": count * shape.multiply_adds,
+            **extra,
+        }
+        sound = not extra["extra memory / input"] > _EXTRA_MEMORY
+        comparisons.append(Comparison(adder, (convolution,), goal, facts=facts, sound=sound))
     return Experiment(
         str(shape),
         f"batch of {shape.batch_size} images",
-        [
-            Case("conv2d", lambda: forward["conv2d"](images)),
-            Case("adder", lambda: forward["adder"](images)),
-            Case("conv2d, forward and backward", lambda: both["conv2d"](images, upstream)),
-            Case("adder, forward and backward", lambda: both["adder"](images, upstream)),
-        ],
-        [
-            Comparison("adder", ("conv2d",), _FORWARD, facts=facts("forward")),
-            Comparison(
-                "adder, forward and backward",
-                ("conv2d, forward and backward",),
-                _BOTH,
-                facts=facts("both"),
-            ),
-        ],
+        [Case(name, work) for name, work in works.items()],
+        comparisons,
     )
+
+
+def _works(shape: _Shape) -> tuple[dict[str, Callable[[], object]], tf.Tensor]:
+    """The forward pass, and both passes, of convolution and adder layer; and the images."""
+    images = _normal(shape.batch_size, shape.size, shape.size, shape.channels)
+    works = {}
+    for name, (layer, filters) in {
+        "conv2d": _convolution(shape),
+        "adder": _adder(shape),
+    }.items():
+        forward, both = tf.function(layer), _both(layer, filters)
+        upstream = _normal(*forward(images).shape)
+        works[f"{name}, {_FORWARD}"] = functools.partial(forward, images)
+        works[f"{name}, {_BOTH}"] = functools.partial(both, images, upstream)
+    return works, images
 
 
 def _convolution(shape: _Shape) -> _Layer:
@@ -291,28 +301,52 @@ def _bytes(tensors) -> int:
     return sum(each.shape.num_elements() * each.dtype.size for each in tf.nest.flatten(tensors))
 
 
-def _extra_memory(work: Callable[[], object]) -> float:
-    """Bytes that a piece of work needs at its height besides its inputs and results.
+def _extra_memory(tiny: bool) -> dict[str, dict[str, float]]:
+    """What each case of each shape needs besides inputs and results, in sizes of the input.
 
-    NaN where the system (Linux) does not tell how much the process held at most.
+    Measured in a process of its own whose freed memory goes back to the system at once (glibc), so
+    that the most it held tells what it needed. Empty where the system does not tell (not Linux).
     """
-    kept = _bytes(work())
+    if not os.path.exists("/proc/self/clear_refs"):
+        return {}
+    code = f"from {__name__} import print_extra_memory as show; show({tiny})"
+    environment = {
+        **os.environ,
+        "MALLOC_MMAP_THRESHOLD_": "32768",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, check=True, stdout=subprocess.PIPE, text=True
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def print_extra_memory(tiny: bool) -> None:
+    """Prints what `_extra_memory` returns, as JSON."""
+    found = {}
+    for shape in _shapes(tiny):
+        works, images = _works(shape)
+        found[str(shape)] = {
+            name: _held_at_most(work) / _bytes(images) for name, work in works.items()
+        }
+    print(json.dumps(found))
+
+
+def _held_at_most(work: Callable[[], object]) -> int:
+    """Bytes that a piece of work holds at its height, besides its results."""
+    results = _bytes(work())
     gc.collect()
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-        with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
-            file.write("5")  # The most so far becomes what there is now.
-        before = _held("VmRSS")
-        results = work()
-        most = _held("VmHWM")
-    except (AttributeError, OSError):
-        return float("nan")
-    del results
-    return max(0, most - before - kept)
+    with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+        file.write("5")  # The most so far becomes what there is now.
+    before = _held("VmRSS")
+    kept = work()
+    most = _held("VmHWM")
+    del kept
+    return max(0, most - before - results)
 
 
 def _held(name: str) -> int:
-    """Memory of this process as the kernel counts it, in bytes."""
+    """Memory of this process as the system counts it, in bytes."""
     with open("/proc/self/status", encoding="ascii") as file:
         found = [line.split() for line in file if line.startswith(f"{name}:")]
     return 1024 * int(found[0][1])
