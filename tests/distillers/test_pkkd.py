@@ -97,10 +97,13 @@ def losses_of(distiller, **changes):
     return context, distiller.weigh(context)
 
 
-@pytest.mark.parametrize("kernel", ["two", "same", "none"])
-def test_middle_loss_is_the_formula(kernel):
+@pytest.mark.parametrize(
+    "kernel, relative", [("two", True), ("two", False), ("same", True), ("none", True)]
+)
+def test_middle_loss_is_the_formula(kernel, relative):
     """Against NumPy, with sample weights, from the raw outputs of the two networks."""
-    distiller = distiller_of(kernel=kernel, rho=False, middle_weight=3.0)
+    settings = {"relative_tau": relative, "rho": False, "middle_weight": 3.0}
+    distiller = distiller_of(kernel=kernel, **settings)
     context, outcome = losses_of(distiller)
     weights = batch()["sample_weight"].numpy()
     wanted = 0.0
@@ -110,8 +113,9 @@ def test_middle_loss_is_the_formula(kernel):
         )
         fan_in = 3 * 3 * 4
         if kernel != "none":
+            size = np.sqrt(np.mean(teacher**2)) if relative else 1.0
             student = np.exp(student / fan_in)
-            teacher = np.exp(teacher / (2.0 if kernel == "two" else fan_in))
+            teacher = np.exp(teacher / (2.0 * size if kernel == "two" else fan_in))
         wanted += np.mean(weights[:, None, None, None] * (student - teacher) ** 2)
     found = outcome.terms["pkkd"].losses["middle"]
     np.testing.assert_allclose(found, 3.0 * wanted, rtol=1e-5)
@@ -155,6 +159,21 @@ def test_maps_of_both_sides_compare_standardised_channels():
     for features in distiller.objectives[0]._compared(context, 0):
         np.testing.assert_allclose(np.mean(features, (0, 1, 2)), np.zeros(4), atol=1e-3)
         np.testing.assert_allclose(np.var(features, (0, 1, 2)), np.ones(4), rtol=1e-3)
+
+
+def test_size_of_the_teacher_s_outputs_is_arbitrary():
+    """A convolution before a normalisation may be scaled; a relative scale does not see it."""
+    found = {}
+    for relative in (True, False):
+        for factor in (1.0, 3.0):
+            distiller = distiller_of(relative_tau=relative)
+            for name in ("block1_conv2", "block2_conv2"):
+                kernel = distiller.teacher.get_layer(name).kernel
+                kernel.assign(factor * kernel)
+            losses = losses_of(distiller)[1].terms["pkkd"].losses
+            found[relative, factor] = losses["middle"].numpy(), losses["soft"].numpy()
+    np.testing.assert_allclose(found[True, 3.0], found[True, 1.0], rtol=1e-3)
+    assert found[False, 3.0][0] > 1.5 * found[False, 1.0][0]
 
 
 def test_scales_start_at_the_fan_in():
@@ -380,6 +399,7 @@ def test_fits_beside_another_loss_and_on_arrays():
         ({"rho": 1}, "rho: found 1, wanted True or False"),
         ({"teacher_rho": True, "rho": False}, "teacher_rho=True with rho=False, wanted rho=True"),
         ({"student_tau": 0}, "student_tau: found 0"),
+        ({"relative_tau": None}, "relative_tau: found None, wanted True or False"),
         ({"teacher_tau": -2.0}, "teacher_tau: found -2.0"),
         ({"positions": [3]}, r"positions: found \[3\], wanted names of taps"),
     ],

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfkd.distillers.pkkd_kernels import HIGHEST, LOWEST, kernel_response, standardized_channels
+from tfkd.distillers.pkkd_kernels import (
+    HIGHEST,
+    LOWEST,
+    kernel_response,
+    root_mean_square,
+    standardized_channels,
+)
 
 ADDER, CONVOLUTION = np.array([-4.0, -2.0, 0.0]), np.array([-1.0, 0.5, 2.0])
 
@@ -60,6 +66,15 @@ def test_half_precision_is_left_before_the_exponential():
     found = kernel_response(outputs, tf.constant(math.log(144.0)))
     wanted = np.exp(outputs.numpy().astype("float64") / 144.0)
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
+def test_size_of_outputs():
+    features = np.random.default_rng(0).normal(1.0, 2.0, (6, 4, 3, 2))
+    found = root_mean_square(tf.constant(features))
+    np.testing.assert_allclose(found, np.sqrt(np.mean(features**2)), rtol=1e-12)
+    chosen = root_mean_square(tf.constant(features), tf.constant([1, 1, 0, 0, 0, 0]))
+    np.testing.assert_allclose(chosen, np.sqrt(np.mean(features[:2] ** 2)), rtol=1e-12)
+    assert np.isfinite(np.log(root_mean_square(tf.zeros((2, 2, 2, 1)))))
 
 
 def test_channels_are_standardised():

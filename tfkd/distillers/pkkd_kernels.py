@@ -26,7 +26,7 @@ LOWEST, HIGHEST = -30.0, 10.0
 """Bounds of the exponent, outside of which there is no gradient: e^10 squared is still ordinary."""
 
 EPSILON = 1e-8
-"""Added to the variances of :func:`standardized_channels`, which are small for a wide kernel."""
+"""Least mean square and added to variances, which are small where a kernel is wide."""
 
 
 def kernel_response(outputs: tf.Tensor, log_tau: tf.Tensor) -> tf.Tensor:
@@ -45,6 +45,22 @@ def kernel_response(outputs: tf.Tensor, log_tau: tf.Tensor) -> tf.Tensor:
     return tf.exp(tf.clip_by_value(exponent, LOWEST, HIGHEST))
 
 
+def root_mean_square(
+    features: tf.Tensor,
+    rows: tf.Tensor | None = None,
+    total: Callable[[tf.Tensor], tf.Tensor] = tf.identity,
+) -> tf.Tensor:
+    """Returns the root of the mean square of a layer's outputs, a scalar.
+
+    Arguments are those of :func:`standardized_channels`.
+    """
+    features = as_float(features)
+    counted, count = _counted(features, rows, total)
+    channels = tf.cast(tf.shape(features)[-1], features.dtype)
+    mean = total(tf.reduce_sum(counted * tf.square(features))) / (count * channels)
+    return tf.sqrt(tf.maximum(mean, EPSILON))
+
+
 def standardized_channels(
     features: tf.Tensor,
     rows: tf.Tensor | None = None,
@@ -61,12 +77,17 @@ def standardized_channels(
         The same shape, float32 (float64 for float64 features).
     """
     features = as_float(features)
-    counted = tf.ones_like(features[:, :1, :1, :1])
-    if rows is not None:
-        counted *= tf.cast(tf.reshape(rows, [-1, 1, 1, 1]), features.dtype)
-    places = tf.cast(tf.reduce_prod(tf.shape(features)[1:3]), features.dtype)
-    count = tf.maximum(total(tf.reduce_sum(counted)) * places, 1.0)
+    counted, count = _counted(features, rows, total)
     mean = total(tf.reduce_sum(counted * features, axis=[0, 1, 2])) / count
     centred = features - mean
     variance = total(tf.reduce_sum(counted * tf.square(centred), axis=[0, 1, 2])) / count
     return centred * tf.math.rsqrt(variance + EPSILON)
+
+
+def _counted(features: tf.Tensor, rows: tf.Tensor | None, total) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns which samples count, ``(batch, 1, 1, 1)``, and how many places they have in all."""
+    counted = tf.ones_like(features[:, :1, :1, :1])
+    if rows is not None:
+        counted *= tf.cast(tf.reshape(rows, [-1, 1, 1, 1]), features.dtype)
+    places = tf.cast(tf.reduce_prod(tf.shape(features)[1:3]), features.dtype)
+    return counted, tf.maximum(total(tf.reduce_sum(counted)) * places, 1.0)
