@@ -125,7 +125,8 @@ class Forwarder {
                   const int64_t place = (image * s_.output_height + first) * s_.output_width;
                   Copy(image, first, end - first, &scratch);
                   AddUp(end - first, &scratch);
-                  Compute(end - first, output_ + place * s_.filters, &scratch);
+                  Compute(end - first, output_ + place * s_.filters,
+                          image * s_.height + end * s_.stride_height, &scratch);
                 });
   }
 
@@ -192,13 +193,19 @@ class Forwarder {
     }
   }
 
-  void Compute(int64_t rows, float* output, Scratch* scratch) const {
+  // `next_row` is where the input of the next band starts, counted over all images.
+  void Compute(int64_t rows, float* output, int64_t next_row, Scratch* scratch) const {
     // Pixels of a 1x1 kernel lie side by side over all rows.
     int64_t row_length = s_.output_width;
     if (s_.kernel_height == 1 && s_.kernel_width == 1) {
       row_length *= rows;
       rows = 1;
     }
+    const int64_t row = s_.width * s_.channels;
+    Ahead ahead(input_, s_.batch * s_.height * row, next_row * row,
+                rows * row_length * s_.stride_height * s_.stride_width * s_.channels,
+                panels_.size() * reduction_.blocks.size() * rows *
+                    TilesOf(row_length, level_.forward_pixels[panels_[0].vectors - 1]));
     for (const Panel& panel : panels_) {
       const bool whole = panel.valid == panel.width;
       float* sums = whole ? output + panel.first : scratch->partial.data();
@@ -225,6 +232,7 @@ class Forwarder {
                                           s_.channels;
                         tile.sums = sums + pixel * sums_step;
                         tile.pixel_sums = scratch->pixel_sums.data() + pixel;
+                        ahead.Step();
                         functions[count - 1](tile);
                       });
       }

@@ -82,9 +82,16 @@ class Gatherer {
     ForEachBand(first, end, s_.height, band_rows_,
                 [&](int64_t image, int64_t first, int64_t end) {
                   const Outputs outputs = OutputsOf(image, first, end, &scratch);
+                  const int64_t row = s_.width * s_.channels, all = s_.batch * s_.height * row;
+                  const int64_t next = (image * s_.height + end) * row, count = (end - first) * row;
+                  const int64_t steps = StepsOf(end - first);
+                  Ahead ahead[] = {
+                      {input_, all, next, count, steps},
+                      {result_, all, next, count, steps},
+                  };
                   for (size_t a = 0; a < row_phases_.size(); ++a)
                     for (size_t b = 0; b < column_phases_.size(); ++b)
-                      Compute(image, first, end, a, b, outputs, &scratch);
+                      Compute(image, first, end, a, b, outputs, ahead, &scratch);
                 });
   }
 
@@ -157,9 +164,18 @@ class Gatherer {
     return {first_row, scratch->outputs.data()};
   }
 
+  // About how many tiles a band of so many rows has.
+  int64_t StepsOf(int64_t rows) const {
+    int64_t blocks = 0;
+    for (const Reduction& reduction : reductions_) blocks += reduction.blocks.size();
+    const int64_t most = level_.gradient_pixels[panels_[0].vectors - 1];
+    return panels_.size() * blocks * TilesOf(rows, s_.stride_height) *
+           TilesOf(s_.width, s_.stride_width * most);
+  }
+
   // The pixels of one phase in the rows [first, end) of an image.
   void Compute(int64_t image, int64_t first, int64_t end, size_t a, size_t b,
-               const Outputs& outputs, Scratch* scratch) const {
+               const Outputs& outputs, Ahead (&ahead)[2], Scratch* scratch) const {
     const Phase& rows = row_phases_[a];
     const Phase& columns = column_phases_[b];
     const size_t phase = a * column_phases_.size() + b;
@@ -218,6 +234,7 @@ class Gatherer {
                         tile.moving = moving + q * s_.filters;
                         tile.sums = sums + q * tile.sums_step;
                         tile.own = own + q * tile.own_step;
+                        for (Ahead& each : ahead) each.Step();
                         functions[count - 1](tile);
                       });
         }

@@ -54,16 +54,40 @@ inline int64_t TotalWidth(const std::vector<Panel>& panels) {
   return panels.empty() ? 0 : panels.back().first + panels.back().width;
 }
 
+inline int64_t TilesOf(int64_t pixels, int64_t most) { return (pixels + most - 1) / most; }
+
 // Calls tile(first, count) for pieces of at most `most` pixels, as even as can be.
 template <typename Function>
 void ForEachTile(int64_t pixels, int64_t most, const Function& tile) {
-  const int64_t tiles = (pixels + most - 1) / most;
+  const int64_t tiles = TilesOf(pixels, most);
   for (int64_t i = 0, first = 0; i < tiles; ++i) {
     const int64_t count = pixels / tiles + (i < pixels % tiles);
     tile(first, count);
     first += count;
   }
 }
+
+// Has the processor fetch memory that is needed soon, a piece at a time, during other work. Rows of
+// images lie in memory by other steps than the loops take, which hardware does not foresee.
+class Ahead {
+ public:
+  // Fetches [first, first + count) of `size` floats in `steps` steps.
+  Ahead(const float* data, int64_t size, int64_t first, int64_t count, int64_t steps)
+      : next_(data + std::min(first, size)),
+        end_(data + std::min(first + count, size)),
+        piece_((count / kLine + steps) / std::max<int64_t>(1, steps) * kLine) {}
+
+  void Step() {
+    for (const float* end = std::min(end_, next_ + piece_); next_ < end; next_ += kLine)
+      __builtin_prefetch(next_, 0, 2);
+  }
+
+ private:
+  static constexpr int64_t kLine = 16;
+  const float* next_;
+  const float* end_;
+  int64_t piece_;
+};
 
 // Calls band(image, first, end) for pieces of a range of the rows of all images, none of which
 // reaches into a second image or has more than `most` rows.
