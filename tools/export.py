@@ -7,6 +7,9 @@ The folder then loads without tfkd or Keras:
     student = tf.saved_model.load("exported/student")
     outputs = student.signatures["serving_default"](image=pixels)  # uint8 (batch, H, W, C)
     outputs["logits"], outputs["probabilities"]
+
+Of an adder network the speed is printed too, with adder layers in stock operations (the default,
+which loads anywhere) and as the compiled op (--adder=op, faster, for tfkd.adder.load).
 """
 
 from __future__ import annotations
@@ -30,6 +33,13 @@ _OUTPUT = flags.DEFINE_string(
 _FOLD = flags.DEFINE_boolean(
     "fold", True, "Fold batch normalisation into the layers before it: faster, equal logits."
 )
+_ADDER = flags.DEFINE_enum(
+    "adder",
+    "plain",
+    ["plain", "op"],
+    "Adder layers in stock TensorFlow operations, or as the compiled op, which only "
+    "tfkd.adder.load loads.",
+)
 
 
 def main(_) -> None:
@@ -42,7 +52,8 @@ def main(_) -> None:
         raise TfkdError("wanted --run=FOLDER and --output=FOLDER (see --help)")
     network = load_network(_RUN.value, _WHICH.value)
     class_names = load_description(_RUN.value)["class_names"]
-    path = export.save(network, _OUTPUT.value, fold=_FOLD.value, class_names=class_names)
+    settings = {"fold": _FOLD.value, "class_names": class_names, "adder": _ADDER.value}
+    path = export.save(network, _OUTPUT.value, **settings)
     known = export.describe(path)
     sizes = [
         f"{known[key]:,} {word}"
@@ -50,6 +61,12 @@ def main(_) -> None:
         if known[key] is not None
     ]
     print(f"{path}: {known['name']}, {', '.join(sizes)}; logits checked against the network")
+    if export.has_adder_layers(network.model):
+        speeds = export.speed_of_adder_forms(network, path, fold=_FOLD.value)
+        print(
+            "images per second here: "
+            + ", ".join(f"{speed:,.0f} in the form {form!r}" for form, speed in speeds.items())
+        )
 
 
 if __name__ == "__main__":

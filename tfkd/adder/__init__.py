@@ -12,12 +12,14 @@ import importlib
 
 from tfkd.adder.function import adder_convolution, plain_operations
 from tfkd.adder.layer import AdderConv2D
+from tfkd.adder.library import operations as compiled_operations
 from tfkd.adder.loading import load
 
 __all__ = [
     "AdderConv2D",
     "adder_convolution",
     "check_normalized",
+    "compiled_operations",
     "convert",
     "energy",
     "load",

@@ -10,8 +10,9 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from tfkd import models
+from tfkd import adder, models
 from tfkd.errors import TfkdError, unknown
+from tfkd.export import describe
 
 Predict = Callable[[tf.Tensor], tf.Tensor]
 
@@ -63,7 +64,7 @@ def saved_model_predictor(path: str | os.PathLike, signature: str = "serving_def
         found = "a folder without saved_model.pb" if Path(path).is_dir() else "no such folder"
         raise TfkdError(f"SavedModel {str(path)!r}: found {found}, wanted an exported folder")
     try:
-        loaded = tf.saved_model.load(str(path))
+        loaded = adder.load(path) if _has_adder_op(path) else tf.saved_model.load(str(path))
     # A damaged file fails in as many ways as it has parts: protocol buffers, variables, functions.
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -89,3 +90,11 @@ def saved_model_predictor(path: str | os.PathLike, signature: str = "serving_def
     # A signature owns its variables through the loaded object, which must outlive this call.
     predict.loaded = loaded
     return predict
+
+
+def _has_adder_op(path: str | os.PathLike) -> bool:
+    """Whether a SavedModel is an export that says it holds the compiled adder op."""
+    try:
+        return describe(path).get("adder") == "op"
+    except TfkdError:
+        return False

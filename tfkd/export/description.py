@@ -19,7 +19,12 @@ _FORMAT = "tfkd export 1"
 
 
 def write(
-    directory: Path, network: models.Network, *, fold: bool, class_names: Sequence[str] | None
+    directory: Path,
+    network: models.Network,
+    *,
+    fold: bool,
+    class_names: Sequence[str] | None,
+    adder: str | None = None,
 ) -> None:
     """Writes ``tfkd.json`` into an exported folder.
 
@@ -28,6 +33,7 @@ def write(
         network: The network before folding: its parameters and MACs are the published ones.
         fold: Whether batch normalisation was folded.
         class_names: The names of the classes in the order of the logits, if they are known.
+        adder: How adder layers are written; ``None`` for a network without any.
     """
     input_shape = network.model.input_shape[1:]
     # Without a fixed image size the work of one image is not a number.
@@ -40,6 +46,7 @@ def write(
         "class_names": None if class_names is None else list(class_names),
         "preprocess": network.preprocess.to_config(),
         "fold": fold,
+        "adder": adder,
         "params": cost and cost.params,
         "macs": cost and cost.macs,
         "versions": {
@@ -61,8 +68,8 @@ def describe(directory: str | os.PathLike) -> dict:
     Returns:
         A dict with ``name``, ``input_shape`` ``[height, width, channels]``, ``num_classes``,
         ``class_names`` (a list or None), ``preprocess`` (a config of ``Preprocess``), ``fold``,
-        ``params``, ``macs`` (of one image; both None for a network of any image size) and
-        ``versions``.
+        ``adder`` ("plain", "op", or None without adder layers), ``params``, ``macs`` (of one image;
+        both None for a network of any image size) and ``versions``.
 
     Raises:
         TfkdError: When the folder is not such an export.

@@ -1,7 +1,11 @@
-"""A network as a SavedModel: raw pixels in, logits and probabilities out, stock operations only."""
+"""A network as a SavedModel: raw pixels in, logits and probabilities out, stock operations only.
+
+Adder layers are rewritten to stock operations as well, unless their compiled op is asked for.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +15,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfkd import models
-from tfkd.errors import TfkdError
+from tfkd.adder import AdderConv2D, compiled_operations, plain_operations
+from tfkd.errors import TfkdError, unknown
 from tfkd.export import description
 from tfkd.export.placing import placed
 from tfkd.export.verification import verify as verify_export
@@ -23,6 +28,8 @@ LARGEST_CONSTANTS = 2**30
 # Operations that call back into the Python process that made them.
 _PYTHON_OPERATIONS = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
 
+ADDER_FORMS = ("plain", "op")
+
 
 def save(
     network: models.Network | keras.Model,
@@ -31,6 +38,7 @@ def save(
     fold: bool = True,
     class_names: Sequence[str] | None = None,
     verify: bool = True,
+    adder: str = "plain",
 ) -> Path:
     """Writes a network as a SavedModel that loads with plain TensorFlow, without tfkd or Keras.
 
@@ -53,6 +61,9 @@ def save(
             within rounding, and a network of small convolutions runs about a tenth faster.
         class_names: The names of the classes in the order of the logits.
         verify: Whether to load the folder again and compare it with the network on random images.
+        adder: How adder layers are written: ``"plain"`` in stock operations, which load anywhere
+            and are slow; ``"op"`` as the compiled op, for :func:`tfkd.adder.load`. It is nothing to
+            networks without adder layers.
 
     Returns:
         The folder.
@@ -65,22 +76,47 @@ def save(
     """
     network = models.as_network(network)
     names = _checked(network, class_names)
+    form = _adder_form(network.model, adder)
     with placed(directory, description.is_export, "an export of tfkd") as folder:
         source = as_float32(network.model)
         model = models.fold(source) if fold else models.stock(source)
-        module = _serving_module(model, network.preprocess)
-        try:
-            tf.saved_model.save(
-                module,
-                str(folder),
-                signatures={"serving_default": module.serve, "normalised": module.serve_normalised},
-            )
-        except tf.errors.OpError as error:
-            raise OSError(error.message) from error
-        description.write(folder, network, fold=fold, class_names=names)
+        with plain_operations() if form == "plain" else contextlib.nullcontext():
+            module = _serving_module(model, network.preprocess)
+            _write(module, folder)
+        description.write(folder, network, fold=fold, class_names=names, adder=form)
         if verify:
             verify_export(folder, network, source)
     return Path(directory)
+
+
+def has_adder_layers(model: keras.Model) -> bool:
+    """Whether a model has adder layers, in sub-models included."""
+    return any(isinstance(layer, AdderConv2D) for layer in model._flatten_layers())
+
+
+def _adder_form(model: keras.Model, adder: str) -> str | None:
+    """How the adder layers of a model are written; ``None`` where it has none."""
+    if adder not in ADDER_FORMS:
+        raise unknown("form of adder layers", adder, ADDER_FORMS)
+    if not has_adder_layers(model):
+        return None
+    if adder == "op" and compiled_operations() is None:
+        raise TfkdError(
+            f"model {model.name!r} to export with the adder op: found no compiled op on this "
+            "machine, wanted a compiler (see the warning), or the form 'plain'"
+        )
+    return adder
+
+
+def _write(module: tf.Module, folder: Path) -> None:
+    try:
+        tf.saved_model.save(
+            module,
+            str(folder),
+            signatures={"serving_default": module.serve, "normalised": module.serve_normalised},
+        )
+    except tf.errors.OpError as error:
+        raise OSError(error.message) from error
 
 
 def _checked(network: models.Network, class_names: Sequence[str] | None) -> list[str] | None:
