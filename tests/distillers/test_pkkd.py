@@ -115,7 +115,7 @@ def test_middle_loss_is_the_formula(kernel, relative):
         if kernel != "none":
             size = np.sqrt(np.mean(teacher**2)) if relative else 1.0
             student = np.exp(student / fan_in)
-            teacher = np.exp(teacher / (2.0 * size if kernel == "two" else fan_in))
+            teacher = np.exp(teacher / (4.0 * size if kernel == "two" else fan_in))
         wanted += np.mean(weights[:, None, None, None] * (student - teacher) ** 2)
     found = outcome.terms["pkkd"].losses["middle"]
     np.testing.assert_allclose(found, 3.0 * wanted, rtol=1e-5)
