@@ -5,8 +5,8 @@
 // constant is first subtracted from both, one for each channel: |(x - s) - (f - s)| = |x - f|, with
 // a padded pixel being -s.
 
+#include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "kernels.h"
 #include "level.h"

@@ -7,7 +7,6 @@
 // pixel. Windows reach over the border, where the gradient is 0.
 
 #include <algorithm>
-#include <cstring>
 
 #include "kernels.h"
 #include "level.h"

@@ -5,7 +5,6 @@
 #include "geometry.h"
 #include "kernels.h"
 #include "level.h"
-#include "tensorflow/core/framework/common_shape_fns.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/shape_inference.h"

@@ -70,11 +70,11 @@ _TINY_SHAPES = (_Shape(6, 3, 4, batch_size=2), _Shape(6, 3, 4, kernel=1, stride=
 
 
 def experiments(tiny: bool) -> Iterator[Experiment]:
-    """Yields the layers of an adder ResNet-20 one by one, their threads, exactness, and the network.
+    """Yields the layers of an adder ResNet-20 one by one, threads, exactness, and the network.
 
     Convolutions are TensorFlow's, as this installation runs them. The backward pass has both
-    gradients, that of the filters normalised as in training. The goals of a layer hold only where it
-    needs at most twice its input in memory, besides inputs and results.
+    gradients, that of the filters normalised as in training. The goals of a layer hold only where
+    it needs at most twice its input in memory, besides inputs and results.
 
     Raises:
         TfkdError: The op cannot be compiled here.
