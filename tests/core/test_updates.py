@@ -104,3 +104,44 @@ def test_gradient_accumulation_needs_one_replica():
         with pytest.raises(tfkd.TfkdError, match="gradient_accumulation_steps=2 under 2 replicas"):
             check_optimizer(optimizer, 2)
     check_optimizer(momentum()(), 2)
+
+
+@pytest.mark.parametrize(
+    "settings, wanted",
+    [
+        # The first variable's gradient is (4, 4), the second's -2; the first is left out.
+        ({"global_clipnorm": 1.0}, [[1 - 0.4, 2 - 0.4], [3 + 0.1]]),
+        ({"clipnorm": 1.0}, [[1 - 0.4, 2 - 0.4], [3 + 0.1]]),
+        ({"clipvalue": 0.5}, [[1 - 0.4, 2 - 0.4], [3 + 0.05]]),
+        ({}, [[1 - 0.4, 2 - 0.4], [3 + 0.2]]),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_normalised_gradients_are_not_clipped(replicas, settings, wanted, two_replicas):
+    strategy = two_replicas if replicas == 2 else None
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        variables = [keras.Variable([1.0, 2.0]), keras.Variable([3.0])]
+        variables[0].gradient_is_normalized = True
+        optimizer = keras.optimizers.SGD(0.1, **settings)
+        optimizer.build(variables)
+
+    def step():
+        gradients = [tf.constant(part) / replicas for part in WHOLE]
+        apply_if(tf.constant(True), optimizer, list(zip(gradients, variables)))
+
+    tf.function(lambda: (strategy or tf.distribute.get_strategy()).run(step))()
+    for found, each in zip(variables, wanted):
+        np.testing.assert_allclose(np.array(found), each, atol=1e-6)
+    assert {kind: getattr(optimizer, kind) for kind in settings} == settings
+
+
+def test_loss_scaling_of_normalised_gradients_is_refused():
+    variables = [keras.Variable([1.0, 2.0]), keras.Variable([3.0])]
+    for make in (scaled(), momentum(loss_scale_factor=64.0)):
+        check_optimizer(make(), 1, variables)
+    variables[1].gradient_is_normalized = True
+    check_optimizer(momentum(global_clipnorm=1.0)(), 2, variables)
+    for make in (scaled(), momentum(loss_scale_factor=64.0)):
+        with pytest.raises(tfkd.TfkdError, match="for adder layers: found loss scaling"):
+            check_optimizer(make(), 1, variables)

@@ -13,6 +13,7 @@ from tfkd.core.frozen import freeze
 from tfkd.core.model_forms import class_count, image_shape
 from tfkd.core.objective import VIEW_KEYS, Companion, Place, Requires
 from tfkd.errors import TfkdError, unknown
+from tfkd.models.adder_conversion import check_normalized
 
 STUDENT: Place = ("student", "main")
 
@@ -111,6 +112,7 @@ class Networks:
         for _, view in self._taps:
             if view not in VIEW_KEYS:
                 raise unknown("view", view, VIEW_KEYS)
+        check_normalized(self.student.model)
         classes = {name: class_count(net.model, name) for name, net in self._named()}
         for name, count in classes.items():
             if count != classes["student"]:

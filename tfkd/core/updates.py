@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
+from tfkd.core.clipping import Clipping, inner, is_normalized, scales
 from tfkd.core.gathering import replica_count, sum_over_replicas
 from tfkd.errors import TfkdError
 
@@ -42,64 +43,49 @@ def apply_if(
     """
     gradients = [tf.convert_to_tensor(gradient) for gradient, _ in pairs]
     variables = [variable for _, variable in pairs]
+    clipping = Clipping(optimizer, variables)
     if replica_count() == 1:
 
         def update() -> tf.Tensor:
-            _apply(optimizer, gradients, variables)
+            if clipping.leaves_some_out:
+                clipping.apply(clipping.clip(gradients))
+            else:
+                clipping.apply(gradients)
             afterwards()
             return tf.constant(True)
 
         tf.cond(ok, update, lambda: tf.constant(False))
         return
     gradients = [tf.where(ok, gradient, tf.zeros_like(gradient)) for gradient in gradients]
-    if _clips(optimizer) or _scales(optimizer):
+    if clipping.settings or scales(optimizer):
         # Keras clips, and looks for overflow in, each replica's own gradient before it sums them.
         # So the sum is formed here, and divided again: the optimizer's own sum restores it.
         gradients = [sum_over_replicas(gradient) for gradient in gradients]
-        gradients = [gradient / replica_count() for gradient in _clip(optimizer, gradients)]
-    _apply(optimizer, gradients, variables)
+        gradients = [gradient / replica_count() for gradient in clipping.clip(gradients)]
+    clipping.apply(gradients)
     afterwards()
 
 
-def check_optimizer(optimizer: keras.optimizers.Optimizer, replicas: int) -> None:
-    """Checks that an optimizer works on this many replicas.
+def check_optimizer(
+    optimizer: keras.optimizers.Optimizer,
+    replicas: int,
+    variables: Sequence[keras.Variable] = (),
+) -> None:
+    """Checks that an optimizer works on this many replicas, for these variables.
 
     Raises:
-        TfkdError: For gradient accumulation under several replicas, which Keras cannot do.
+        TfkdError: For gradient accumulation under several replicas, which Keras cannot do, and for
+            loss scaling of adder layers.
     """
-    steps = getattr(_inner(optimizer), "gradient_accumulation_steps", None)
+    scaled = scales(optimizer) or getattr(inner(optimizer), "loss_scale_factor", None) is not None
+    if scaled and any(map(is_normalized, variables)):
+        raise TfkdError(
+            f"optimizer {optimizer.name!r} for adder layers: found loss scaling, which would divide "
+            "their normalised gradients, wanted none: train in float32 or mixed_bfloat16"
+        )
+    steps = getattr(inner(optimizer), "gradient_accumulation_steps", None)
     if steps and replicas > 1:
         raise TfkdError(
             f"gradient_accumulation_steps={steps} under {replicas} replicas: found several, wanted "
             "one replica, or None"
         )
-
-
-def _apply(optimizer, gradients, variables) -> None:
-    if variables:
-        optimizer.apply_gradients(list(zip(gradients, variables)))
-
-
-def _inner(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    return getattr(optimizer, "inner_optimizer", optimizer)
-
-
-def _scales(optimizer: keras.optimizers.Optimizer) -> bool:
-    return isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-
-
-def _clips(optimizer: keras.optimizers.Optimizer) -> bool:
-    kinds = ("clipnorm", "global_clipnorm", "clipvalue")
-    return any(getattr(_inner(optimizer), kind, None) is not None for kind in kinds)
-
-
-def _clip(optimizer, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
-    """Clips as the optimizer does, at the true scale of the gradients."""
-    if not _clips(optimizer):
-        return gradients
-    inner = _inner(optimizer)
-    factor = optimizer.dynamic_scale if _scales(optimizer) else inner.loss_scale_factor
-    if factor is None:
-        return inner._clip_gradients(gradients)
-    factor = tf.convert_to_tensor(factor, tf.float32)
-    return [each * factor for each in inner._clip_gradients([each / factor for each in gradients])]
