@@ -16,7 +16,8 @@ a network alone; ``METHOD,STUDENT`` is enough for methods without a teacher. MET
 
 What differs from the recipe: MLD trains with learning rate 0.025, and some pairs for 480 or 960
 epochs, as published. A last word ``own`` takes the schedule of the method's own paper: ``cs_kd``
-200 epochs, ``teacher_free`` 200, ``ps_kd`` 300.
+200 epochs, TF-KD in its three forms 200, ``ps_kd`` 300 (that of NKD's and USKD's authors is not
+clear). ``plain,NETWORK,own,METHOD`` trains a network alone by that schedule, as TF-KD's twin.
 """
 
 from tfkd import models
@@ -68,40 +69,50 @@ def get_config(argument: str = "kd,resnet32x4,resnet8x4"):
     config.train.learning_rate = 0.01 if student in SLOW_LEARNERS else 0.05
     config.train.optimizer.weight_decay = 5e-4
     config.train.schedule.milestones = (150, 180, 210)
+    if own:
+        _own_schedule(config, own)
     if method == "plain":
         return config
 
     preset = published.apply(config, method, teacher=teacher, student=student)
     if preset.teacher == published.TWIN:
-        teacher = student
-    if teacher is not None:
+        words = f"plain,{student},own,{own}" if own else f"plain,{student}"
+        config.teacher.config = f"configs/cifar100.py:{words}"
+    elif teacher is not None:
         config.teacher.config = f"configs/cifar100.py:plain,{teacher}"
     elif preset.teacher:
         raise TfkdError(f"{method} needs a teacher; wanted {method},TEACHER,{student}")
     if preset.method == "mld":
         config.train.epochs = MLD_EPOCHS.get((teacher, student), 240)
         config.train.learning_rate = 0.01 if student in SLOW_LEARNERS else 0.025
-    if own:
-        _own_schedule(config, method)
     return config
 
 
-def _words(argument: str) -> tuple[str, str | None, str, bool]:
-    """Returns method, teacher or None, student, and whether the method's own schedule is wanted."""
-    words = argument.split(",")
-    own = words[-1] == "own"
-    method, *networks = words[:-1] if own else words
+def _words(argument: str) -> tuple[str, str | None, str, str | None]:
+    """Returns method, teacher or None, student, and the method whose own schedule is wanted."""
+    words, own = argument.split(","), None
+    method = words[0]
+    if method == "plain" and words[2:3] == ["own"]:
+        own = ",".join(words[3:])
+        words = words[:2]
+    elif words[-1] == "own":
+        own = published.preset(method).method
+        words = words[:-1]
+    networks = words[1:]
     most = 1 if method == "plain" else 2
     if not 1 <= len(networks) <= most:
         wanted = "plain,NETWORK" if method == "plain" else "METHOD,TEACHER,STUDENT"
-        raise TfkdError(f"argument {argument!r} of configs/cifar100.py: wanted {wanted}")
+        raise TfkdError(
+            f"argument {argument!r} of configs/cifar100.py: wanted {wanted}, such as "
+            f"--config=configs/cifar100.py:{'plain,resnet20' if most == 1 else 'kd,resnet56,resnet20'}"
+        )
     for network in networks:
         if network not in models.names():
             raise unknown("network", network, models.names())
     if method != "plain":
         published.preset(method)
-    if own and method not in OWN:
-        raise unknown("method with a schedule of its own", method, OWN)
+    if own is not None and own not in OWN:
+        raise unknown("method with a schedule of its own", own, OWN)
     return method, networks[0] if len(networks) == 2 else None, networks[-1], own
 
 

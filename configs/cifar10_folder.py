@@ -13,7 +13,7 @@ Command: python tools/compare.py --config=configs/cifar10_folder.py --workdir=ru
 
 Arguments: ``METHOD`` (default ``kd``), one of ``tfkd.training.published.names()``, with its published
 weights for CIFAR-100; ``plain``; ``teacher``. The one thing that is scaled is DKD's warm-up, which
-keeps its share of the run (20 of 240 epochs).
+keeps its share of these 10 epochs (20 of 240).
 """
 
 from tfkd.errors import unknown

@@ -39,22 +39,6 @@ _CPU_DEVICES = flags.DEFINE_integer(
 )
 
 
-def _of_method(method: str):
-    """Returns the config of a method, with what the command line changes."""
-    from tfkd.errors import TfkdError
-    from tfkd.training import config as configs
-
-    flag = flags.FLAGS["config"]
-    path, _, argument = config_flags.get_config_filename(flag).partition(":")
-    words = [method, *argument.split(",")[1:]]
-    changes = config_flags.get_override_values(flag)
-    for field in changes:
-        if field.startswith("distiller"):
-            raise TfkdError(f"--config.{field}: found it beside --methods, wanted only one of them")
-    config = configs.load(f"{path}:{','.join(words)}")
-    return configs.override(config, **{key.replace(".", "__"): value for key, value in changes.items()})
-
-
 def main(_) -> None:
     from tfkd.errors import TfkdError
     from tfkd.training import compare, strategy
@@ -64,11 +48,17 @@ def main(_) -> None:
         raise TfkdError("wanted --config=FILE and --workdir=FOLDER (see --help)")
     try:
         seeds = [int(seed) for seed in _SEEDS.value or config.compare.seeds]
-    except ValueError:
-        raise TfkdError(f"--seeds={','.join(_SEEDS.value)}: wanted whole numbers") from None
+    except (TypeError, ValueError):
+        given = f"--seeds={','.join(_SEEDS.value)}" if _SEEDS.value else "compare.seeds"
+        raise TfkdError(f"{given}: wanted whole numbers") from None
     strategy.split_cpu(_CPU_DEVICES.value)
     if _METHODS.value:
-        config = {method: _of_method(method) for method in _METHODS.value}
+        flag = flags.FLAGS["config"]
+        config = compare.of_methods(
+            config_flags.get_config_filename(flag),
+            _METHODS.value,
+            config_flags.get_override_values(flag),
+        )
     rows = compare.compare(config, _WORKDIR.value, seeds, _STRATEGY.value)
     print(f"\n{compare.table(rows)}")
 

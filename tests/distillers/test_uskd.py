@@ -1,10 +1,13 @@
 """USKD against the published numbers, and its properties."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests.distillers import logit_oracles as oracles
+from tfkd import models
+from tfkd.core import Distiller
 from tfkd.core.divergences import cross_entropy
 from tfkd.distillers.uskd import (
     USKD,
@@ -142,7 +145,7 @@ def test_extreme_logits_stay_finite(dtype, variant):
 
 def test_terms_are_weighted_means():
     rows = np.array([1, 2, 0, 1, 1, 0.5])
-    objective = USKD(0.2, 0.3, 0.4)
+    objective = USKD(0.2, 0.3, 0.4, feature="stage2")
     feature = tf.constant(np.random.default_rng(4).normal(size=(6, 2, 2, 3)), tf.float32)
     objective.setup(oracles.spec_of("stage2", (None, 2, 2, 3)))
     outputs = {"student": {"logits": tf.cast(STUDENT, tf.float32), "stage2": feature}}
@@ -162,14 +165,16 @@ def test_terms_are_weighted_means():
 
 
 def test_fits_from_the_registry():
-    distiller = oracles.assert_fits("uskd", teacher=False)
+    distiller = oracles.assert_fits("uskd", teacher=False, feature="stage2")
     student = {id(variable) for variable in distiller.student.variables}
     head = distiller.objectives[0].head.trainable_variables
     assert len(head) == 2 and not student.intersection(id(variable) for variable in head)
 
 
 def test_weak_head_trains_the_stage_that_it_reads():
-    distiller = oracles.distiller_of("uskd", teacher=False, target_weight=0.0, nontarget_weight=0.0)
+    distiller = oracles.distiller_of(
+        "uskd", teacher=False, target_weight=0.0, nontarget_weight=0.0, feature="stage2"
+    )
     distiller.student_loss_weight = 0.0
     with tf.GradientTape() as tape:
         context = distiller.observe(next(iter(oracles.batches())), training=True)
@@ -180,7 +185,7 @@ def test_weak_head_trains_the_stage_that_it_reads():
 
 def test_fits_on_dense_labels():
     history = [
-        oracles.distiller_of("uskd", teacher=False)
+        oracles.distiller_of("uskd", teacher=False, feature="stage2")
         .fit(oracles.batches(dense=dense), verbose=0)
         .history
         for dense in (False, True)
@@ -192,7 +197,7 @@ def test_fits_on_dense_labels():
 @pytest.mark.parametrize("variant", ["code", "clean"])
 def test_one_and_two_replicas_agree(two_replicas, variant):
     oracles.assert_replicas_agree(
-        two_replicas, "uskd", teacher=False, variant=variant, target_weight=2.0
+        two_replicas, "uskd", teacher=False, variant=variant, target_weight=2.0, feature="stage2"
     )
 
 
@@ -214,3 +219,23 @@ def test_wrong_settings_are_refused(settings, message):
 def test_unknown_stage_is_refused(feature):
     with pytest.raises(TfkdError, match=feature):
         oracles.distiller_of("uskd", teacher=False, feature=feature)
+
+
+@pytest.mark.parametrize(
+    ("student", "stage"), [("resnet8", "stage2"), ("vgg8", "stage3"), ("mobilenetv2", "stage3")]
+)
+def test_the_weak_head_reads_the_stage_before_the_last(student, stage):
+    model = models.create(student, 3, (32, 32, 3))
+    objective = USKD()
+    Distiller(None, model, objective)
+    assert objective.feature == stage
+    assert objective.requires.taps["student", "main"] == ["logits", stage]
+
+
+def test_a_student_without_stages_needs_a_feature():
+    image = keras.Input((4, 4, 1))
+    logits = keras.layers.Dense(3, name="logits")(keras.layers.Flatten(name="flat")(image))
+    model = keras.Model(image, logits)
+    with pytest.raises(TfkdError, match="found 0 stages .* wanted two or more, or the name of"):
+        Distiller(None, model, USKD())
+    Distiller(None, model, USKD(feature="flat"))

@@ -209,3 +209,16 @@ def test_what_it_cannot_do_is_refused():
         BatchNormalization(renorm=True)
     with pytest.raises(TfkdError, match="found a mask"):
         BatchNormalization()(batch((4, 3, 5)), mask=np.ones((4, 3), bool))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_batch_that_is_not_finite_leaves_the_moving_statistics(dtype):
+    layer = BatchNormalization(dtype=dtype)
+    good = np.random.default_rng(0).normal(size=(4, 3, 3, 2)).astype(dtype)
+    layer(good, training=True)
+    kept = [layer.moving_mean.numpy(), layer.moving_variance.numpy()]
+    bad = good.copy()
+    bad[0, 0, 0] = np.nan
+    assert np.isnan(layer(bad, training=True)).any(), "the outputs tell"
+    np.testing.assert_array_equal(layer.moving_mean, kept[0])
+    np.testing.assert_array_equal(layer.moving_variance, kept[1])

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfkd import TfkdError, data, evaluation
+from tfkd import TfkdError, TfkdWarning, data, evaluation
 from tfkd.models.storage import load_network
 from tfkd.training import compare as comparison
 from tfkd.training import run
 from tfkd.training.checkpoints import Checkpoints
 from tfkd.training import config as configs
-from tfkd.training.compare import compare, roles, table
+from tfkd.training.compare import compare, of_methods, roles, table
 
 EXPERIMENT = Path(__file__).parents[1] / "data" / "tiny_experiment.py"
 
@@ -153,16 +153,13 @@ def test_the_table_gives_mean_and_deviation():
 
 def test_several_methods_share_teacher_and_lone_student(experiment, tmp_path):
     config = experiment("distilled", teacher__workdir=None, train__epochs=1)
+    colder = configs.override(config, distiller=(configs.method("kd", temperature=1.0),))
     twin = configs.override(
-        experiment("distilled", train__epochs=1),
-        teacher__workdir=None,
-        teacher__config=f"{EXPERIMENT}:alone",
+        config,
+        teacher__config=str(write_brief_alone(tmp_path)),
         distiller=(configs.method("teacher_free", form="self"),),
     )
-    brief = write_brief_alone(tmp_path)
-    twin = configs.override(twin, teacher__config=f"{brief}")
-    methods = {"kd": config, "colder": configs.override(config, distiller=(configs.method("kd", temperature=1.0),)), "twin": twin}
-    rows = compare(methods, tmp_path / "out", [0])
+    rows = compare({"kd": config, "colder": colder, "twin": twin}, tmp_path / "out", [0])
     assert [row["role"] for row in rows] == ["teacher", "alone", "kd", "colder", "twin"]
     out = tmp_path / "out"
     assert sorted(each.name for each in out.iterdir() if each.is_dir()) == sorted(
@@ -198,6 +195,38 @@ def test_experiments_that_do_not_compare_are_refused(experiment, tmp_path):
     other = configs.override(config, teacher__config=f"{EXPERIMENT}:distilled")
     with pytest.raises(TfkdError, match="wanted the same teacher for every experiment"):
         compare({"kd": config, "other": other}, tmp_path, [0])
+
+
+def test_the_lone_student_has_the_recipe_of_most_and_others_are_told(experiment, tmp_path):
+    config = experiment("distilled", teacher__workdir=None)
+    faster = configs.override(config, train__learning_rate=0.5)
+    experiments = {"faster": faster, "kd": config, "other": config}
+    alone, _ = roles(experiments, 0, tmp_path)["alone"]
+    assert alone.train.learning_rate == config.train.learning_rate
+    reverse = dict(reversed(experiments.items()))
+    assert roles(reverse, 0, tmp_path)["alone"][0].to_json() == alone.to_json()
+    with pytest.warns(TfkdWarning, match="faster trains by a recipe of its own .train.learning_rate"):
+        with pytest.raises(TfkdError, match="no such folder"):
+            broken = {
+                role: configs.override(each, data__name="folder:/nowhere")
+                for role, each in experiments.items()
+            }
+            compare(broken, tmp_path, [0])
+
+
+def test_methods_of_a_config(tmp_path):
+    reference = f"{EXPERIMENT}:distilled,unused"
+    with pytest.raises(TfkdError, match="--methods, phases: .*unknown argument"):
+        of_methods(reference, ["phases"])
+    found = of_methods(str(EXPERIMENT), ["distilled", "noisy"], {"train.epochs": 7})
+    assert [each.distiller[0].name for each in found.values()] == ["kd", "noisy"]
+    assert {each.train.epochs for each in found.values()} == {7}
+    pair = of_methods("configs/cifar100.py:kd,resnet56,resnet20", ["dkd"])["dkd"]
+    assert (pair.student.name, pair.distiller[0].name) == ("resnet20", "dkd")
+    with pytest.raises(TfkdError, match="'noisy' twice"):
+        of_methods(str(EXPERIMENT), ["noisy", "noisy"])
+    with pytest.raises(TfkdError, match="beside --methods"):
+        of_methods(str(EXPERIMENT), ["noisy"], {"distiller[0].weight": 2.0})
 
 
 def test_what_cannot_be_compared_is_refused(experiment, teacher_folder, tmp_path):

@@ -43,6 +43,7 @@ def test_every_method_of_logits_has_a_preset():
         ("dkd", "imagenet", 1.0, 1.0, {"temperature": 1.0, "warmup_epochs": 1.0}),
         ("ipwd", "cifar100", 1.0, 0.1, {"temperature": 4.0, "kd_weight": 0.9}),
         ("mld", "imagenet", 1.0, 1.0, {"label_weight": 0.5, "temperatures": (1.0, 3.0, 5.0, 2.0, 6.0)}),
+        ("mld_clean", "imagenet", 1.0, 1.0, {"label_weight": 0.5, "variant": "clean"}),
         ("ps_kd", "cifar100", 1.0, 1.0, {"final_memory_weight": 0.8}),
         ("uskd", "imagenet", 1.0, 1.0, {"target_weight": 1.0, "weak_weight": 0.005}),
     ],
@@ -117,6 +118,10 @@ def test_recipes_that_differ():
     own = load("cs_kd,resnet18_cifar,own").train
     assert (own.epochs, own.batch_size, own.learning_rate) == (200, 128, 0.1)
     assert own.optimizer.weight_decay == 1e-4 and tuple(own.schedule.milestones) == (100, 150)
+    twin = load("teacher_free_self,resnet20,own")
+    assert twin.train.epochs == 200 and twin.train.schedule.factor == 0.2
+    reference = twin.teacher.config.removeprefix("configs/cifar100.py:")
+    assert load(reference).train.to_json() == twin.train.to_json(), "the twin's recipe is the same"
     with pytest.raises(TfkdError, match="unknown method with a schedule of its own 'kd'"):
         load("kd,resnet56,resnet20,own")
 
@@ -153,6 +158,7 @@ def test_every_method_has_an_experiment_on_a_folder():
     for name in ("plain", "teacher", *published.names()):
         config = load(name, "cifar10_folder")
         assert config.student.name == ("resnet20" if name == "teacher" else "resnet8")
-    assert load("dkd", "cifar10_folder").distiller[0].settings.warmup_epochs == 1.0
+    scaled = load("dkd", "cifar10_folder")
+    assert scaled.distiller[0].settings.warmup_epochs / scaled.train.epochs == pytest.approx(20 / 240)
     with pytest.raises(TfkdError, match="unknown argument of configs/cifar10_folder.py 'kdd'"):
         load("kdd", "cifar10_folder")

@@ -35,6 +35,10 @@ all replicas and weighs samples by ``sample_weight``.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
+import keras
 import tensorflow as tf
 
 from tfkd.core import Objective, Requires, Spec, register
@@ -47,9 +51,32 @@ from tfkd.core.divergences import (
     soft_cross_entropy,
 )
 from tfkd.distillers.linear_head import LinearHead
-from tfkd.errors import unknown
+from tfkd.errors import TfkdError, unknown
+from tfkd.models.taps import tap_names
 
 VARIANTS = ("code", "clean")
+BEFORE_LAST = "before_last"
+"""Stands for the stage before the last of whatever student it is."""
+
+
+def stage_before_last(student: keras.Model, name: str = "uskd") -> str:
+    """Returns the tap of the stage before the last: ``stage2`` of three, ``stage3`` of four.
+
+    Args:
+        student: A network whose stages are taps ``stage1``, ``stage2`` and so on.
+        name: Of the objective, for the message.
+
+    Raises:
+        TfkdError: When there are not two such stages.
+    """
+    stages = [each for each in tap_names(student) if re.fullmatch(r"stage\d+", each)]
+    stages.sort(key=lambda each: int(each.removeprefix("stage")))
+    if len(stages) < 2:
+        raise TfkdError(
+            f"{name}: found {len(stages)} stages in {student.name}, wanted two or more, or the "
+            "name of a feature (feature=...)"
+        )
+    return stages[-2]
 _EPSILON = 1e-6
 _SMOOTHING = 0.1
 
@@ -196,8 +223,8 @@ class USKD(Objective):
         nontarget_weight: The paper's beta.
         weak_weight: The paper's mu, of the weak head's label loss.
         variant: ``"code"`` or ``"clean"``: how the classes are ranked.
-        feature: Tap of the student that the weak head reads: the output of the stage before the
-            last (``stage2`` of three, ``stage3`` of four), pooled or a feature map.
+        feature: Feature of the student that the weak head reads, pooled or a feature map; by
+            default the stage before the last (``stage2`` of three, ``stage3`` of four).
         name: Name of the objective.
 
     Raises:
@@ -212,7 +239,7 @@ class USKD(Objective):
         nontarget_weight: float = 0.1,
         weak_weight: float = 0.1,
         variant: str = "code",
-        feature: str = "stage2",
+        feature: str = BEFORE_LAST,
         name: str = "uskd",
     ) -> None:
         super().__init__(name=name)
@@ -223,7 +250,14 @@ class USKD(Objective):
             raise unknown("variant of uskd", variant, VARIANTS)
         self.variant = variant
         self.feature = feature
-        self.requires = Requires(taps={("student", "main"): ["logits", feature]}, dense_labels=True)
+        taps = ["logits"] if feature == BEFORE_LAST else ["logits", feature]
+        self.requires = Requires(taps={("student", "main"): taps}, dense_labels=True)
+
+    def choose_taps(self, student: keras.Model, teachers: Sequence[keras.Model]) -> None:
+        if self.feature == BEFORE_LAST:
+            self.feature = stage_before_last(student, self.name)
+            taps = {("student", "main"): ["logits", self.feature]}
+            self.requires = Requires(taps=taps, dense_labels=True)
 
     def setup(self, spec: Spec) -> None:
         shape = spec.shapes[("student", "main")][self.feature]

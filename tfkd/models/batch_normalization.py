@@ -21,7 +21,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
     In training m and v are those of the batch and the moving statistics follow as
     `moving = momentum * moving + (1 - momentum) * batch`, with the *unbiased* batch variance
     (divided by count - 1), as in torch; `keras.layers.BatchNormalization` keeps the biased one. At
-    inference, or when `trainable` is False, m and v are the moving statistics.
+    inference, or when `trainable` is False, m and v are the moving statistics. Statistics of a
+    batch that are not finite are left out of the moving ones.
 
     On one replica both modes are one `FusedBatchNormV3` operation, about a fifth of a training
     step cheaper than Keras' own composition. Under several replicas of `tf.distribute` the sums,
@@ -94,8 +95,10 @@ class BatchNormalization(keras.layers.BatchNormalization):
                 mean, variance = context.all_reduce(tf.distribute.ReduceOp.MEAN, [mean, variance])
         else:
             outputs, mean, variance = self._from_sums(inputs, context if several else None)
-        self.moving_mean.assign(tf.cast(mean, self.moving_mean.dtype))
-        self.moving_variance.assign(tf.cast(variance, self.moving_variance.dtype))
+        for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            value = tf.cast(value, moving.dtype)
+            # What a bad batch does to outputs is seen and stops a run; here it would stay for good.
+            moving.assign(tf.where(tf.math.is_finite(value), value, tf.convert_to_tensor(moving)))
         return outputs
 
     def _parameters(self, dtype):

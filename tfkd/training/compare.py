@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 import csv
 import io
 import os
 import statistics
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import ml_collections
 import tensorflow as tf
 
 from tfkd import evaluation, export
-from tfkd.errors import TfkdError
+from tfkd.errors import TfkdError, TfkdWarning
 from tfkd.models.storage import load_network
 from tfkd.training import build, curves, teachers
 from tfkd.training import config as configs
@@ -33,9 +35,9 @@ def roles(
 ) -> Roles:
     """Returns the config and run folder of each role for one seed, in the order of their runs.
 
-    ``teacher`` is what ``teacher.config`` trains, ``alone`` the student with the recipe of the first
-    experiment and no distiller; the experiments follow as they are. One whose teacher is the student
-    itself, trained alone (TF-KD), reads it from the run ``alone``.
+    ``teacher`` is what ``teacher.config`` trains, ``alone`` the student with the recipe (``train``)
+    of most experiments and no distiller; the experiments follow as they are. One whose teacher is
+    the student itself, trained alone (TF-KD), reads it from the run ``alone``.
 
     Args:
         experiments: Distillation experiments by name of their role.
@@ -53,10 +55,10 @@ def roles(
         for role, config in experiments.items()
     }
     _check_alike(seeded)
-    first = next(iter(seeded.values()))
+    usual = seeded[_usual_recipe(seeded)]
     alone = configs.override(
-        first,
-        experiment=f"{first.experiment or first.student.name}-alone",
+        usual,
+        experiment=f"{usual.student.name}-alone",
         distiller=(),
         student_loss_weight=1.0,
         teacher__config=None,
@@ -112,6 +114,50 @@ def _check_alike(experiments: Mapping[str, ml_collections.ConfigDict]) -> None:
                 )
 
 
+def _usual_recipe(experiments: Mapping[str, ml_collections.ConfigDict]) -> str:
+    """Returns the first role whose ``train`` section most of the others share."""
+    recipes = {role: config.train.to_json(sort_keys=True) for role, config in experiments.items()}
+    (usual, _), *_ = collections.Counter(recipes.values()).most_common(1)
+    return next(role for role, recipe in recipes.items() if recipe == usual)
+
+
+def of_methods(
+    reference: str, methods: Sequence[str], changes: Mapping[str, Any] | None = None
+) -> dict[str, ml_collections.ConfigDict]:
+    """Reads a config once for each method, with the method as first word of its argument.
+
+    Args:
+        reference: ``PATH`` or ``PATH:WORD,WORD,...``; the first word is replaced.
+        methods: The methods, each once.
+        changes: Fields to change in all of them, by their dotted names.
+
+    Returns:
+        The configs by method, for :func:`compare`.
+
+    Raises:
+        TfkdError: For a method that the config does not know, a method twice, or a change of
+            ``distiller``, which differs between methods.
+    """
+    path, _, argument = reference.partition(":")
+    found = {}
+    for method in methods:
+        if method in found:
+            raise TfkdError(f"--methods: found {method!r} twice, wanted each method once")
+        words = ",".join([method, *argument.split(",")[1:]])
+        try:
+            config = configs.load(f"{path}:{words}")
+        except TfkdError as error:
+            raise TfkdError(f"--methods, {method}: {error}") from None
+        for field in changes or {}:
+            if field.startswith("distiller"):
+                raise TfkdError(
+                    f"--config.{field}: found it beside --methods, wanted only one of them"
+                )
+        fields = {key.replace(".", "__"): value for key, value in (changes or {}).items()}
+        found[method] = configs.override(config, **fields)
+    return found
+
+
 def _recipe(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """Returns what makes a run what it is, whatever it is called."""
     return comparable(configs.to_dict(configs.override(config, experiment="")))
@@ -152,6 +198,7 @@ def compare(
         strategy = strategies.create(strategy)
     for config in experiments.values():
         configs.validate(config)
+    _tell_recipes(experiments)
     writes = strategies.is_chief(strategy)
     wanted = dict(experiments)
     experiments = {
@@ -174,6 +221,23 @@ def compare(
         _export(config, workdir, role, seeds[0])
     strategies.wait_for_all(strategy)
     return rows
+
+
+def _tell_recipes(experiments: Mapping[str, ml_collections.ConfigDict]) -> None:
+    """Warns of experiments that train by another recipe than most."""
+    usual = _usual_recipe(experiments)
+    for role, config in experiments.items():
+        lines = configs.differences(
+            configs.to_dict(config.train), configs.to_dict(experiments[usual].train), "train"
+        )
+        if lines:
+            fields = ", ".join(line.split(" ")[0] for line in lines)
+            warnings.warn(
+                f"{role} trains by a recipe of its own ({fields}); 'over alone' compares it with "
+                f"the recipe of {usual}",
+                TfkdWarning,
+                stacklevel=3,
+            )
 
 
 def _write(config, workdir: Path, rows: list[dict[str, Any]], runs: dict[str, list[Path]]) -> None:
