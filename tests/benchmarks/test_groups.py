@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from tfkd import benchmarks, distillers
-from tfkd.benchmarks import processor
+from tfkd import benchmarks, distillers, models
+from tfkd.benchmarks import plain_networks, processor
 from tfkd.benchmarks.groups import distillers as methods
 from tfkd.training import published
 
@@ -36,6 +36,16 @@ def test_methods_are_compared_with_kd():
     goals = {each.case: each.goal for each in experiment.comparisons}
     assert goals["dkd"] == 1.10
     assert all(each.baseline == ("kd",) for each in experiment.comparisons)
+
+
+def test_the_plain_networks_are_the_same_networks():
+    shape = (8, 8, 3)
+    for name, plain in (
+        ("resnet8", plain_networks.resnet(8, 10, shape)),
+        ("wrn_16_2", plain_networks.wrn(16, 2, 10, shape)),
+    ):
+        found, wanted = models.cost(plain), models.cost(models.create(name, 10, shape))
+        assert (found.params, found.macs) == (wanted.params, wanted.macs)
 
 
 def test_every_method_of_logits_is_measured():
