@@ -12,6 +12,7 @@ from tfkd import core, models
 from tfkd.core.objective import VIEW_KEYS
 
 PREPROCESS = models.Preprocess((129.3, 124.1, 112.4), (68.2, 65.4, 70.4))
+PREPROCESS_GREY = models.Preprocess((77.9,), (95.9,))
 
 
 class Batch:
