@@ -6,7 +6,8 @@ to choose the best epoch and 5,000 of the others are trained on; all are resized
 Networks: ResNet-20 teaches ResNet-8. Recipe, the same for every method: 10 epochs, batches of 64,
 SGD with momentum 0.9, weight decay 5e-4, learning rate 0.05 falling as a cosine after one epoch of
 warm-up. The teacher trains for 16 epochs.
-Expected: see RESULTS.md.
+Expected: teacher 48.6 %, student alone 44.3 %, with KD 45.5 %, with the best methods 47.5 %; see
+RESULTS.md.
 Cost: about a minute a run on two CPU cores.
 Command: python tools/compare.py --config=configs/cifar10_folder.py --workdir=runs/cifar10 \\
     --methods=kd,dkd,dist --config.data.name=folder:/data/cifar10
