@@ -32,6 +32,7 @@ _FLAGS = ("-O3", "-fPIC", "-w", "-fvisibility=hidden", "-ffp-contract=off")
 # Instruction sets of single files; a processor that lacks them never enters these files.
 _INSTRUCTIONS: Mapping[str, Sequence[str]] = {
     "level_avx2": ("-mavx2", "-mfma"),
+    "level_avx512vl": ("-mavx512f", "-mavx512vl", "-mfma"),
     "level_avx512": ("-mavx512f",),
 }
 

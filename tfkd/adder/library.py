@@ -13,9 +13,11 @@ zeros on (top, bottom, left, right).
 A NaN in an input or a filter makes the outputs that see it NaN. So does an infinite input or filter
 of positive sign; the true output would be -inf.
 
-One file holds the inner loops for AVX-512, AVX2 with FMA, and any processor; ``instructions()``
-tells which are in use here. The three are one template with vectors of 16, 8 and 4 floats. That of
-AVX-512 has been compiled, but so far run nowhere: ``TFKD_ADDER_INSTRUCTIONS=avx2`` avoids it.
+One file holds the inner loops for AVX-512 (long vectors, and short ones with its 32 registers),
+AVX2 with FMA, and any processor; ``instructions()`` tells which are in use here: those that were
+fastest in a measurement of a millisecond. All are one template with vectors of 16, 8, 8 and 4
+floats, and give the same bits, but for the input gradient of the portable one, which has no fused
+multiply-add.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ import tensorflow as tf
 from tfkd.adder import building
 from tfkd.errors import TfkdError, TfkdWarning, unknown
 
-INSTRUCTIONS = ("portable", "avx2", "avx512")
+INSTRUCTIONS = ("portable", "avx2", "avx512vl", "avx512")
 _SWITCH = "TFKD_ADDER_OP"
 _CHOICE = "TFKD_ADDER_INSTRUCTIONS"
 
@@ -56,7 +58,7 @@ def operations() -> types.ModuleType | None:
     :mod:`tfkd.adder.building`). Where that fails, one warning tells why, and this call and all that
     follow return None. So they do, without a warning, where the environment says
     ``TFKD_ADDER_OP=off``. ``TFKD_ADDER_INSTRUCTIONS`` names one of ``INSTRUCTIONS``, to be used
-    instead of the best that the processor has.
+    instead of the fastest that the processor has.
 
     Raises:
         TfkdError: ``TFKD_ADDER_OP`` is neither ``on`` nor ``off``, or ``TFKD_ADDER_INSTRUCTIONS``

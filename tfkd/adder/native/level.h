@@ -1,8 +1,9 @@
 // A level: the inner loops, compiled for one instruction set.
 //
 // Everything around the inner loops is compiled once, for the plainest processor, and calls a level
-// through this table. Files that are compiled for an instruction set include nothing but this and
-// loops.h: an inline function of the standard library in them could end up in the code of all.
+// through this table. Files that are compiled for an instruction set include nothing but this,
+// loops.h and their vectors: an inline function of the standard library in them could end up in the
+// code of all.
 
 #ifndef TFKD_ADDER_NATIVE_LEVEL_H_
 #define TFKD_ADDER_NATIVE_LEVEL_H_
@@ -63,10 +64,13 @@ struct Level {
 extern const Level kPortable;
 #if defined(__x86_64__)
 extern const Level kAvx2;
+extern const Level kAvx512vl;
 extern const Level kAvx512;
 #endif
 
-// The level in use: the best of this processor, unless another was selected.
+// The level in use: the fastest here, found by a measurement at the first call, unless another was
+// selected. All give the same outputs to the last bit; so they do gradients, but for the portable
+// one, whose multiply-adds round twice.
 const Level& CurrentLevel();
 
 // Selects a level by name, for tests and measurements. Returns false where this processor lacks it.

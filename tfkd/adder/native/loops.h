@@ -111,44 +111,70 @@ void GradientTile(const Tile& tile) {
     }
 }
 
+// Sums of neighbouring floats are formed in 16 lanes and these added in one order, whatever the
+// width of a vector: so that the levels agree to the last bit.
+template <typename Vector>
+struct Lanes {
+  static constexpr int kFloats = 16, kVectors = kFloats / Vector::kWidth;
+
+  Lanes() {
+    TFKD_UNROLLED for (int v = 0; v < kVectors; ++v) sums[v] = Vector::Hidden(0.0f);
+  }
+
+  float Total() {
+    TFKD_UNROLLED for (int half = kVectors / 2; half > 0; half /= 2)
+      TFKD_UNROLLED for (int v = 0; v < half; ++v) sums[v] = Vector::Add(sums[v], sums[v + half]);
+    return Vector::Total(sums[0]);
+  }
+
+  typename Vector::Value sums[kVectors];
+};
+
 template <typename Vector>
 void Shift(const float* source, int64_t source_step, const float* shift, int64_t cells,
            int64_t channels, float* target, float* sums) {
   constexpr int kWidth = Vector::kWidth;
+  using Sums = Lanes<Vector>;
   for (int64_t i = 0; i < cells; ++i, source += source_step, target += channels) {
-    typename Vector::Value sum = Vector::Hidden(0.0f);
+    Sums lanes;
     int64_t c = 0;
-    for (; c + kWidth <= channels; c += kWidth) {
-      const typename Vector::Value value =
-          Vector::Subtract(Vector::Load(source + c), Vector::Load(shift + c));
-      Vector::Store(target + c, value);
-      sum = Vector::Add(sum, value);
-    }
+    for (; c + Sums::kFloats <= channels; c += Sums::kFloats)
+      TFKD_UNROLLED for (int v = 0; v < Sums::kVectors; ++v) {
+        const int64_t place = c + v * kWidth;
+        const typename Vector::Value value =
+            Vector::Subtract(Vector::Load(source + place), Vector::Load(shift + place));
+        Vector::Store(target + place, value);
+        lanes.sums[v] = Vector::Add(lanes.sums[v], value);
+      }
     float rest = 0.0f;
     for (; c < channels; ++c) {
       target[c] = source[c] - shift[c];
       rest += target[c];
     }
-    sums[i] = Vector::Total(sum) + rest;
+    sums[i] = lanes.Total() + rest;
   }
 }
 
 template <typename Vector>
 float Deviations(const float* values, int64_t count, float center, bool absolute) {
   const typename Vector::Value zero = Vector::Hidden(0.0f), centers = Vector::Hidden(center);
-  typename Vector::Value sum = zero;
+  using Sums = Lanes<Vector>;
+  Sums lanes;
   int64_t i = 0;
-  for (; i + Vector::kWidth <= count; i += Vector::kWidth) {
-    const typename Vector::Value difference = Vector::Subtract(Vector::Load(values + i), centers);
-    const typename Vector::Value opposite = Vector::Subtract(zero, difference);
-    sum = Vector::Add(sum, absolute ? Vector::Max(difference, opposite) : difference);
-  }
+  for (; i + Sums::kFloats <= count; i += Sums::kFloats)
+    TFKD_UNROLLED for (int v = 0; v < Sums::kVectors; ++v) {
+      const typename Vector::Value difference =
+          Vector::Subtract(Vector::Load(values + i + v * Vector::kWidth), centers);
+      const typename Vector::Value opposite = Vector::Subtract(zero, difference);
+      lanes.sums[v] =
+          Vector::Add(lanes.sums[v], absolute ? Vector::Max(difference, opposite) : difference);
+    }
   float rest = 0.0f;
   for (; i < count; ++i) {
     const float difference = values[i] - center;
     rest += absolute && difference < 0.0f ? -difference : difference;
   }
-  return Vector::Total(sum) + rest;
+  return lanes.Total() + rest;
 }
 
 template <typename Vector, int kVectors, int kPixels>
