@@ -44,7 +44,7 @@ _ADDER = flags.DEFINE_enum(
 
 def main(_) -> None:
     """Exports and says what was written."""
-    from tfkd import export
+    from tfkd import adder, export
     from tfkd.errors import TfkdError
     from tfkd.models.storage import load_description, load_network
 
@@ -61,7 +61,7 @@ def main(_) -> None:
         if known[key] is not None
     ]
     print(f"{path}: {known['name']}, {', '.join(sizes)}; logits checked against the network")
-    if export.has_adder_layers(network.model):
+    if adder.has_adder_layers(network.model):
         speeds = export.speed_of_adder_forms(network, path, fold=_FOLD.value)
         print(
             "images per second here: "

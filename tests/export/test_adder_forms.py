@@ -12,6 +12,7 @@ import tensorflow as tf
 from tfkd import adder, evaluation, export, models
 from tfkd.adder import library
 from tfkd.errors import TfkdError
+from tfkd.export import verification
 
 PLAIN_TENSORFLOW = """
 import sys
@@ -88,6 +89,20 @@ def test_the_op_form_loads_with_tfkd(adder_network, pixels, wanted, tmp_path, ne
     np.testing.assert_allclose(predict(tf.constant(pixels)), wanted, atol=1e-4 * np.abs(wanted).max())
 
 
+def test_another_adder_network_is_told_apart(adder_network, tmp_path):
+    """The tolerance of adder networks leaves room for rounding only."""
+    source = adder_network.model
+    folder = export.save(adder_network, tmp_path / "plain")
+    verification.verify(folder, adder_network, source)
+    weights = source.get_weights()
+    source.set_weights([1.0005 * each for each in weights])
+    try:
+        with pytest.raises(TfkdError, match="differ by .* wanted at most .* of max |logit|"):
+            verification.verify(folder, adder_network, source)
+    finally:
+        source.set_weights(weights)
+
+
 def test_both_forms_have_a_speed(adder_network, tmp_path, needs_op):
     folder = export.save(adder_network, tmp_path / "plain", verify=False)
     before = sorted(path.name for path in folder.iterdir())
@@ -111,7 +126,7 @@ def test_without_a_compiler_only_the_plain_form_is_left(adder_network, tmp_path,
 def test_other_networks_have_no_form(network, tmp_path):
     folder = export.save(network, tmp_path / "exported", adder="op")
     assert export.describe(folder)["adder"] is None
-    assert not export.has_adder_layers(network.model)
+    assert not adder.has_adder_layers(network.model)
     with pytest.raises(TfkdError, match="unknown form of adder layers 'plan'; did you mean 'plain'"):
         export.save(network, tmp_path / "other", adder="plan")
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tfkd import TfkdError, models
-from tfkd.models.storage import as_float32, load_network, save_network
+from tfkd.models.storage import in_precision, load_network, save_network
 
 PREPROCESS = models.Preprocess((10.0,), (20.0,))
 
@@ -86,7 +86,7 @@ def test_float32_reaches_models_inside_models_and_wrapped_layers():
     image = keras.Input((8, 8, 1))
     nested = keras.Model(image, keras.layers.Dense(2, dtype="mixed_bfloat16")(inner(image)))
     for model, shape in ((nested, (3, 8, 8, 1)), (keras.Model(frames, pooled), (3, 2, 8, 8, 1))):
-        exact = as_float32(model)
+        exact = in_precision(model)
         pixels = np.random.default_rng(0).normal(size=shape).astype(np.float32)
         found, rounded = exact(pixels), model(pixels)
         assert (found.dtype.name, rounded.dtype.name) == ("float32", "bfloat16")
@@ -94,8 +94,22 @@ def test_float32_reaches_models_inside_models_and_wrapped_layers():
         assert 1e-5 < difference < 0.1 * np.abs(found).max()
 
 
+def test_float64_of_an_adder_network_differs_by_rounding():
+    keras.utils.set_random_seed(0)
+    model = models.create("resnet8", 3, (8, 8, 3), adder=True, widths=(4, 4, 4, 4))
+    pixels = np.random.default_rng(0).normal(size=(3, 8, 8, 3)).astype(np.float32)
+    for _ in range(20):  # Until the normalisation knows the sums, which are far below 0.
+        model(pixels, training=True)
+    exact = in_precision(models.stock(model), "float64")
+    found, rounded = exact(pixels), model(pixels)
+    assert (found.dtype.name, rounded.dtype.name) == ("float64", "float32")
+    assert all(variable.dtype == "float64" for variable in exact.trainable_variables)
+    difference = np.abs(np.asarray(found) - np.asarray(rounded)).max()
+    assert 0 < difference < 1e-3 * np.abs(found).max()
+
+
 def test_a_float32_model_is_not_copied(network):
-    assert as_float32(network.model) is network.model
+    assert in_precision(network.model) is network.model
 
 
 def test_a_failed_write_leaves_the_earlier_file(network, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ For example:
 import importlib
 
 from tfkd.adder.function import adder_convolution, plain_operations
-from tfkd.adder.layer import AdderConv2D
+from tfkd.adder.layer import AdderConv2D, has_adder_layers
 from tfkd.adder.library import operations as compiled_operations
 from tfkd.adder.loading import load
 
@@ -22,6 +22,7 @@ __all__ = [
     "compiled_operations",
     "convert",
     "energy",
+    "has_adder_layers",
     "load",
     "plain_operations",
 ]

@@ -181,3 +181,8 @@ class AdderConv2D(keras.layers.Layer):
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
             "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
         }
+
+
+def has_adder_layers(model: keras.Model) -> bool:
+    """Whether a model has adder layers, in sub-models included."""
+    return any(isinstance(layer, AdderConv2D) for layer in model._flatten_layers())

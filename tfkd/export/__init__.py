@@ -1,7 +1,7 @@
 """Export: the student alone as a SavedModel that plain TensorFlow serves."""
 
 from tfkd.export.description import describe
-from tfkd.export.saved_model import has_adder_layers, save
+from tfkd.export.saved_model import save
 from tfkd.export.speed import images_per_second, speed_of_adder_forms
 
-__all__ = ["describe", "has_adder_layers", "images_per_second", "save", "speed_of_adder_forms"]
+__all__ = ["describe", "images_per_second", "save", "speed_of_adder_forms"]

@@ -15,12 +15,12 @@ import numpy as np
 import tensorflow as tf
 
 from tfkd import models
-from tfkd.adder import AdderConv2D, compiled_operations, plain_operations
+from tfkd.adder import compiled_operations, has_adder_layers, plain_operations
 from tfkd.errors import TfkdError, unknown
 from tfkd.export import description
 from tfkd.export.placing import placed
 from tfkd.export.verification import verify as verify_export
-from tfkd.models.storage import as_float32
+from tfkd.models.storage import in_precision
 
 # A graph is one protocol buffer, which ends at 2 GiB; larger networks keep their weights beside it.
 LARGEST_CONSTANTS = 2**30
@@ -71,14 +71,15 @@ def save(
     Raises:
         TfkdError: When the network does not map one image to one row of logits, the class names do
             not fit, the folder is occupied or cannot be written, or the logits of the written
-            export differ by more than 1e-5 of max |logit| or name another class; the folder is
-            then as it was before.
+            export differ by more than 1e-5 of max |logit| (of adder networks, whose layers
+            amplify rounding: see :func:`tfkd.export.verification.verify`) or name another class;
+            the folder is then as it was before.
     """
     network = models.as_network(network)
     names = _checked(network, class_names)
     form = _adder_form(network.model, adder)
     with placed(directory, description.is_export, "an export of tfkd") as folder:
-        source = as_float32(network.model)
+        source = in_precision(network.model)
         model = models.fold(source) if fold else models.stock(source)
         with plain_operations() if form == "plain" else contextlib.nullcontext():
             module = _serving_module(model, network.preprocess)
@@ -87,11 +88,6 @@ def save(
         if verify:
             verify_export(folder, network, source)
     return Path(directory)
-
-
-def has_adder_layers(model: keras.Model) -> bool:
-    """Whether a model has adder layers, in sub-models included."""
-    return any(isinstance(layer, AdderConv2D) for layer in model._flatten_layers())
 
 
 def _adder_form(model: keras.Model, adder: str) -> str | None:

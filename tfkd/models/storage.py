@@ -19,18 +19,24 @@ DESCRIPTION = "network.json"
 STEMS = {"last": "student", "best": "student_best"}
 
 
-def as_float32(model: keras.Model) -> keras.Model:
-    """Returns the model with every layer computing in float32, weights copied.
+def in_precision(model: keras.Model, dtype: str = "float32") -> keras.Model:
+    """Returns the model with every layer computing in one precision, weights copied.
 
     A model whose layers do so already is returned as it is. Mixed precision is a means of training:
-    its variables are float32 all along, so nothing is lost.
+    its variables are float32 all along, so float32 loses nothing.
 
     Args:
-        model: A functional or sequential model.
+        model: A functional or sequential model; for ``"float64"`` one of stock Keras layers and
+            adder layers.
+        dtype: ``"float32"`` or ``"float64"``.
     """
-    if all(layer.compute_dtype == "float32" for layer in _layers(model)):
+    if all(layer.compute_dtype == dtype for layer in _layers(model)):
         return model
-    clone = keras.models.clone_model(model, clone_function=_float32_layer, recursive=True)
+
+    def make(layer):
+        return type(layer).from_config(_config_in_precision(layer.get_config(), dtype))
+
+    clone = keras.models.clone_model(model, clone_function=make, recursive=True)
     clone.set_weights(model.get_weights())
     return clone
 
@@ -59,7 +65,7 @@ def save_network(
     """
     network = as_network(network)
     folder = Path(folder)
-    model = as_float32(stock(network.model))
+    model = in_precision(stock(network.model))
     description = {
         "name": network.name,
         "preprocess": network.preprocess.to_config(),
@@ -87,7 +93,7 @@ def save_model(model: keras.Model, path: str | os.PathLike) -> Path:
         model: A functional or sequential model.
         path: The file, in an existing folder.
     """
-    return _write(Path(path), as_float32(stock(model)).save)
+    return _write(Path(path), in_precision(stock(model)).save)
 
 
 def load_network(run_folder: str | os.PathLike, which: str = "last") -> Network:
@@ -182,19 +188,14 @@ def _layers(model: keras.Model) -> list[keras.layers.Layer]:
     return found
 
 
-def _float32_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
-    """Returns an unbuilt float32 copy of a layer, wrapped layers included."""
-    return type(layer).from_config(_float32_config(layer.get_config()))
-
-
-def _float32_config(config):
-    """Returns a layer's config with every precision policy in it replaced by float32."""
+def _config_in_precision(config, dtype: str):
+    """Returns a layer's config with every precision policy in it replaced, wrapped layers' too."""
     if isinstance(config, dict):
         if config.get("class_name") == "DTypePolicy":
-            return "float32"
-        return {key: _float32_config(value) for key, value in config.items()}
+            return dtype
+        return {key: _config_in_precision(value, dtype) for key, value in config.items()}
     if isinstance(config, (list, tuple)):
-        return type(config)(_float32_config(value) for value in config)
+        return type(config)(_config_in_precision(value, dtype) for value in config)
     return config
 
 
