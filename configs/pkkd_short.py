@@ -4,7 +4,7 @@ Method: PKKD, https://arxiv.org/abs/2009.13044; adder networks, https://arxiv.or
 Data: ``folder:PATH`` with train/CLASS/*.jpg and test/CLASS/*.jpg. 2,000 training images are held out
 to choose the best epoch and 10,000 of the others are trained on; all are resized to 16x16. All
 10,000 test images are used.
-Recipe, the same for every role: 30 epochs, batches of 64, SGD with momentum 0.9, weight decay 5e-4,
+Recipe, the same for every role: 20 epochs, batches of 64, SGD with momentum 0.9, weight decay 5e-4,
 learning rate 0.1 falling as a cosine.
 Expected: not run to the end yet; epochs and rate are a first choice.
 Cost: a few minutes a run on two CPU cores.
@@ -38,7 +38,7 @@ def get_config(argument: str = "pkkd"):
     twin = dict(logit_normalization=True)
     config.student.kwargs = twin if argument == "cnn" else dict(adder=True)
 
-    config.train.epochs = 30
+    config.train.epochs = 20
     config.train.batch_size = 64
     config.train.learning_rate = 0.1
     config.train.optimizer.weight_decay = 5e-4

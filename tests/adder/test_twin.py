@@ -11,6 +11,7 @@ SHAPES = {
     # batch, height, width, channels; kernel; filters; strides; padding
     "3x3": ((3, 5, 6, 2), (3, 3), 4, (1, 1), (1, 1, 1, 1)),
     "strided, uneven": ((2, 8, 7, 3), (3, 3), 2, (2, 2), (1, 1, 1, 1)),
+    "strided, odd": ((2, 7, 9, 3), (3, 3), 2, (2, 2), (1, 1, 1, 1)),
     "1x1 strided": ((2, 5, 4, 3), (1, 1), 5, (2, 2), (0, 0, 0, 0)),
     "oblong everything": ((2, 6, 9, 1), (2, 3), 3, (3, 2), (1, 0, 2, 1)),
     "larger than the image": ((1, 3, 2, 2), (5, 7), 2, (1, 1), (2, 2, 3, 3)),
@@ -56,6 +57,26 @@ def test_equals_the_sum_over_patches(case, limits, monkeypatch):
     )
     for one, other in zip(found, wanted, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-10)
+
+
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2)])
+def test_filter_gradient_of_images_of_any_size(strides):
+    random = np.random.default_rng(0)
+    x, filters = random.normal(size=(2, 7, 6, 3)), random.normal(size=(3, 3, 3, 4))
+    zeros = 1, 1, 1, 1
+    gradients = {}
+
+    def gradient_of(outputs):
+        return gradients.setdefault(0, random.normal(size=outputs))
+
+    *_, wanted = reference(x, filters, gradient_of, strides, zeros)
+    any_size = tf.TensorSpec((None, None, None, 3), tf.float64)
+
+    @tf.function(input_signature=[any_size, tf.TensorSpec((None, None, None, 4), tf.float64)])
+    def found(images, gradient):
+        return twin.filter_gradient(images, tf.constant(filters), gradient, strides, zeros)
+
+    np.testing.assert_allclose(found(x, gradients[0]), wanted, atol=1e-10)
 
 
 def test_an_empty_batch_has_empty_outputs():

@@ -138,12 +138,14 @@ def filter_gradient(
     Returns:
         A tensor of the shape of `filters`.
     """
+    # "SAME" saves the padded copy where it means the same zeros.
+    same = _is_same(x.shape[1:3], filters.shape[:2], strides, padding)
     products = tf.raw_ops.Conv2DBackpropFilter(
-        input=_padded(x, padding),
+        input=x if same else _padded(x, padding),
         filter_sizes=tf.shape(filters),
         out_backprop=gradient,
         strides=[1, *strides, 1],
-        padding="VALID",
+        padding="SAME" if same else "VALID",
     )
     return products - filters * tf.reduce_sum(gradient, axis=(0, 1, 2))
 
@@ -220,6 +222,27 @@ def input_gradient_gradients(
 def _padded(x: tf.Tensor, padding: Sequence[int]) -> tf.Tensor:
     top, bottom, left, right = padding
     return tf.pad(x, [[0, 0], [top, bottom], [left, right], [0, 0]]) if any(padding) else x
+
+
+def _is_same(
+    size: Sequence[int | None],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    padding: Sequence[int],
+) -> bool:
+    """Whether TensorFlow's "SAME" puts these zeros around images of a size, as far as it is known.
+
+    It makes ceil(size / stride) outputs, and of an odd number of zeros one more comes last.
+    """
+    zeros = []
+    for length, window, stride in zip(size, kernel, strides):
+        if length is None:
+            if stride > 1:
+                return False
+            length = window  # With stride 1 any length gives the same zeros.
+        total = max((-(-length // stride) - 1) * stride + window - length, 0)
+        zeros += [total // 2, total - total // 2]
+    return zeros == list(padding)
 
 
 def _sizes(tensor: tf.Tensor) -> list:

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import functools
 import gc
+import concurrent.futures
 import json
 import math
 import os
@@ -28,6 +29,8 @@ _EXTRA_MEMORY = 2.0
 _STEP = 1.5
 _SCALING = 1.8
 _NONE = (0, 0, 0, 0)
+# Layers of one call: what a call costs by itself is small beside them, as it is in a network.
+_LAYERS = 8
 
 _Layer = tuple[Callable[[tf.Tensor], tf.Tensor], tf.Variable]
 """A function from images to outputs, and its filters."""
@@ -73,9 +76,10 @@ _TINY_SHAPES = (_Shape(6, 3, 4, batch_size=2), _Shape(6, 3, 4, kernel=1, stride=
 def experiments(tiny: bool) -> Iterator[Experiment]:
     """Yields the layers of an adder ResNet-20 one by one, threads, exactness, and the network.
 
-    Convolutions are TensorFlow's, as this installation runs them. The backward pass has both
-    gradients, that of the filters normalised as in training. The goals of a layer hold only where
-    it needs at most twice its input in memory, besides inputs and results.
+    Convolutions are TensorFlow's, as this installation runs them, with "SAME" zeros where those are
+    the same, which it runs fastest. A call makes several layers of one shape, side by side. The
+    backward pass has both gradients, that of the filters normalised as in training. The goals of a
+    layer hold only where it needs at most twice its input in memory, besides inputs and results.
 
     Raises:
         TfkdError: The op cannot be compiled here.
@@ -98,7 +102,7 @@ def _shapes(tiny: bool) -> Sequence[_Shape]:
 
 
 def _layer(shape: _Shape, extra_memory: Mapping[str, float]) -> Experiment:
-    works, _ = _works(shape)
+    works = _works(shape)
     comparisons = []
     for passes, goal, count in ((_FORWARD, 1.0, 1), (_BOTH, 1.5, 3)):
         adder, convolution = f"adder, {passes}", f"conv2d, {passes}"
@@ -108,38 +112,41 @@ def _layer(shape: _Shape, extra_memory: Mapping[str, float]) -> Experiment:
         }
         facts = {
             "instructions": library.instructions(),
-            "multiply-adds": count * shape.multiply_adds,
+            "multiply-adds": _LAYERS * count * shape.multiply_adds,
             **extra,
         }
         sound = not extra["extra memory / input"] > _EXTRA_MEMORY
         comparisons.append(Comparison(adder, (convolution,), goal, facts=facts, sound=sound))
     return Experiment(
         str(shape),
-        f"batch of {shape.batch_size} images",
+        f"{_LAYERS} layers, batch of {shape.batch_size} images",
         [Case(name, work) for name, work in works.items()],
         comparisons,
     )
 
 
-def _works(shape: _Shape) -> tuple[dict[str, Callable[[], object]], tf.Tensor]:
-    """The forward pass, and both passes, of convolution and adder layer; and the images."""
-    images = _normal(shape.batch_size, shape.size, shape.size, shape.channels)
+def _works(shape: _Shape) -> dict[str, Callable[[], object]]:
+    """The forward pass, and both passes, of some convolutions and of as many adder layers."""
+    images = _images(shape, shape.batch_size)
     works = {}
-    for name, (layer, filters) in {
-        "conv2d": _convolution(shape),
-        "adder": _adder(shape),
-    }.items():
-        forward, both = tf.function(layer), _both(layer, filters)
-        upstream = _normal(*forward(images).shape)
+    for name, make in _KINDS.items():
+        layers = [make(shape) for _ in range(_LAYERS)]
+        forward, both = tf.function(_forward(layers)), tf.function(_both(layers))
+        upstream = [_normal(*outputs.shape) for outputs in forward(images)]
         works[f"{name}, {_FORWARD}"] = functools.partial(forward, images)
         works[f"{name}, {_BOTH}"] = functools.partial(both, images, upstream)
-    return works, images
+    return works
+
+
+def _images(shape: _Shape, batch_size: int) -> tf.Tensor:
+    return _normal(batch_size, shape.size, shape.size, shape.channels)
 
 
 def _convolution(shape: _Shape) -> _Layer:
     """The convolution of TensorFlow with the same zeros around the images."""
     pad = shape.kernel // 2
-    padding = [[0, 0], [pad, pad], [pad, pad], [0, 0]]
+    same = shape.stride == 1 or not pad
+    padding = "SAME" if same else [[0, 0], [pad, pad], [pad, pad], [0, 0]]
     filters = tf.Variable(_normal(shape.kernel, shape.kernel, shape.channels, shape.filters))
     return lambda images: tf.nn.conv2d(images, filters, shape.stride, padding), filters
 
@@ -150,15 +157,25 @@ def _adder(shape: _Shape) -> _Layer:
     return layer, layer.kernel.value
 
 
-def _both(layer, filters) -> Callable[[tf.Tensor, tf.Tensor], object]:
-    """Outputs and both gradients."""
+_KINDS = {"conv2d": _convolution, "adder": _adder}
 
-    @tf.function
+
+def _forward(layers: Sequence[_Layer]) -> Callable[[tf.Tensor], list[tf.Tensor]]:
+    """The outputs of all layers for the same images."""
+    return lambda images: [layer(images) for layer, _ in layers]
+
+
+def _both(layers: Sequence[_Layer]) -> Callable[[tf.Tensor, Sequence[tf.Tensor]], object]:
+    """Outputs and both gradients of each layer by itself."""
+
     def compute(images, upstream):
-        with tf.GradientTape() as tape:
-            tape.watch(images)
-            outputs = layer(images)
-        return outputs, tape.gradient(outputs, (images, filters), upstream)
+        found = []
+        for (layer, filters), direction in zip(layers, upstream, strict=True):
+            with tf.GradientTape() as tape:
+                tape.watch(images)
+                outputs = layer(images)
+            found.append((outputs, tape.gradient(outputs, (images, filters), direction)))
+        return found
 
     return compute
 
@@ -305,47 +322,84 @@ def _bytes(tensors) -> int:
 def _extra_memory(tiny: bool) -> dict[str, dict[str, float]]:
     """What each case of each shape needs besides inputs and results, in sizes of the input.
 
-    Measured in a process of its own whose freed memory goes back to the system at once (glibc), so
-    that the most it held tells what it needed. Empty where the system does not tell (not Linux).
+    Each is measured in a process of its own, at its first run on a whole batch: TensorFlow may keep
+    what a run needed for the next one. Memory that is freed goes back to the system at once (glibc).
+    Empty where the system does not tell (not Linux).
     """
     if not os.path.exists("/proc/self/clear_refs"):
         return {}
-    code = f"from {__name__} import print_extra_memory as show; show({tiny})"
     environment = {
         **os.environ,
         "MALLOC_MMAP_THRESHOLD_": "32768",
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, check=True, stdout=subprocess.PIPE, text=True
-    )
-    return json.loads(done.stdout.splitlines()[-1])
+
+    def measured(shape: _Shape, name: str, passes: str) -> float:
+        arguments = _shapes(tiny).index(shape), name, passes, tiny
+        code = f"from {__name__} import print_extra_memory as show; show{arguments}"
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment,
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        return json.loads(done.stdout.splitlines()[-1])
+
+    cases = [
+        (shape, name, passes)
+        for shape in _shapes(tiny)
+        for name in _KINDS
+        for passes in (_FORWARD, _BOTH)
+    ]
+    found: dict[str, dict[str, float]] = {}
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for (shape, name, passes), ratio in zip(cases, pool.map(lambda case: measured(*case), cases)):
+            found.setdefault(str(shape), {})[f"{name}, {passes}"] = ratio
+    return found
 
 
-def print_extra_memory(tiny: bool) -> None:
-    """Prints what `_extra_memory` returns, as JSON."""
-    found = {}
-    for shape in _shapes(tiny):
-        works, images = _works(shape)
-        found[str(shape)] = {
-            name: _held_at_most(work) / _bytes(images) for name, work in works.items()
-        }
-    print(json.dumps(found))
+def print_extra_memory(position: int, name: str, passes: str, tiny: bool) -> None:
+    """Prints the memory of one layer as `_extra_memory` has it.
+
+    Args:
+        position: Which of the shapes.
+        name: "conv2d" or "adder".
+        passes: "forward" or "forward and backward".
+        tiny: Whether the shapes are those of tests.
+    """
+    shape = _shapes(tiny)[position]
+    layers = [_KINDS[name](shape)]
+    image = _any_batch((shape.size, shape.size, shape.channels))
+    forward = tf.function(_forward(layers), input_signature=[image])
+    results = [_any_batch(each.shape[1:]) for each in forward.get_concrete_function().outputs]
+    both = tf.function(_both(layers), input_signature=[image, results])
+
+    def run_on(batch_size: int) -> Callable[[], object]:
+        # Made in place: what a computation of them left behind would hide what is needed.
+        images, *upstream = (tf.ones((batch_size, *each.shape[1:])) for each in (image, *results))
+        return lambda: forward(images) if passes == _FORWARD else both(images, upstream)
+
+    # One image first: it makes everything that does not grow with the batch.
+    run_on(1)()
+    size = shape.batch_size * shape.size**2 * shape.channels * tf.float32.size
+    print(json.dumps(_held_at_most(run_on(shape.batch_size)) / size))
+
+
+def _any_batch(size: Sequence[int]) -> tf.TensorSpec:
+    return tf.TensorSpec((None, *size), tf.float32)
 
 
 def _held_at_most(work: Callable[[], object]) -> int:
     """Bytes that a piece of work holds at its height, besides its results."""
-    results = _bytes(work())
     gc.collect()
     if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)  # What is free already would hide what is needed.
     with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
         file.write("5")  # The most so far becomes what there is now.
     before = _held("VmRSS")
-    kept = work()
-    most = _held("VmHWM")
-    del kept
-    return max(0, most - before - results)
+    results = work()
+    return max(0, _held("VmHWM") - before - _bytes(results))
 
 
 def _held(name: str) -> int:
