@@ -1,11 +1,14 @@
 """Every group of benchmarks runs, at its smallest size, and names what it compares."""
 
 import math
+import os
 
 import pytest
 
 from tfkd import benchmarks, distillers, models
+from tfkd.adder import library
 from tfkd.benchmarks import plain_networks, processor
+from tfkd.benchmarks.groups import adder
 from tfkd.benchmarks.groups import distillers as methods
 from tfkd.training import published
 
@@ -24,6 +27,32 @@ def test_a_group_measures_what_it_names(group):
         assert row.experiment.startswith(f"{group}: ")
         assert math.isfinite(row.milliseconds) and row.milliseconds > 0
         assert row.goal is None and row.holds is None, "the smallest size has no goal"
+
+
+@pytest.mark.slow
+def test_adder_layers_are_compared_with_convolutions(monkeypatch):
+    if library.operations() is None:
+        pytest.skip("the adder op cannot be compiled here")
+    # Each of its numbers is measured in a process of its own, which takes seconds.
+    monkeypatch.setattr(adder, "_extra_memory", lambda tiny: {})
+    rows = benchmarks.run("adder", rounds=1, turn=0.0, tiny=True, show=lambda rows: None)
+    assert all(math.isfinite(row.milliseconds) and row.milliseconds > 0 for row in rows)
+    layers = [row for row in rows if "multiply-adds" in row.facts]
+    assert [row.baseline for row in layers] == ["conv2d, forward", "conv2d, forward and backward"] * 2
+    errors = [row.facts["error"] for row in rows if "error" in row.facts]
+    assert len(errors) == 2 and all(0 <= error < 1e-6 for error in errors)
+    assert rows[-1].name == "adder layers" and rows[-1].ratio > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("passes", ["forward", "forward and backward"])
+def test_memory_of_a_layer_is_a_number(passes, capsys):
+    if library.operations() is None:
+        pytest.skip("the adder op cannot be compiled here")
+    if not os.path.exists("/proc/self/clear_refs"):
+        pytest.skip("this system does not tell how much memory was needed")
+    adder.print_extra_memory(0, "adder", passes, tiny=True)
+    assert float(capsys.readouterr().out) >= 0
 
 
 @pytest.mark.slow
