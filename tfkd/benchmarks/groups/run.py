@@ -30,7 +30,7 @@ _ROOT = Path(__file__).resolve().parents[3]
 def experiments(tiny: bool) -> Iterator[Experiment]:
     """Yields the cost of logging over a bare loop of the same steps, and the time to a first step.
 
-    Some epochs of the quickstart's teacher on digits go through one `fit` with all that a run does
+    Some epochs of ResNet-20 on all digits go through one `fit` with all that a run does
     meanwhile (progress bar, metrics.csv, TensorBoard, a checkpoint every 30 seconds), and through a
     loop that calls the same train function. The start is that of tools/train.py as a process of
     its own, until the first step of the quickstart's student is done; it has no baseline, and 15
@@ -116,7 +116,7 @@ def _start() -> None:
         )
         said = b""
         # The bar is drawn for the first time when the first step is done.
-        while b"1/33" not in said:
+        while b"1/9\x1b" not in said:
             piece = process.stdout.read1(4096)
             if not piece:
                 raise TfkdError(f"benchmark run: the run ended early: {said.decode()[-500:]}")
