@@ -18,7 +18,7 @@ trained ``cnn``.
 """
 
 from tfkd.errors import unknown
-from tfkd.training.config import default, method
+from tfkd.training.config import default, method, vary
 
 ROLES = ("cnn", "adder", "adder_kd", "pkkd", "pkkd_fixed")
 
@@ -54,4 +54,5 @@ def get_config(argument: str = "pkkd"):
     if argument == "pkkd":
         config.teacher.name = "resnet20"
         config.teacher.kwargs = twin
+        config.search_space = (vary("distiller[0].weight", choices=(0.1, 0.5, 1.0, 5.0, 10.0)),)
     return config
