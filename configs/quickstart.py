@@ -25,6 +25,7 @@ def get_config(argument: str = "distilled"):
     config.data.train_size = 300
 
     config.train.epochs = 30
+    config.train.evaluate_every = 2  # An epoch takes no longer than its evaluation.
     config.train.batch_size = 32
     config.train.learning_rate = 0.05
     config.train.schedule.name = "cosine"
