@@ -50,11 +50,14 @@ def run(main: Callable, epilog: Callable[[], str] | None = None) -> None:
         _fail(program, "interrupted; the same command continues", status=130)
     except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
         reason = str(error).strip().splitlines()[0]
-        _fail(
+        _tell(
             program,
             f"another worker is gone ({reason}); the same command on every worker continues",
-            status=1,
         )
+        sys.stdout.flush()
+        # What waits for the other worker is never finished: an orderly end of the interpreter takes
+        # its threads and pipes apart in any order, and may print that as an error of its own.
+        os._exit(1)
 
 
 def _parsed(main: Callable) -> list[str]:
@@ -139,5 +142,9 @@ def _show_warning(message, category, filename, lineno, file=None, line=None) -> 
 
 
 def _fail(program: str, line: str, status: int = 2) -> None:
-    print(f"{os.path.basename(program)}: {' '.join(line.split())}", file=sys.stderr, flush=True)
+    _tell(program, line)
     sys.exit(status)
+
+
+def _tell(program: str, line: str) -> None:
+    print(f"{os.path.basename(program)}: {' '.join(line.split())}", file=sys.stderr, flush=True)

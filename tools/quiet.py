@@ -1,4 +1,4 @@
-"""Imports TensorFlow with its fast kernels, and without the lines about the machine that it writes.
+"""Imports TensorFlow without the lines about the machine that it writes.
 
 They come from C++ initialisers that run before TF_CPP_MIN_LOG_LEVEL is looked at, so the file
 descriptor of stderr itself is set aside. If the import fails, what was written there is shown.
@@ -12,9 +12,6 @@ import sys
 import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# TensorFlow turns oneDNN on by itself only where the processor has AVX-512 VNNI. With AVX2 alone it
-# makes a training step of ResNet-20 1.8 times as fast.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 def import_tensorflow():
