@@ -6,8 +6,9 @@ to choose the best epoch and 10,000 of the others are trained on; all are resize
 10,000 test images are used.
 Recipe, the same for every role: 20 epochs, batches of 64, SGD with momentum 0.9, weight decay 5e-4,
 learning rate 0.1 falling as a cosine.
-Expected: not run to the end yet; epochs and rate are a first choice.
-Cost: a few minutes a run on two CPU cores.
+Expected, measured over three seeds: cnn 63.4 ± 1.2 %, adder 53.9 ± 2.8 %, adder_kd 58.7 ± 0.4 %,
+pkkd 58.6 ± 0.4 %; see RESULTS.md.
+Cost: 8 minutes (cnn) to 19 (pkkd) a run on one CPU core.
 Command: python tools/train.py --config=configs/pkkd_short.py:pkkd --workdir=runs/pkkd/seed0 \\
     --config.data.name=folder:/data/cifar10
 
