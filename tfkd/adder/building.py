@@ -49,7 +49,7 @@ def build() -> Path:
         return library
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(library.with_suffix(".lock")):
+        with locked(library.with_suffix(".lock")):
             if not library.exists():
                 _compile(library)
     except OSError as error:
@@ -92,7 +92,7 @@ def compiler() -> str:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Keeps every other process, and thread, out while the block runs."""
     with open(path, "a", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
