@@ -186,7 +186,7 @@ def test_every_source_is_installed():
         "tool"]["setuptools"]["package-data"]["tfkd.adder"]
     folder = ROOT / "tfkd" / "adder"
     installed = {path for pattern in patterns for path in folder.glob(pattern)}
-    assert {path for path in (folder / "native").iterdir() if path.is_file()} == installed
+    assert {path for path in (folder / "native").rglob("*") if path.is_file()} == installed
 
 
 def test_make_op_compiles_ahead_of_time():
