@@ -6,13 +6,14 @@ import pathlib
 import re
 import shutil
 import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from tests.adder.adder_oracles import reference
-from tfkd.adder import gpu_building
-from tfkd.errors import TfkdError
+from tfkd.adder import gpu_building, library
+from tfkd.errors import TfkdError, TfkdWarning
 
 HOST = pathlib.Path(__file__).parent / "cuda_on_host" / "host.cc"
 SHAPES = {
@@ -25,6 +26,15 @@ SHAPES = {
     "larger than the image": ((1, 3, 2, 2), (5, 7), 2, (1, 1), (2, 2, 3, 3)),
     "an empty batch": ((0, 4, 4, 2), (3, 3), 2, (1, 1), (1, 1, 1, 1)),
 }
+REGISTERED = """
+from tensorflow.python.framework import kernels
+from tfkd.adder import library
+if library.operations() is None:
+    raise SystemExit(print("no op"))
+print(library.load_gpu_kernels())
+for op in ("TfkdAdderConv2D", "TfkdAdderConv2DInputGrad"):
+    print(*sorted(each.device_type for each in kernels.get_registered_kernels_for_op(op).kernel))
+"""
 needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="there is no nvcc")
 
 
@@ -108,7 +118,7 @@ def test_nan_stays_nan(on_host):
 
 
 def test_the_kernels_know_nothing_of_tensorflow():
-    for path in gpu_building.SOURCES.iterdir():
+    for path in gpu_building.SOURCES.glob("*.cu*"):
         includes = re.findall(r"#include\s+(\S+)", path.read_text())
         assert set(includes) <= {'"../geometry.h"', '"kernels.cuh"'}
 
@@ -122,15 +132,27 @@ def test_nvcc_compiles_them_once(compiled, monkeypatch):
     gpu_building.load(compiled)
 
 
+@needs_nvcc
+def test_tensorflow_knows_the_gpu_kernels_of_its_ops():
+    """Their registration needs no GPU; a process of its own, as it cannot be undone."""
+    done = subprocess.run([sys.executable, "-c", REGISTERED], capture_output=True, text=True,
+                          check=False)
+    if "no op" in done.stdout:
+        pytest.skip("the op cannot be compiled here")
+    assert done.stdout.split() == ["True", "CPU", "GPU", "CPU", "GPU"], done.stderr
+
+
 def test_without_a_compiler_one_line_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("TFKD_CACHE", str(tmp_path))
     monkeypatch.setenv("NVCC", "no-such-nvcc")
     with pytest.raises(TfkdError, match="CUDA compiler: found no 'no-such-nvcc', wanted nvcc"):
         gpu_building.build()
     monkeypatch.setenv("NVCC", "false")
-    with pytest.raises(TfkdError, match="found exit status 1 .*, wanted compiled GPU kernels"):
+    with pytest.raises(TfkdError, match="compiler .*: found exit status 1 .*, wanted compiled GPU kernels"):
         gpu_building.build()
     assert not list(tmp_path.glob("*.so"))
+    with pytest.warns(TfkdWarning, match="no GPU kernels, and run on the CPU: compiler"):
+        assert not library.load_gpu_kernels()
 
 
 @pytest.fixture

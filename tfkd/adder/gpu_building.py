@@ -1,8 +1,9 @@
 """Compiles the GPU kernels of the adder layer, where there is a CUDA compiler.
 
-The library is independent of TensorFlow: functions of C on device pointers
-(``native/cuda/launcher.cu``), for `ctypes`. It lies beside the compiled op, in the same cache
-(:mod:`tfkd.adder.building`), and serves every GPU from compute capability 7.5 on.
+Two libraries can be had. One is independent of TensorFlow: functions of C on device pointers
+(``native/cuda/launcher.cu``), for `ctypes`. The other joins the same functions to the adder ops of
+TensorFlow. They lie beside the compiled op of processors, in the same cache
+(:mod:`tfkd.adder.building`), and serve every GPU from compute capability 7.5 on.
 """
 
 from __future__ import annotations
@@ -15,14 +16,20 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import tensorflow as tf
 
 from tfkd.adder import building
 from tfkd.errors import TfkdError
 
 SOURCES = building.SOURCES / "cuda"
 _CAPABILITIES = ("75", "80", "86", "89", "90")
-_FLAGS = ("-O3", "--shared", "--compiler-options", "-fPIC")
+_FLAGS = ("-O3", "--compiler-options", "-fPIC")
+_LAUNCHER = SOURCES / "launcher.cu"
+# Where CUDA is usually, for a compiler that is started by a script elsewhere.
+_CUDA = "/usr/local/cuda"
 
 
 class Geometry(ctypes.Structure):
@@ -43,20 +50,35 @@ class Geometry(ctypes.Structure):
 
 
 def build() -> Path:
-    """Returns the path of the compiled GPU kernels, compiling them where that has not been done.
+    """Returns the path of the kernels without TensorFlow, compiling them where it is to be done.
 
     Raises:
         TfkdError: There is no CUDA compiler, it fails, or the cache cannot be written.
     """
+    return _built(f"adder-cuda-{_suffix()}", _compile_kernels)
+
+
+def build_op() -> Path:
+    """Returns the path of the kernels as TensorFlow's, compiling them where it is to be done.
+
+    To be loaded after the op of processors, which registers the names.
+
+    Raises:
+        TfkdError: There is no C++ or CUDA compiler, one fails, or the cache cannot be written.
+    """
+    return _built(f"adder-cuda-op-tf{tf.__version__}-{_suffix()}", _compile_op)
+
+
+def _built(name: str, compile_to: Callable[[Path], None]) -> Path:
     folder = building.cache()
-    library = folder / name()
+    library = folder / name
     if library.exists():
         return library
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with building.locked(library.with_suffix(".lock")):
             if not library.exists():
-                _compile(library)
+                compile_to(library)
     except OSError as error:
         raise TfkdError(
             f"folder {str(folder)!r}: cannot be written ({error.strerror or error}), wanted one "
@@ -65,12 +87,12 @@ def build() -> Path:
     return library
 
 
-def name() -> str:
-    """Returns the file name of the library: the kind of processor, and the source."""
+def _suffix() -> str:
+    """Returns the end of a library's name: the kind of processor, and the source."""
     digest = hashlib.sha256(repr((_FLAGS, _CAPABILITIES)).encode())
-    for path in (*sorted(SOURCES.iterdir()), building.SOURCES / "geometry.h"):
+    for path in (*sorted(SOURCES.iterdir()), *sorted(building.SOURCES.glob("*.h"))):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return f"adder-cuda-{platform.machine().lower()}-{digest.hexdigest()[:16]}.so"
+    return f"{platform.machine().lower()}-{digest.hexdigest()[:16]}.so"
 
 
 def compiler() -> str:
@@ -105,25 +127,55 @@ def load(path: str | os.PathLike) -> ctypes.CDLL:
     return library
 
 
-def _compile(library: Path) -> None:
-    """Compiles the kernels; the library appears whole or not at all."""
+def _compile_kernels(library: Path) -> None:
+    with _whole(library) as target:
+        _run([compiler(), *_FLAGS, *_targets(), "--shared", str(_LAUNCHER), "-o", target])
+
+
+def _compile_op(library: Path) -> None:
     program = compiler()
+    # The headers of CUDA lie beside its compiler.
+    headers = Path(program).resolve().parents[1] / "include"
+    if not (headers / "cuda_runtime.h").exists():
+        headers = Path(_CUDA) / "include"
+    with _whole(library) as target:
+        kernels, op = f"{target}.kernels.o", f"{target}.op.o"
+        _run([program, *_FLAGS, *_targets(), "-c", str(_LAUNCHER), "-o", kernels])
+        flags = ["-O3", "-fPIC", "-w", "-fvisibility=hidden", *tf.sysconfig.get_compile_flags()]
+        source = str(SOURCES / "op.cc")
+        _run([building.compiler(), *flags, f"-I{headers}", "-c", source, "-o", op])
+        _run([program, "--shared", op, kernels, "-o", target, *tf.sysconfig.get_link_flags()])
+
+
+def _targets() -> list[str]:
+    """Returns the flags that say for which GPUs to compile."""
     targets = [f"-gencode=arch=compute_{each},code=sm_{each}" for each in _CAPABILITIES]
     # Text that later GPUs compile for themselves.
-    targets.append(f"-gencode=arch=compute_{_CAPABILITIES[-1]},code=compute_{_CAPABILITIES[-1]}")
+    last = _CAPABILITIES[-1]
+    return [*targets, f"-gencode=arch=compute_{last},code=compute_{last}"]
+
+
+@contextlib.contextmanager
+def _whole(library: Path) -> Iterator[str]:
+    """Gives a path to write; what was written appears in its place whole or not at all."""
     with tempfile.TemporaryDirectory(dir=library.parent, prefix=".build-") as scratch:
         target = os.path.join(scratch, library.name)
-        command = [program, *_FLAGS, *targets, str(SOURCES / "launcher.cu"), "-o", target]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            lines = [*done.stderr.splitlines(), *done.stdout.splitlines()]
-            complaints = [line for line in lines if "error" in line.lower()] or lines
-            complaint = (complaints or ["no message"])[0].strip()
-            raise TfkdError(
-                f"CUDA compiler {program!r}: found exit status {done.returncode} ({complaint}), "
-                "wanted compiled GPU kernels"
-            )
-        with contextlib.suppress(FileNotFoundError):
-            os.replace(target, library)
-    if not library.exists():
-        raise TfkdError(f"CUDA compiler {program!r}: found no library, wanted compiled GPU kernels")
+        yield target
+        os.replace(target, library)
+
+
+def _run(command: list[str]) -> None:
+    """Runs a compiler.
+
+    Raises:
+        TfkdError: It fails; its first complaint is part of the message.
+    """
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = [*done.stderr.splitlines(), *done.stdout.splitlines()]
+        complaints = [line for line in lines if "error" in line.lower()] or lines
+        complaint = (complaints or ["no message"])[0].strip()
+        raise TfkdError(
+            f"compiler {command[0]!r}: found exit status {done.returncode} ({complaint}), wanted "
+            "compiled GPU kernels"
+        )

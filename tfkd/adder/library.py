@@ -31,7 +31,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from tfkd.adder import building
+from tfkd.adder import building, gpu_building
 from tfkd.errors import TfkdError, TfkdWarning, unknown
 
 INSTRUCTIONS = ("portable", "avx2", "avx512vl", "avx512")
@@ -114,7 +114,29 @@ def _load() -> _Library | None:
         return None
     if choice := os.environ.get(_CHOICE):
         _choose(library.functions, choice)
+    if tf.config.list_physical_devices("GPU"):
+        load_gpu_kernels()
     return library
+
+
+def load_gpu_kernels() -> bool:
+    """Joins GPU kernels to the compiled ops; done by itself where TensorFlow has a GPU.
+
+    Without them the ops run on the CPU, also where all else runs on a GPU.
+
+    Returns:
+        Whether they are there; where not, a warning tells why.
+    """
+    try:
+        tf.load_library(str(gpu_building.build_op()))
+    except (TfkdError, tf.errors.OpError) as error:
+        warnings.warn(
+            f"adder layers have no GPU kernels, and run on the CPU: {error}",
+            TfkdWarning,
+            stacklevel=5,
+        )
+        return False
+    return True
 
 
 def _functions(path: str) -> ctypes.CDLL:

@@ -1,7 +1,8 @@
-// The adder layer as TensorFlow ops: checks, shapes and threads; the arithmetic is in the kernels.
+// The adder layer as TensorFlow ops: shapes and threads; the arithmetic is in the kernels.
 
 #include <vector>
 
+#include "checked_op.h"
 #include "geometry.h"
 #include "kernels.h"
 #include "level.h"
@@ -13,25 +14,11 @@
 namespace tfkd {
 namespace {
 
-using tensorflow::OpKernel;
-using tensorflow::OpKernelConstruction;
 using tensorflow::OpKernelContext;
 using tensorflow::Tensor;
-using tensorflow::TensorShape;
-using tensorflow::errors::InvalidArgument;
 using tensorflow::shape_inference::DimensionHandle;
 using tensorflow::shape_inference::InferenceContext;
 using tensorflow::shape_inference::ShapeHandle;
-
-absl::Status CheckAttributes(const std::vector<int64_t>& strides,
-                             const std::vector<int64_t>& padding) {
-  if (strides.size() != 2 || strides[0] < 1 || strides[1] < 1)
-    return InvalidArgument("strides: wanted two of at least 1, (height, width)");
-  if (padding.size() != 4) return InvalidArgument("padding: wanted (top, bottom, left, right)");
-  for (int64_t each : padding)
-    if (each < 0) return InvalidArgument("padding: found ", each, ", wanted at least 0");
-  return absl::OkStatus();
-}
 
 absl::Status OutputSize(InferenceContext* c, DimensionHandle size, DimensionHandle kernel,
                         int64_t stride, int64_t padding, DimensionHandle* output) {
@@ -125,49 +112,6 @@ Parallel OnWorkersOf(OpKernelContext* context) {
   };
 }
 
-// What both ops share: the attributes, and the sizes that inputs and attributes make.
-class AdderOp : public OpKernel {
- public:
-  explicit AdderOp(OpKernelConstruction* context) : OpKernel(context) {
-    OP_REQUIRES_OK(context, context->GetAttr("strides", &strides_));
-    OP_REQUIRES_OK(context, context->GetAttr("padding", &padding_));
-    OP_REQUIRES_OK(context, CheckAttributes(strides_, padding_));
-  }
-
- protected:
-  absl::Status Sizes(const Tensor& x, const Tensor& filter, Geometry* sizes) const {
-    if (x.dims() != 4 || filter.dims() != 4 || x.dim_size(3) != filter.dim_size(2))
-      return InvalidArgument("x of shape ", x.shape().DebugString(), " and filter of shape ",
-                             filter.shape().DebugString(),
-                             ": wanted NHWC and HWIO of the same channels");
-    Geometry& s = *sizes;
-    s.batch = x.dim_size(0);
-    s.height = x.dim_size(1);
-    s.width = x.dim_size(2);
-    s.channels = x.dim_size(3);
-    s.kernel_height = filter.dim_size(0);
-    s.kernel_width = filter.dim_size(1);
-    s.filters = filter.dim_size(3);
-    s.stride_height = strides_[0];
-    s.stride_width = strides_[1];
-    s.pad_top = padding_[0];
-    s.pad_left = padding_[2];
-    const int64_t height = s.height + padding_[0] + padding_[1];
-    const int64_t width = s.width + padding_[2] + padding_[3];
-    if (s.kernel_height < 1 || s.kernel_width < 1 || s.kernel_height > height ||
-        s.kernel_width > width)
-      return InvalidArgument("filter of shape ", filter.shape().DebugString(),
-                             " on padded images of size ", height, "x", width,
-                             ": wanted one that fits");
-    s.output_height = (height - s.kernel_height) / s.stride_height + 1;
-    s.output_width = (width - s.kernel_width) / s.stride_width + 1;
-    return absl::OkStatus();
-  }
-
- private:
-  std::vector<int64_t> strides_, padding_;
-};
-
 class ForwardOp : public AdderOp {
  public:
   using AdderOp::AdderOp;
@@ -178,9 +122,7 @@ class ForwardOp : public AdderOp {
     Geometry s;
     OP_REQUIRES_OK(context, Sizes(x, filter, &s));
     Tensor* y = nullptr;
-    OP_REQUIRES_OK(context,
-                   context->allocate_output(
-                       0, TensorShape({s.batch, s.output_height, s.output_width, s.filters}), &y));
+    OP_REQUIRES_OK(context, context->allocate_output(0, OutputShape(s), &y));
     Forward(s, x.flat<float>().data(), filter.flat<float>().data(), y->flat<float>().data(),
             OnWorkersOf(context));
   }
@@ -196,10 +138,7 @@ class InputGradientOp : public AdderOp {
     const Tensor& gradient = context->input(2);
     Geometry s;
     OP_REQUIRES_OK(context, Sizes(x, filter, &s));
-    const TensorShape wanted({s.batch, s.output_height, s.output_width, s.filters});
-    OP_REQUIRES(context, gradient.shape() == wanted,
-                InvalidArgument("gradient: found shape ", gradient.shape().DebugString(),
-                                ", wanted that of the output, ", wanted.DebugString()));
+    OP_REQUIRES_OK(context, CheckGradient(s, gradient));
     Tensor* x_gradient = nullptr;
     OP_REQUIRES_OK(context, context->allocate_output(0, x.shape(), &x_gradient));
     InputGradient(s, x.flat<float>().data(), filter.flat<float>().data(),
