@@ -162,9 +162,11 @@ def runtime():
         pytest.skip("there is no nvcc")
     try:
         driver = ctypes.CDLL("libcuda.so.1")
-        runtime = ctypes.CDLL("libcudart.so")
     except OSError as error:
         pytest.skip(f"there is no GPU: {error}")
+    beside = pathlib.Path(shutil.which("nvcc")).resolve().parents[1] / "lib64" / "libcudart.so"
+    usual = pathlib.Path("/usr/local/cuda/lib64/libcudart.so")
+    runtime = ctypes.CDLL(str(next((each for each in (beside, usual) if each.exists()), usual.name)))
     count = ctypes.c_int(0)
     if driver.cuInit(0) or runtime.cudaGetDeviceCount(ctypes.byref(count)) or not count.value:
         pytest.skip("there is no GPU")

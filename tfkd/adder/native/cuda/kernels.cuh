@@ -109,20 +109,23 @@ __global__ void InputGradientKernel(Geometry s, const float* input, const float*
       own[i][j] = pixel < pixels && c < s.channels ? input[pixel * s.channels + c] : 0.0f;
     }
   for (int64_t tap = 0; tap < s.kernel_height * s.kernel_width; ++tap) {
+    // The outputs whose patches have these pixels under the tap, where there are such.
+    int64_t outputs[kLoads];
+    bool is_there[kLoads];
+    for (int i = 0; i < kLoads; ++i) {
+      const int64_t down = places.row[i] + s.pad_top - tap / s.kernel_width;
+      const int64_t right = places.column[i] + s.pad_left - tap % s.kernel_width;
+      const int64_t y = down / s.stride_height, x = right / s.stride_width;
+      is_there[i] = places.inside[i] && down >= 0 && right >= 0 && down % s.stride_height == 0 &&
+                    right % s.stride_width == 0 && y < s.output_height && x < s.output_width;
+      outputs[i] = places.start[i] + (y * s.output_width + x) * s.filters;
+    }
     for (int64_t from = 0; from < s.filters; from += kDepth) {
       const int64_t f = from + term;
       for (int i = 0; i < kLoads; ++i) {
         const int of_tile = thread / kDepth + i * (kThreads / kDepth);
-        // The output whose patch has this pixel under the tap, if there is one.
-        const int64_t down = places.row[i] + s.pad_top - tap / s.kernel_width;
-        const int64_t right = places.column[i] + s.pad_left - tap % s.kernel_width;
-        const int64_t y = down / s.stride_height, x = right / s.stride_width;
-        const bool is_there = places.inside[i] && f < s.filters && down >= 0 && right >= 0 &&
-                              down % s.stride_height == 0 && right % s.stride_width == 0 &&
-                              y < s.output_height && x < s.output_width;
         // 0 where there is none, which leaves the sum as it is.
-        gradients[term][of_tile] =
-            is_there ? gradient[places.start[i] + (y * s.output_width + x) * s.filters + f] : 0.0f;
+        gradients[term][of_tile] = is_there[i] && f < s.filters ? gradient[outputs[i] + f] : 0.0f;
         const int64_t c = first_channel + of_tile;
         filters[term][of_tile] = c < s.channels && f < s.filters
                                      ? filter[(tap * s.channels + c) * s.filters + f]
