@@ -12,7 +12,7 @@ import warnings
 
 import pytest
 
-from tfkd.adder import building, library
+from tfkd.adder import building, compiling, library
 from tfkd.errors import TfkdError, TfkdWarning
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -100,7 +100,7 @@ def test_several_at_once_compile_once(compiler):
 
 def test_two_processes_at_once_compile_once(compiler):
     """The second process has no TensorFlow: it stands in line by the lock file alone."""
-    lock = building.cache() / pathlib.Path(building.name()).with_suffix(".lock")
+    lock = compiling.cache() / pathlib.Path(building.name()).with_suffix(".lock")
     lock.parent.mkdir()
     holding = (
         "import fcntl, sys\nfile = open(sys.argv[1], 'a')\nfcntl.flock(file, fcntl.LOCK_EX)\n"
@@ -139,13 +139,13 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch, compile
 
 
 def test_the_folder_follows_the_environment(monkeypatch, tmp_path):
-    assert building.cache() == tmp_path / "cache"
+    assert compiling.cache() == tmp_path / "cache"
     monkeypatch.delenv("TFKD_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
-    assert building.cache() == tmp_path / "user" / "tfkd"
+    assert compiling.cache() == tmp_path / "user" / "tfkd"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert building.cache() == tmp_path / ".cache" / "tfkd"
+    assert compiling.cache() == tmp_path / ".cache" / "tfkd"
 
 
 def test_without_a_compiler_one_warning_and_no_ops(monkeypatch):

@@ -3,30 +3,27 @@
 Two libraries can be had. One is independent of TensorFlow: functions of C on device pointers
 (``native/cuda/launcher.cu``), for `ctypes`. The other joins the same functions to the adder ops of
 TensorFlow. They lie beside the compiled op of processors, in the same cache
-(:mod:`tfkd.adder.building`), and serve every GPU from compute capability 7.5 on.
+(:mod:`tfkd.adder.compiling`), and serve every GPU from compute capability 7.5 on.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import hashlib
 import os
 import platform
 import shutil
-import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import tensorflow as tf
 
-from tfkd.adder import building
+from tfkd.adder import building, compiling
 from tfkd.errors import TfkdError
 
 SOURCES = building.SOURCES / "cuda"
 _CAPABILITIES = ("75", "80", "86", "89", "90")
 _FLAGS = ("-O3", "--compiler-options", "-fPIC")
+_WANTED = "GPU kernels"
 _LAUNCHER = SOURCES / "launcher.cu"
 # Where CUDA is usually, for a compiler that is started by a script elsewhere.
 _CUDA = "/usr/local/cuda"
@@ -55,7 +52,7 @@ def build() -> Path:
     Raises:
         TfkdError: There is no CUDA compiler, it fails, or the cache cannot be written.
     """
-    return _built(f"adder-cuda-{_suffix()}", _compile_kernels)
+    return compiling.once(f"adder-cuda-{_suffix()}", _WANTED, _compile_kernels)
 
 
 def build_op() -> Path:
@@ -66,25 +63,8 @@ def build_op() -> Path:
     Raises:
         TfkdError: There is no C++ or CUDA compiler, one fails, or the cache cannot be written.
     """
-    return _built(f"adder-cuda-op-tf{tf.__version__}-{_suffix()}", _compile_op)
-
-
-def _built(name: str, compile_to: Callable[[Path], None]) -> Path:
-    folder = building.cache()
-    library = folder / name
-    if library.exists():
-        return library
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with building.locked(library.with_suffix(".lock")):
-            if not library.exists():
-                compile_to(library)
-    except OSError as error:
-        raise TfkdError(
-            f"folder {str(folder)!r}: cannot be written ({error.strerror or error}), wanted one "
-            f"that can hold the compiled GPU kernels (set TFKD_CACHE)"
-        ) from error
-    return library
+    name = f"adder-cuda-op-tf{tf.__version__}-{_suffix()}"
+    return compiling.once(name, _WANTED, _compile_op)
 
 
 def _suffix() -> str:
@@ -127,24 +107,22 @@ def load(path: str | os.PathLike) -> ctypes.CDLL:
     return library
 
 
-def _compile_kernels(library: Path) -> None:
-    with _whole(library) as target:
-        _run([compiler(), *_FLAGS, *_targets(), "--shared", str(_LAUNCHER), "-o", target])
+def _compile_kernels(target: str) -> None:
+    _run(compiler(), *_FLAGS, *_targets(), "--shared", str(_LAUNCHER), "-o", target)
 
 
-def _compile_op(library: Path) -> None:
+def _compile_op(target: str) -> None:
     program = compiler()
     # The headers of CUDA lie beside its compiler.
     headers = Path(program).resolve().parents[1] / "include"
     if not (headers / "cuda_runtime.h").exists():
         headers = Path(_CUDA) / "include"
-    with _whole(library) as target:
-        kernels, op = f"{target}.kernels.o", f"{target}.op.o"
-        _run([program, *_FLAGS, *_targets(), "-c", str(_LAUNCHER), "-o", kernels])
-        flags = ["-O3", "-fPIC", "-w", "-fvisibility=hidden", *tf.sysconfig.get_compile_flags()]
-        source = str(SOURCES / "op.cc")
-        _run([building.compiler(), *flags, f"-I{headers}", "-c", source, "-o", op])
-        _run([program, "--shared", op, kernels, "-o", target, *tf.sysconfig.get_link_flags()])
+    kernels, op = f"{target}.kernels.o", f"{target}.op.o"
+    _run(program, *_FLAGS, *_targets(), "-c", str(_LAUNCHER), "-o", kernels)
+    flags = ["-O3", "-fPIC", "-w", "-fvisibility=hidden", *tf.sysconfig.get_compile_flags()]
+    source = str(SOURCES / "op.cc")
+    _run(building.compiler(), *flags, f"-I{headers}", "-c", source, "-o", op)
+    _run(program, "--shared", op, kernels, "-o", target, *tf.sysconfig.get_link_flags())
 
 
 def _targets() -> list[str]:
@@ -155,27 +133,5 @@ def _targets() -> list[str]:
     return [*targets, f"-gencode=arch=compute_{last},code=compute_{last}"]
 
 
-@contextlib.contextmanager
-def _whole(library: Path) -> Iterator[str]:
-    """Gives a path to write; what was written appears in its place whole or not at all."""
-    with tempfile.TemporaryDirectory(dir=library.parent, prefix=".build-") as scratch:
-        target = os.path.join(scratch, library.name)
-        yield target
-        os.replace(target, library)
-
-
-def _run(command: list[str]) -> None:
-    """Runs a compiler.
-
-    Raises:
-        TfkdError: It fails; its first complaint is part of the message.
-    """
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        lines = [*done.stderr.splitlines(), *done.stdout.splitlines()]
-        complaints = [line for line in lines if "error" in line.lower()] or lines
-        complaint = (complaints or ["no message"])[0].strip()
-        raise TfkdError(
-            f"compiler {command[0]!r}: found exit status {done.returncode} ({complaint}), wanted "
-            "compiled GPU kernels"
-        )
+def _run(*command: str) -> None:
+    compiling.run([command], "compiler", f"compiled {_WANTED}")

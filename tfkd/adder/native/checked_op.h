@@ -66,15 +66,51 @@ class AdderOp : public tensorflow::OpKernel {
     return tensorflow::TensorShape({s.batch, s.output_height, s.output_width, s.filters});
   }
 
-  static absl::Status CheckGradient(const Geometry& sizes, const tensorflow::Tensor& gradient) {
-    const tensorflow::TensorShape wanted = OutputShape(sizes);
-    if (gradient.shape() == wanted) return absl::OkStatus();
-    return InvalidArgument("gradient: found shape ", gradient.shape().DebugString(),
-                           ", wanted that of the output, ", wanted.DebugString());
-  }
-
  private:
   std::vector<int64_t> strides_, padding_;
+};
+
+// TfkdAdderConv2D on a device, whose Forward(context, sizes, input, filter, output) does the work.
+template <typename Device>
+class ForwardOp : public AdderOp {
+ public:
+  using AdderOp::AdderOp;
+
+  void Compute(tensorflow::OpKernelContext* context) override {
+    const tensorflow::Tensor& x = context->input(0);
+    const tensorflow::Tensor& filter = context->input(1);
+    Geometry s;
+    OP_REQUIRES_OK(context, Sizes(x, filter, &s));
+    tensorflow::Tensor* y = nullptr;
+    OP_REQUIRES_OK(context, context->allocate_output(0, OutputShape(s), &y));
+    OP_REQUIRES_OK(context, Device::Forward(context, s, x.flat<float>().data(),
+                                            filter.flat<float>().data(), y->flat<float>().data()));
+  }
+};
+
+// TfkdAdderConv2DInputGrad likewise, by InputGradient(context, sizes, input, filter, gradient, result).
+template <typename Device>
+class InputGradientOp : public AdderOp {
+ public:
+  using AdderOp::AdderOp;
+
+  void Compute(tensorflow::OpKernelContext* context) override {
+    const tensorflow::Tensor& x = context->input(0);
+    const tensorflow::Tensor& filter = context->input(1);
+    const tensorflow::Tensor& gradient = context->input(2);
+    Geometry s;
+    OP_REQUIRES_OK(context, Sizes(x, filter, &s));
+    const tensorflow::TensorShape wanted = OutputShape(s);
+    OP_REQUIRES(context, gradient.shape() == wanted,
+                InvalidArgument("gradient: found shape ", gradient.shape().DebugString(),
+                                ", wanted that of the output, ", wanted.DebugString()));
+    tensorflow::Tensor* x_gradient = nullptr;
+    OP_REQUIRES_OK(context, context->allocate_output(0, x.shape(), &x_gradient));
+    OP_REQUIRES_OK(context,
+                   Device::InputGradient(context, s, x.flat<float>().data(),
+                                         filter.flat<float>().data(), gradient.flat<float>().data(),
+                                         x_gradient->flat<float>().data()));
+  }
 };
 
 }  // namespace tfkd

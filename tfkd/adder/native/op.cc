@@ -15,7 +15,6 @@ namespace tfkd {
 namespace {
 
 using tensorflow::OpKernelContext;
-using tensorflow::Tensor;
 using tensorflow::shape_inference::DimensionHandle;
 using tensorflow::shape_inference::InferenceContext;
 using tensorflow::shape_inference::ShapeHandle;
@@ -112,44 +111,23 @@ Parallel OnWorkersOf(OpKernelContext* context) {
   };
 }
 
-class ForwardOp : public AdderOp {
- public:
-  using AdderOp::AdderOp;
+struct Cpu {
+  static absl::Status Forward(OpKernelContext* context, const Geometry& sizes, const float* x,
+                              const float* filter, float* y) {
+    tfkd::Forward(sizes, x, filter, y, OnWorkersOf(context));
+    return absl::OkStatus();
+  }
 
-  void Compute(OpKernelContext* context) override {
-    const Tensor& x = context->input(0);
-    const Tensor& filter = context->input(1);
-    Geometry s;
-    OP_REQUIRES_OK(context, Sizes(x, filter, &s));
-    Tensor* y = nullptr;
-    OP_REQUIRES_OK(context, context->allocate_output(0, OutputShape(s), &y));
-    Forward(s, x.flat<float>().data(), filter.flat<float>().data(), y->flat<float>().data(),
-            OnWorkersOf(context));
+  static absl::Status InputGradient(OpKernelContext* context, const Geometry& sizes, const float* x,
+                                    const float* filter, const float* gradient, float* result) {
+    tfkd::InputGradient(sizes, x, filter, gradient, result, OnWorkersOf(context));
+    return absl::OkStatus();
   }
 };
 
-class InputGradientOp : public AdderOp {
- public:
-  using AdderOp::AdderOp;
-
-  void Compute(OpKernelContext* context) override {
-    const Tensor& x = context->input(0);
-    const Tensor& filter = context->input(1);
-    const Tensor& gradient = context->input(2);
-    Geometry s;
-    OP_REQUIRES_OK(context, Sizes(x, filter, &s));
-    OP_REQUIRES_OK(context, CheckGradient(s, gradient));
-    Tensor* x_gradient = nullptr;
-    OP_REQUIRES_OK(context, context->allocate_output(0, x.shape(), &x_gradient));
-    InputGradient(s, x.flat<float>().data(), filter.flat<float>().data(),
-                  gradient.flat<float>().data(), x_gradient->flat<float>().data(),
-                  OnWorkersOf(context));
-  }
-};
-
-REGISTER_KERNEL_BUILDER(Name("TfkdAdderConv2D").Device(tensorflow::DEVICE_CPU), ForwardOp);
+REGISTER_KERNEL_BUILDER(Name("TfkdAdderConv2D").Device(tensorflow::DEVICE_CPU), ForwardOp<Cpu>);
 REGISTER_KERNEL_BUILDER(Name("TfkdAdderConv2DInputGrad").Device(tensorflow::DEVICE_CPU),
-                        InputGradientOp);
+                        InputGradientOp<Cpu>);
 
 }  // namespace
 }  // namespace tfkd
