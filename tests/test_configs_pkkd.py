@@ -8,6 +8,7 @@ from tfkd.core import registry
 from tfkd.errors import TfkdError
 from tfkd.models.registry import create
 from tfkd.training import config as configs
+from tfkd.training import validation
 
 ROLES = ("cnn", "adder", "kd", "pkkd", "fixed")
 SHORT = ("cnn", "adder", "adder_kd", "pkkd", "pkkd_fixed")
@@ -28,7 +29,7 @@ REFERENCES = [
 @pytest.mark.parametrize("reference", REFERENCES)
 def test_every_argument_is_an_experiment(reference):
     config = configs.load(reference)
-    configs.validate(config)
+    validation.validate(config)
     role = reference.split(":")[1].split(",")[0]
     twin = {"logit_normalization": True}
     assert configs.to_dict(config.student.kwargs) == (twin if role == "cnn" else {"adder": True})
@@ -38,7 +39,7 @@ def test_every_argument_is_an_experiment(reference):
     if trained:
         # The teacher is the twin with convolutions, trained by the same recipe on the same data.
         teacher = configs.load(config.teacher.config)
-        configs.validate(teacher)
+        validation.validate(teacher)
         assert configs.to_dict(teacher.student.kwargs) == twin
         assert teacher.student.name == config.student.name
         assert configs.to_dict(teacher.data) == configs.to_dict(config.data)

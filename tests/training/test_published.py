@@ -4,7 +4,7 @@ import pytest
 
 from tfkd import TfkdError, distillers
 from tfkd.training import config as configs
-from tfkd.training import published
+from tfkd.training import published, validation
 
 
 def settings(name, **networks):
@@ -79,7 +79,7 @@ def test_unknown_names_are_refused_with_the_nearest():
 
 def load(argument, file="cifar100"):
     config = configs.load(f"configs/{file}.py:{argument}")
-    configs.validate(config)
+    validation.validate(config)
     return config
 
 

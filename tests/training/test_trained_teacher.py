@@ -10,7 +10,7 @@ import pytest
 from tfkd import evaluation, models
 from tfkd.errors import TfkdError
 from tfkd.models.storage import load_network
-from tfkd.training import build, run
+from tfkd.training import build, run, validation
 from tfkd.training import config as configs
 from tfkd.training.checkpoints import Checkpoints
 
@@ -119,7 +119,7 @@ def test_two_replicas_are_as_one(whole, two_replicas, tmp_path):
 )
 def test_another_teacher_is_refused(fields, message):
     with pytest.raises(TfkdError, match=message):
-        configs.validate(joint(**fields))
+        validation.validate(joint(**fields))
 
 
 def test_arguments_of_the_teacher_are_checked_before_anything_is_written(tmp_path):

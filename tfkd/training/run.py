@@ -12,7 +12,7 @@ from tfkd import data, evaluation, export, models
 from tfkd.core import Distiller, Objective
 from tfkd.errors import TfkdError
 from tfkd.models.storage import load_network
-from tfkd.training import build, fitting, results, teachers
+from tfkd.training import build, fitting, results, teachers, validation
 from tfkd.training import config as configs
 from tfkd.training import strategy as strategies
 from tfkd.training.progress import Progress, State
@@ -47,7 +47,7 @@ def run(
     if isinstance(strategy, str):
         # First of all: several workers must meet before TensorFlow does anything else.
         strategy = strategies.create(strategy)
-    configs.validate(config)
+    validation.validate(config)
     folder = RunFolder(workdir)
     plain = configs.to_dict(config)
     folder.check(plain)

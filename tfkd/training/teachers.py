@@ -16,7 +16,7 @@ from tfkd import data, models
 from tfkd.errors import TfkdError
 from tfkd.models.storage import DESCRIPTION, load_description, load_model, load_network
 from tfkd.models.user import is_keras_application
-from tfkd.training import build
+from tfkd.training import build, validation
 from tfkd.training import config as configs
 from tfkd.training.run_folder import comparable
 
@@ -65,7 +65,7 @@ def check(config: ml_collections.ConfigDict, workdir: Path) -> None:
         return
     teacher, folder = reference(config)
     try:
-        configs.validate(teacher)
+        validation.validate(teacher)
     except TfkdError as error:
         raise TfkdError(f"teacher.config {config.teacher.config}: {error}") from None
     if folder.resolve() == workdir.resolve():
