@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "kernels.h"
 #include "level.h"
@@ -141,11 +142,13 @@ class Forwarder {
           partial(owner.panels_.back().valid < owner.panels_.back().width
                       ? rows * owner.s_.output_width * owner.panels_.back().width
                       : 0),
-          zeros(owner.s_.channels) {
+          zeros(owner.s_.channels),
+          windows(rows * owner.s_.output_width) {
       std::fill_n(zeros.data(), owner.s_.channels, 0.0f);
     }
 
     Buffer cells, cell_sums, column_sums, pixel_sums, partial, zeros;
+    std::vector<const float*> windows;  // Where the window of each pixel starts.
   };
 
   void Copy(int64_t image, int64_t first_row, int64_t output_rows, Scratch* scratch) const {
@@ -195,24 +198,22 @@ class Forwarder {
 
   // `next_row` is where the input of the next band starts, counted over all images.
   void Compute(int64_t rows, float* output, int64_t next_row, Scratch* scratch) const {
-    // Pixels of a 1x1 kernel lie side by side over all rows.
-    int64_t row_length = s_.output_width;
-    if (s_.kernel_height == 1 && s_.kernel_width == 1) {
-      row_length *= rows;
-      rows = 1;
-    }
-    const int64_t row = s_.width * s_.channels;
+    const int64_t pixels = rows * s_.output_width, row = s_.width * s_.channels;
+    for (int64_t i = 0, pixel = 0; i < rows; ++i)
+      for (int64_t j = 0; j < s_.output_width; ++j, ++pixel)
+        scratch->windows[pixel] =
+            scratch->cells.data() +
+            (i * window_.row_stride * window_.columns + j * window_.column_stride) * s_.channels;
     Ahead ahead(input_, s_.batch * s_.height * row, next_row * row,
-                rows * row_length * s_.stride_height * s_.stride_width * s_.channels,
-                panels_.size() * reduction_.blocks.size() * rows *
-                    TilesOf(row_length, level_.forward_pixels[panels_[0].vectors - 1]));
+                pixels * s_.stride_height * s_.stride_width * s_.channels,
+                panels_.size() * reduction_.blocks.size() *
+                    TilesOf(pixels, level_.forward_pixels[panels_[0].vectors - 1]));
     for (const Panel& panel : panels_) {
       const bool whole = panel.valid == panel.width;
       float* sums = whole ? output + panel.first : scratch->partial.data();
       const int64_t sums_step = whole ? s_.filters : panel.width;
       for (const Block& block : reduction_.blocks) {
         Tile tile = {};
-        tile.moving_step = window_.column_stride * s_.channels;
         tile.runs = reduction_.runs.data() + block.first_run;
         tile.run_count = block.runs;
         tile.panel = packed_.values.data() + reduction_.terms * panel.first +
@@ -222,22 +223,17 @@ class Forwarder {
         tile.last = &block == &reduction_.blocks.back();
         tile.filter_sums = packed_.sums.data() + panel.first;
         const TileFunction* functions = level_.forward[panel.vectors - 1];
-        for (int64_t i = 0; i < rows; ++i)
-          ForEachTile(row_length, level_.forward_pixels[panel.vectors - 1],
-                      [&](int64_t first, int64_t count) {
-                        const int64_t pixel = i * row_length + first;
-                        tile.moving = scratch->cells.data() +
-                                      (i * window_.row_stride * window_.columns +
-                                       first * window_.column_stride) *
-                                          s_.channels;
-                        tile.sums = sums + pixel * sums_step;
-                        tile.pixel_sums = scratch->pixel_sums.data() + pixel;
-                        ahead.Step();
-                        functions[count - 1](tile);
-                      });
+        ForEachTile(pixels, level_.forward_pixels[panel.vectors - 1],
+                    [&](int64_t first, int64_t count) {
+                      tile.windows = scratch->windows.data() + first;
+                      tile.sums = sums + first * sums_step;
+                      tile.pixel_sums = scratch->pixel_sums.data() + first;
+                      ahead.Step();
+                      functions[count - 1](tile);
+                    });
       }
       if (!whole)
-        for (int64_t pixel = 0; pixel < rows * row_length; ++pixel)
+        for (int64_t pixel = 0; pixel < pixels; ++pixel)
           std::copy_n(sums + pixel * panel.width, panel.valid,
                       output + pixel * s_.filters + panel.first);
     }

@@ -7,6 +7,7 @@
 // pixel. Windows reach over the border, where the gradient is 0.
 
 #include <algorithm>
+#include <vector>
 
 #include "kernels.h"
 #include "level.h"
@@ -100,7 +101,8 @@ class Gatherer {
         : outputs((rows + owner.s_.kernel_height) * owner.columns_ * owner.s_.filters),
           // What whole vectors would read and write beyond the last channel of a pixel.
           own(Partial(owner, rows)),
-          partial(Partial(owner, rows)) {}
+          partial(Partial(owner, rows)),
+          windows(rows * owner.s_.width) {}
 
     static int64_t Partial(const Gatherer& owner, int64_t rows) {
       const Panel& last = owner.panels_.back();
@@ -108,6 +110,7 @@ class Gatherer {
     }
 
     Buffer outputs, own, partial;
+    std::vector<const float*> windows;  // Of the pixels of a phase.
   };
 
   // Gradients of output rows from `first_row` on, columns from first_column_ on.
@@ -195,14 +198,25 @@ class Gatherer {
           std::fill_n(result_ + offset_of(row) + q * pixel_step, s_.channels, 0.0f);
       return;
     }
+    const int64_t rows_here = std::max<int64_t>(0, end_row - first_row);
+    for (int64_t i = 0, place = 0; i < rows_here; ++i)
+      for (int64_t q = 0; q < columns.count; ++q, ++place) {
+        const int64_t row =
+            rows.last_output + first_row + i - (rows.taps - 1) - outputs.first_row;
+        const int64_t column = columns.last_output + q - (columns.taps - 1) - first_column_;
+        scratch->windows[place] =
+            outputs.values + (row * columns_ + column) * s_.filters;
+      }
     for (const Panel& panel : panels_) {
       const bool whole = panel.valid == panel.width;
       const auto for_each_pixel = [&](const auto& function) {
-        for (int64_t row = first_row; row < end_row; ++row)
-          for (int64_t q = 0; q < columns.count; ++q)
-            function(offset_of(row) + q * pixel_step + panel.first,
-                     ((row - first_row) * columns.count + q) * panel.width);
+        for (int64_t i = 0, place = 0; i < rows_here; ++i)
+          for (int64_t q = 0; q < columns.count; ++q, place += panel.width)
+            function(offset_of(first_row + i) + q * pixel_step + panel.first, place);
       };
+      // Tiles reach from one row into the next where their results lie side by side.
+      const bool joined = !whole || (s_.stride_height == 1 && s_.stride_width == 1);
+      const int64_t stretch = joined ? rows_here * columns.count : columns.count;
       if (!whole)
         for_each_pixel([&](int64_t pixel, int64_t place) {
           float* own = scratch->own.data() + place;
@@ -211,7 +225,6 @@ class Gatherer {
         });
       for (const Block& block : reduction.blocks) {
         Tile tile = {};
-        tile.moving_step = s_.filters;
         tile.runs = reduction.runs.data() + block.first_run;
         tile.run_count = block.runs;
         tile.panel = packed_.data() + packed_offsets_[phase] + reduction.terms * panel.first +
@@ -219,18 +232,13 @@ class Gatherer {
         tile.sums_step = tile.own_step = whole ? pixel_step : panel.width;
         tile.first = &block == &reduction.blocks.front();
         const TileFunction* functions = level_.gradient[panel.vectors - 1];
-        for (int64_t row = first_row; row < end_row; ++row) {
-          const int64_t output_row = rows.last_output + row - (rows.taps - 1) - outputs.first_row;
-          const int64_t output_column = columns.last_output - (columns.taps - 1) - first_column_;
-          const float* moving =
-              outputs.values + (output_row * columns_ + output_column) * s_.filters;
-          const int64_t place = whole ? offset_of(row) + panel.first
-                                      : (row - first_row) * columns.count * panel.width;
+        for (int64_t i = 0; i < (joined ? std::min<int64_t>(1, rows_here) : rows_here); ++i) {
+          const int64_t place = whole ? offset_of(first_row + i) + panel.first : 0;
           float* sums = (whole ? result_ : scratch->partial.data()) + place;
           const float* own = (whole ? input_ : scratch->own.data()) + place;
-          ForEachTile(columns.count, level_.gradient_pixels[panel.vectors - 1],
+          ForEachTile(stretch, level_.gradient_pixels[panel.vectors - 1],
                       [&](int64_t q, int64_t count) {
-                        tile.moving = moving + q * s_.filters;
+                        tile.windows = scratch->windows.data() + i * columns.count + q;
                         tile.sums = sums + q * tile.sums_step;
                         tile.own = own + q * tile.own_step;
                         for (Ahead& each : ahead) each.Step();

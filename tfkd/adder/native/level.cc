@@ -38,9 +38,10 @@ class Trial {
   explicit Trial(const Level& level)
       : level_(level), values_(2 * kFloats), sums_(kFloats), run_{0, kTerms} {
     for (int64_t i = 0; i < 2 * kFloats; ++i) values_.data()[i] = static_cast<float>(i % 7) - 3.0f;
-    tile_.moving = tile_.own = tile_.pixel_sums = values_.data();
+    for (int p = 0; p < Level::kMaxPixels; ++p) windows_[p] = values_.data() + p * kTerms;
+    tile_.windows = windows_;
+    tile_.own = tile_.pixel_sums = values_.data();
     tile_.panel = tile_.filter_sums = values_.data() + kFloats;
-    tile_.moving_step = kTerms;
     tile_.runs = &run_;
     tile_.run_count = 1;
     tile_.sums = sums_.data();
@@ -75,6 +76,7 @@ class Trial {
   const Level& level_;
   Buffer values_, sums_;
   const Run run_;
+  const float* windows_[Level::kMaxPixels];
   Tile tile_ = {};
   double forward_ = 1.0, gradient_ = 1.0;
 };

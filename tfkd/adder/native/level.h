@@ -20,10 +20,8 @@ struct Run {
 
 // A tile: the sums of one block for some neighbouring pixels times some vectors of results.
 struct Tile {
-  // One value for each pixel and term, used for all results: the first pixel's window, and how far
-  // the next pixel's is.
-  const float* moving;
-  int64_t moving_step;
+  // One value for each pixel and term, used for all results: where the window of each pixel starts.
+  const float* const* windows;
   const Run* runs;
   int64_t run_count;
   // Filters: for each term one value for each result, side by side.

@@ -4,7 +4,6 @@
 
 #include <immintrin.h>
 
-#define TFKD_TERMS_UNROLLED _Pragma("GCC unroll 1")
 #include "loops.h"
 
 namespace tfkd {
@@ -13,6 +12,7 @@ namespace {
 struct Avx512 {
   using Value = __m512;
   static constexpr int kWidth = 16;
+  static constexpr int kTermsInARow = 1;
   static constexpr int kForwardPixels[] = {12, 12};
   static constexpr int kGradientPixels[] = {12, 12};
 

@@ -4,7 +4,6 @@
 
 #if defined(__x86_64__)
 
-#define TFKD_TERMS_UNROLLED _Pragma("GCC unroll 2")
 #include "loops.h"
 #include "vector256.h"
 
@@ -12,6 +11,7 @@ namespace tfkd {
 namespace {
 
 struct Avx512vl : Vector256 {
+  static constexpr int kTermsInARow = 2;
   static constexpr int kForwardPixels[] = {12, 12};
   static constexpr int kGradientPixels[] = {12, 8};
 };

@@ -5,7 +5,6 @@
 #include <xmmintrin.h>
 #endif
 
-#define TFKD_TERMS_UNROLLED _Pragma("GCC unroll 2")
 #include "loops.h"
 
 namespace tfkd {
@@ -15,6 +14,7 @@ struct Portable {
   typedef float Value __attribute__((vector_size(16)));
   typedef float Unaligned __attribute__((vector_size(16), aligned(4), may_alias));
   static constexpr int kWidth = 4;
+  static constexpr int kTermsInARow = 2;
   static constexpr int kForwardPixels[] = {8, 4};
   static constexpr int kGradientPixels[] = {8, 4};
 

@@ -1,5 +1,4 @@
-// The inner loops for any width of vectors. Included by the file of each level, which says in
-// TFKD_TERMS_UNROLLED how many terms to have in a row.
+// The inner loops for any width of vectors. Included by the file of each level.
 
 #ifndef TFKD_ADDER_NATIVE_LOOPS_H_
 #define TFKD_ADDER_NATIVE_LOOPS_H_
@@ -11,22 +10,50 @@ namespace {
 
 #define TFKD_UNROLLED _Pragma("GCC unroll 16")
 
-// sum += max(x, f). The addition is a multiply-add where that runs on other units than max does.
+// The sums of one pixel: sum += max(x, f). The addition is a multiply-add by 1 where that runs on
+// other units than max does. A level may say it in its own words.
+template <typename Vector, int kVectors>
+struct PixelOfMaxima {
+  using Value = typename Vector::Value;
+
+  static void Add(Value (&sums)[kVectors], const float& x, const Value (&filter)[kVectors],
+                  Value one) {
+    const Value value = Vector::Broadcast(&x);
+    TFKD_UNROLLED for (int v = 0; v < kVectors; ++v)
+      sums[v] = Vector::AddScaled(sums[v], Vector::Max(value, filter[v]), one);
+  }
+};
+
 template <typename Vector, int kPixels, int kVectors>
 struct SumOfMaxima {
   using Value = typename Vector::Value;
 
   explicit SumOfMaxima(const Tile&) : one(Vector::Hidden(1.0f)) {}
 
-  Value Add(Value sum, Value x, Value filter, int, int) const {
-    return Vector::AddScaled(sum, Vector::Max(x, filter), one);
+  void Add(Value (&sums)[kVectors], const float& x, const Value (&filter)[kVectors], int) const {
+    PixelOfMaxima<Vector, kVectors>::Add(sums, x, filter, one);
   }
 
   Value one;
 };
 
-// sum += clip(f - x, -1, 1) * g, where x belongs to the place of the sum. A difference that is not
-// a number stays so: Max and Min return their second argument then.
+// The sums of one pixel: sum += clip(f - x, -1, 1) * g, where x belongs to the place of the sum. A
+// difference that is not a number stays so: Max and Min return their second argument then.
+template <typename Vector, int kVectors>
+struct PixelOfClipped {
+  using Value = typename Vector::Value;
+
+  static void Add(Value (&sums)[kVectors], const float& gradient, const Value (&filter)[kVectors],
+                  const float (&own)[kVectors][Vector::kWidth], Value one, Value minus_one) {
+    const Value factor = Vector::Broadcast(&gradient);
+    TFKD_UNROLLED for (int v = 0; v < kVectors; ++v) {
+      const Value difference = Vector::AddScaled(filter[v], Vector::Load(own[v]), minus_one);
+      const Value clipped = Vector::Min(one, Vector::Max(minus_one, difference));
+      sums[v] = Vector::AddProduct(sums[v], clipped, factor);
+    }
+  }
+};
+
 template <typename Vector, int kPixels, int kVectors>
 struct SumOfClipped {
   using Value = typename Vector::Value;
@@ -38,39 +65,46 @@ struct SumOfClipped {
         Vector::Store(own[p][v], Vector::Load(tile.own + p * tile.own_step + v * Vector::kWidth));
   }
 
-  Value Add(Value sum, Value gradient, Value filter, int p, int v) const {
-    const Value difference = Vector::AddScaled(filter, Vector::Load(own[p][v]), minus_one);
-    const Value clipped = Vector::Min(one, Vector::Max(minus_one, difference));
-    return Vector::AddProduct(sum, clipped, gradient);
+  void Add(Value (&sums)[kVectors], const float& gradient, const Value (&filter)[kVectors],
+           int p) const {
+    PixelOfClipped<Vector, kVectors>::Add(sums, gradient, filter, own[p], one, minus_one);
   }
 
   Value one, minus_one;
   alignas(64) float own[kPixels][kVectors][Vector::kWidth];
 };
 
-// Sums one block into registers.
+// The loads of all pixels address memory as window + term, so that one register runs on for all,
+// and some terms are done in a row: what a loop counts and compares would take the place of work.
 template <typename Vector, typename Term, int kPixels, int kVectors>
 inline __attribute__((always_inline)) void SumBlock(
     const Tile& tile, const Term& term, typename Vector::Value (&sums)[kPixels][kVectors]) {
   using Value = typename Vector::Value;
+  constexpr int kTerms = Vector::kTermsInARow, kPanel = kVectors * Vector::kWidth;
   TFKD_UNROLLED for (int p = 0; p < kPixels; ++p)
     TFKD_UNROLLED for (int v = 0; v < kVectors; ++v) sums[p][v] = Vector::Hidden(0.0f);
+  const float* windows[kPixels];
+  TFKD_UNROLLED for (int p = 0; p < kPixels; ++p) {
+    windows[p] = tile.windows[p];
+    asm("" : "+r"(windows[p]));
+  }
   const float* panel = tile.panel;
-  const int64_t step = tile.moving_step;
+  const auto add = [&](int64_t k, const float* panel) __attribute__((always_inline)) {
+    Value filter[kVectors];
+    TFKD_UNROLLED for (int v = 0; v < kVectors; ++v)
+      filter[v] = Vector::Load(panel + v * Vector::kWidth);
+    TFKD_UNROLLED for (int p = 0; p < kPixels; ++p)
+      term.Add(sums[p], windows[p][k], filter, p);
+  };
   for (const Run *run = tile.runs, *end = run + tile.run_count; run != end; ++run) {
-    const float* moving = tile.moving + run->offset;
-    const int64_t length = run->length;
-    TFKD_TERMS_UNROLLED for (int64_t k = 0; k < length; ++k) {
-      Value filter[kVectors];
-      TFKD_UNROLLED for (int v = 0; v < kVectors; ++v)
-        filter[v] = Vector::Load(panel + v * Vector::kWidth);
-      TFKD_UNROLLED for (int p = 0; p < kPixels; ++p) {
-        const Value value = Vector::Broadcast(moving + p * step + k);
-        TFKD_UNROLLED for (int v = 0; v < kVectors; ++v)
-          sums[p][v] = term.Add(sums[p][v], value, filter[v], p, v);
-      }
-      panel += kVectors * Vector::kWidth;
+    int64_t k = run->offset, left = run->length;
+    for (; left >= kTerms; left -= kTerms) {
+      asm("" : "+r"(k), "+r"(panel));
+      TFKD_UNROLLED for (int t = 0; t < kTerms; ++t) add(k + t, panel + t * kPanel);
+      k += kTerms;
+      panel += kTerms * kPanel;
     }
+    for (; left > 0; --left, ++k, panel += kPanel) add(k, panel);
   }
 }
 
