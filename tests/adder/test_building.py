@@ -100,7 +100,7 @@ def test_several_at_once_compile_once(compiler):
 
 def test_two_processes_at_once_compile_once(compiler):
     """The second process has no TensorFlow: it stands in line by the lock file alone."""
-    lock = compiling.cache() / pathlib.Path(building.name()).with_suffix(".lock")
+    lock = compiling.cache() / f"{building.name()}.lock"
     lock.parent.mkdir()
     holding = (
         "import fcntl, sys\nfile = open(sys.argv[1], 'a')\nfcntl.flock(file, fcntl.LOCK_EX)\n"
@@ -115,7 +115,7 @@ def test_two_processes_at_once_compile_once(compiler):
     thread.join(0.3)
     assert thread.is_alive() and not compiler.read_text()
     # The other process finishes the library while this one waits.
-    library_path = lock.with_suffix(".so")
+    library_path = lock.with_suffix("")
     library_path.write_text("compiled by another\n")
     other.communicate()
     thread.join()

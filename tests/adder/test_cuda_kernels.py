@@ -12,14 +12,19 @@ import numpy as np
 import pytest
 
 from tests.adder.adder_oracles import reference
-from tfkd.adder import gpu_building, library
+from tfkd.adder import gpu_kernels, library
 from tfkd.errors import TfkdError, TfkdWarning
 
+TILES = 4
 HOST = pathlib.Path(__file__).parent / "cuda_on_host" / "host.cc"
 SHAPES = {
     # batch, height, width, channels; kernel; filters; strides; padding
     "3x3": ((2, 5, 6, 3), (3, 3), 5, (1, 1), (1, 1, 1, 1)),
     "several tiles": ((2, 7, 6, 70), (3, 3), 67, (1, 1), (1, 1, 1, 1)),
+    "quads": ((2, 5, 6, 8), (3, 3), 12, (1, 1), (1, 1, 1, 1)),
+    "quads, several tiles": ((3, 7, 7, 68), (3, 3), 72, (1, 1), (1, 1, 1, 1)),
+    "quads, strided": ((2, 9, 8, 20), (3, 3), 16, (2, 2), (1, 0, 1, 2)),
+    "quads, 1x1 strided": ((3, 9, 8, 16), (1, 1), 36, (3, 2), (0, 0, 0, 0)),
     "strided, uneven": ((2, 8, 7, 3), (3, 3), 2, (2, 2), (1, 1, 1, 1)),
     "1x1 strided": ((3, 9, 8, 17), (1, 1), 33, (2, 2), (0, 0, 0, 0)),
     "oblong everything": ((2, 6, 9, 1), (2, 3), 3, (3, 2), (1, 0, 2, 1)),
@@ -45,14 +50,12 @@ def on_host(tmp_path_factory):
     library = tmp_path_factory.mktemp("host") / "host.so"
     command = ["g++", "-std=c++20", "-O1", "-fPIC", "-shared", "-pthread", str(HOST), "-o"]
     subprocess.run([*command, str(library)], check=True)
-    return gpu_building.load(library)
+    return gpu_kernels.load(library)
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TFKD_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield gpu_building.build()
+def compiled():
+    return gpu_kernels.build()
 
 
 def sizes_of(case):
@@ -61,7 +64,7 @@ def sizes_of(case):
     output = (height + top + bottom - rows) // strides[0] + 1, (
         width + left + right - columns
     ) // strides[1] + 1
-    return gpu_building.Geometry(
+    return gpu_kernels.Geometry(
         batch, height, width, channels, rows, columns, filters, *strides, top, left, *output
     )
 
@@ -92,7 +95,11 @@ def check(case, library, memory):
         )
         assert status == 0
     np.testing.assert_allclose(found, wanted, rtol=2e-6)
-    np.testing.assert_allclose(found_for_x, for_x, atol=2e-5)
+    # A term is half a gradient plus or minus so much: what is rounded is of the size of their sum.
+    kernel, filters = SHAPES[case][1:3]
+    of_a_pixel = np.abs(gradient).mean() * kernel[0] * kernel[1] * filters if gradient.size else 0
+    bound = np.finfo(np.float32).eps * of_a_pixel
+    np.testing.assert_allclose(found_for_x, for_x, rtol=1e-6, atol=bound)
 
 
 @contextlib.contextmanager
@@ -100,36 +107,74 @@ def host_memory(*arrays):
     yield [each.ctypes.data for each in arrays]
 
 
-@pytest.mark.parametrize("case", SHAPES)
-def test_the_text_of_the_kernels_equals_the_sum_over_patches(case, on_host):
+def tiles_of(case):
+    """The tiles that can take a layer; where numbers do not come in quads, it is always the same."""
+    (*_, channels), _, filters, *_ = SHAPES[case]
+    return range(TILES) if channels % 4 == filters % 4 == 0 else [0]
+
+
+@pytest.mark.parametrize(("case", "tile"), [(case, tile) for case in SHAPES for tile in tiles_of(case)])
+def test_the_text_of_the_kernels_equals_the_sum_over_patches(case, tile, on_host):
+    assert on_host.choose(tile) == TILES
     check(case, on_host, host_memory)
 
 
-def test_nan_stays_nan(on_host):
-    (x, weights, gradient), wanted, for_x = arrays_of("3x3")
-    x[0, 2, 3, 1] = np.nan
+def results_with(case, library, change):
+    """Outputs and input gradients of what `change` made of inputs and filters."""
+    (x, weights, gradient), wanted, for_x = arrays_of(case)
+    change(x, weights)
     found, found_for_x = (np.zeros(each.shape, np.float32) for each in (wanted, for_x))
     pointers = [each.ctypes.data for each in (x, weights, gradient, found, found_for_x)]
-    sizes = ctypes.byref(sizes_of("3x3"))
-    on_host.tfkd_adder_cuda_forward(sizes, *pointers[:2], pointers[3], None)
-    on_host.tfkd_adder_cuda_input_gradient(sizes, *pointers[:3], pointers[4], None)
-    assert np.isnan(found[0, 1:4, 2:5]).all() and np.isnan(found).sum() == 9 * 5
+    sizes = ctypes.byref(sizes_of(case))
+    library.tfkd_adder_cuda_forward(sizes, *pointers[:2], pointers[3], None)
+    library.tfkd_adder_cuda_input_gradient(sizes, *pointers[:3], pointers[4], None)
+    return found, found_for_x
+
+
+@pytest.mark.parametrize("case", ["3x3", "quads"])
+def test_nan_in_an_input_stays_nan(case, on_host):
+    def change(x, weights):
+        x[0, 2, 3, 1] = np.nan
+
+    found, found_for_x = results_with(case, on_host, change)
+    assert np.isnan(found[0, 1:4, 2:5]).all() and np.isnan(found).sum() == 9 * found.shape[-1]
     assert np.isnan(found_for_x[0, 2, 3, 1]) and np.isnan(found_for_x).sum() == 1
 
 
+@pytest.mark.parametrize("case", ["3x3", "quads"])
+def test_nan_in_a_filter_stays_nan(case, on_host):
+    def change(x, weights):
+        weights[1, 1, 2, 0] = np.nan
+
+    found, found_for_x = results_with(case, on_host, change)
+    assert np.isnan(found[..., 0]).all() and not np.isnan(found[..., 1:]).any()
+    assert np.isnan(found_for_x[..., 2]).all() and not np.isnan(found_for_x[..., :2]).any()
+
+
+def test_the_gradient_is_clipped_at_both_ends(on_host):
+    """Differences of exactly -1, 0 and 1, and far beyond, in a layer of one filter and one tap."""
+    differences = np.float32([-300, -1, -0.5, 0, 0.25, 1, 4000])
+    sizes = gpu_kernels.Geometry(1, 1, len(differences), 1, 1, 1, 1, 1, 1, 0, 0, 1, len(differences))
+    x, weights, found = 2 - differences, np.float32([2]), np.zeros_like(differences)
+    gradient = np.full_like(differences, 3)
+    pointers = [each.ctypes.data for each in (x, weights, gradient, found)]
+    on_host.tfkd_adder_cuda_input_gradient(ctypes.byref(sizes), *pointers, None)
+    np.testing.assert_array_equal(found, 3 * np.clip(differences, -1, 1))
+
+
 def test_the_kernels_know_nothing_of_tensorflow():
-    for path in gpu_building.SOURCES.glob("*.cu*"):
+    for path in gpu_kernels.SOURCES.glob("*.cu*"):
         includes = re.findall(r"#include\s+(\S+)", path.read_text())
-        assert set(includes) <= {'"../geometry.h"', '"kernels.cuh"'}
+        own = {f'"{each.name}"' for each in gpu_kernels.SOURCES.glob("*.cuh")}
+        assert set(includes) <= {'"../geometry.h"', "<algorithm>", "<cstdint>", "<type_traits>"} | own
 
 
 @needs_nvcc
-def test_nvcc_compiles_them_once(compiled, monkeypatch):
-    monkeypatch.setenv("TFKD_CACHE", str(compiled.parent))
+def test_nvcc_compiles_them_once(compiled):
     before = compiled.stat().st_mtime_ns
-    assert gpu_building.build() == compiled
+    assert gpu_kernels.build() == compiled
     assert compiled.stat().st_mtime_ns == before
-    gpu_building.load(compiled)
+    gpu_kernels.load(compiled)
 
 
 @needs_nvcc
@@ -146,10 +191,10 @@ def test_without_a_compiler_one_line_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("TFKD_CACHE", str(tmp_path))
     monkeypatch.setenv("NVCC", "no-such-nvcc")
     with pytest.raises(TfkdError, match="CUDA compiler: found no 'no-such-nvcc', wanted nvcc"):
-        gpu_building.build()
+        gpu_kernels.build()
     monkeypatch.setenv("NVCC", "false")
     with pytest.raises(TfkdError, match="compiler .*: found exit status 1 .*, wanted compiled GPU kernels"):
-        gpu_building.build()
+        gpu_kernels.build()
     assert not list(tmp_path.glob("*.so"))
     with pytest.warns(TfkdWarning, match="no GPU kernels, and run on the CPU: compiler"):
         assert not library.load_gpu_kernels()
@@ -188,4 +233,4 @@ def test_a_gpu_equals_the_sum_over_patches(case, runtime, compiled):
             assert runtime.cudaMemcpy(ctypes.c_void_p(array.ctypes.data), pointer, size, 2) == 0
             runtime.cudaFree(pointer)
 
-    check(case, gpu_building.load(compiled), device_memory)
+    check(case, gpu_kernels.load(compiled), device_memory)

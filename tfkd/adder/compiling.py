@@ -36,7 +36,7 @@ def once(name: str, what: str, compile_to: Callable[[str], None]) -> Path:
         return library
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(library.with_suffix(".lock")):
+        with _locked(folder / f"{name}.lock"):
             if not library.exists():
                 with tempfile.TemporaryDirectory(dir=folder, prefix=".build-") as scratch:
                     target = os.path.join(scratch, name)

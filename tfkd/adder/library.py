@@ -31,7 +31,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from tfkd.adder import building, gpu_building
+from tfkd.adder import building, gpu_op
 from tfkd.errors import TfkdError, TfkdWarning, unknown
 
 INSTRUCTIONS = ("portable", "avx2", "avx512vl", "avx512")
@@ -128,7 +128,7 @@ def load_gpu_kernels() -> bool:
         Whether they are there; where not, a warning tells why.
     """
     try:
-        tf.load_library(str(gpu_building.build_op()))
+        tf.load_library(str(gpu_op.build()))
     except (TfkdError, tf.errors.OpError) as error:
         warnings.warn(
             f"adder layers have no GPU kernels, and run on the CPU: {error}",

@@ -1,0 +1,199 @@
+// The adder layer's clipped input gradient on a GPU.
+//
+// clip(d, -1, 1) is 2 * saturate(d / 2 + 1 / 2) - 1, and saturation to [0, 1] is part of the addition
+// that makes its argument: with x' = x / 2 - 1 / 2 and f' = f / 2 a term is an addition and a
+// multiply-add, and the sum of the gradients themselves, found once for all channels, is taken off
+// at the end. x' is rounded once, as if x had been.
+
+#ifndef TFKD_ADDER_NATIVE_CUDA_INPUT_GRADIENT_CUH_
+#define TFKD_ADDER_NATIVE_CUDA_INPUT_GRADIENT_CUH_
+
+#include "../geometry.h"
+#include "gather.cuh"
+
+namespace tfkd {
+
+// Along one side of the image: the pixels `first`, `first + stride`, ... have the same taps of the
+// kernel above them, `first_tap`, `first_tap + stride`, ..., whose outputs are neighbours.
+struct Comb {
+  int first, pixels;
+  int first_tap, taps;
+  int first_output;  // Of the first pixel under the last of these taps.
+
+  __device__ Comb(int phase, int stride, int size, int pad, int kernel) {
+    first = phase;
+    pixels = size > phase ? (size - phase + stride - 1) / stride : 0;
+    first_tap = (phase + pad) % stride;
+    taps = kernel > first_tap ? (kernel - first_tap + stride - 1) / stride : 0;
+    first_output = (phase + pad - first_tap) / stride - (taps - 1);
+  }
+};
+
+// input_gradient[p, c] = sum over taps and f of clip(filter[tap, c, f] - input[p, c], -1, 1) *
+// gradient[output of p and tap, f]. Every thread gathers, so that the order of sums is fixed.
+//
+// A block takes pixels of one phase of the strides (blockIdx.z), and only the taps that those have.
+// whole_quads: channels and filters are multiples of 4, and all pointers of 16 bytes.
+template <typename T, bool whole_quads>
+__global__ void __launch_bounds__(T::kThreads)
+    InputGradientKernel(Geometry s, const float* input, const float* filter, const float* gradient,
+                        float* input_gradient) {
+  alignas(16) __shared__ float gradients[2][kDepth][T::kRows + kPad];
+  alignas(16) __shared__ float filters[2][kDepth][T::kColumns + kPad];
+  const int stride_height = s.stride_height, stride_width = s.stride_width;
+  const int phase = blockIdx.z;
+  const Comb down(phase / stride_width, stride_height, s.height, s.pad_top, s.kernel_height);
+  const Comb right(phase % stride_width, stride_width, s.width, s.pad_left, s.kernel_width);
+  const int pixels = static_cast<int>(s.batch) * down.pixels * right.pixels;
+  const int first_pixel = static_cast<int>(blockIdx.x) * T::kRows;
+  if (first_pixel >= pixels) return;
+  const int height = s.height, width = s.width, channels = s.channels;
+  const int kernel_width = s.kernel_width;
+  // A phase that no tap sees has no rows of them.
+  const Taps taps = {right.taps > 0 ? down.taps : 0, right.taps, static_cast<int>(s.filters)};
+  const Images images = {gradient, static_cast<int>(s.output_height),
+                         static_cast<int>(s.output_width)};
+  const int terms = taps.terms();
+  const int first_channel = static_cast<int>(blockIdx.y) * T::kColumns;
+  const int thread = threadIdx.x;
+
+  // Neighbouring threads bring in neighbouring filters of one pixel or channel.
+  const int quad = thread % kQuads;
+  Place places[T::kRowLoads];
+#pragma unroll
+  for (int i = 0; i < T::kRowLoads; ++i) {
+    const int pixel = first_pixel + (thread + i * T::kThreads) / kQuads;
+    places[i] = {0, kNowhere, 0};
+    if (pixel < pixels)
+      places[i] = PlaceOf(pixel / (down.pixels * right.pixels),
+                          pixel / right.pixels % down.pixels + down.first_output,
+                          pixel % right.pixels + right.first_output, images, taps.channels);
+  }
+  Walk walk = {0, 0, 0};
+  walk.Advance(quad * kQuad, taps);
+
+  const auto pixel_at = [&](int row) {  // Its first number, or -1.
+    const int pixel = first_pixel + row;
+    if (pixel >= pixels) return -1;
+    const int image = pixel / (down.pixels * right.pixels);
+    const int y = down.first + pixel / right.pixels % down.pixels * stride_height;
+    const int x = right.first + pixel % right.pixels * stride_width;
+    return ((image * height + y) * width + x) * channels;
+  };
+  float own[T::kOwnRows][T::kOwnColumns];
+#pragma unroll
+  for (int i = 0; i < T::kOwnRows; ++i) {
+    const int at = pixel_at(RowOf<T>(thread, i));
+#pragma unroll
+    for (int j = 0; j < T::kOwnColumns; ++j) {
+      const int c = first_channel + ColumnOf<T>(thread, j);
+      own[i][j] = at >= 0 && c < channels ? 0.5f * input[at + c] - 0.5f : 0.0f;
+    }
+  }
+
+  float4 next_gradients[T::kRowLoads], next_filters[T::kColumnLoads];
+  // Of what this thread brings in: the sum of gradients of each pixel, and NaN for each channel that
+  // has a filter of NaN, which saturation hides.
+  float totals[T::kRowLoads] = {}, spoiled[T::kColumnLoads] = {};
+  const auto load = [&] {
+#pragma unroll
+    for (int i = 0; i < T::kRowLoads; ++i) {
+      next_gradients[i] = Gather<whole_quads>(images, places[i], walk, taps);
+      totals[i] += (next_gradients[i].x + next_gradients[i].y) +
+                   (next_gradients[i].z + next_gradients[i].w);
+    }
+#pragma unroll
+    for (int i = 0; i < T::kColumnLoads; ++i) {
+      const int c = first_channel + (thread + i * T::kThreads) / kQuads;
+      float values[kQuad] = {};
+      Walk at = walk;
+#pragma unroll
+      for (int k = 0; k < kQuad; ++k) {
+        // Outputs follow one another as their taps do, in the reverse order.
+        const int tap = (down.first_tap + (taps.rows - 1 - at.row) * stride_height) * kernel_width +
+                        right.first_tap + (taps.columns - 1 - at.column) * stride_width;
+        const bool is_there = at.row < taps.rows && c < channels;
+        const float* place = filter + (tap * channels + c) * taps.channels + at.channel;
+        if (whole_quads) {
+          if (is_there) Read(place, values);
+          break;
+        }
+        if (is_there) values[k] = *place;
+        at.Advance(1, taps);
+      }
+#pragma unroll
+      for (int k = 0; k < kQuad; ++k) {
+        spoiled[i] += values[k] - values[k];
+        values[k] *= 0.5f;
+      }
+      next_filters[i] = float4{values[0], values[1], values[2], values[3]};
+    }
+    walk.Advance(kDepth, taps);
+  };
+  const auto store = [&](int side) {
+#pragma unroll
+    for (int i = 0; i < T::kRowLoads; ++i) {
+      const int item = thread + i * T::kThreads;
+      if (item < T::kRows * kQuads)
+        Stand(next_gradients[i], gradients[side], quad * kQuad, item / kQuads);
+    }
+#pragma unroll
+    for (int i = 0; i < T::kColumnLoads; ++i) {
+      const int item = thread + i * T::kThreads;
+      if (item < T::kColumns * kQuads)
+        Stand(next_filters[i], filters[side], quad * kQuad, item / kQuads);
+    }
+  };
+
+  // While one half of shared memory is added up, the numbers for the other are on their way.
+  float sums[T::kOwnRows][T::kOwnColumns] = {};
+  load();
+  store(0);
+  __syncthreads();
+  int side = 0;
+  for (int from = 0; from < terms; from += kDepth, side ^= 1) {
+    const bool more = from + kDepth < terms;
+    if (more) load();
+    AddTerms<T>(gradients[side], filters[side], thread,
+                [&](float g, float f, int i, int j, float* sum) {
+                  *sum = fmaf(__saturatef(f - own[i][j]), g, *sum);
+                },
+                sums);
+    if (more) store(side ^ 1);
+    __syncthreads();
+  }
+
+#pragma unroll
+  for (int i = 0; i < T::kRowLoads; ++i) {
+    const int item = thread + i * T::kThreads;
+    if (item < T::kRows * kQuads) gradients[0][quad][item / kQuads] = totals[i];
+  }
+#pragma unroll
+  for (int i = 0; i < T::kColumnLoads; ++i) {
+    const int item = thread + i * T::kThreads;
+    if (item < T::kColumns * kQuads) filters[0][quad][item / kQuads] = spoiled[i];
+  }
+  __syncthreads();
+#pragma unroll
+  for (int i = 0; i < T::kOwnRows; ++i) {
+    float total = 0.0f;
+    for (int k = 0; k < kQuads; ++k) total += gradients[0][k][RowOf<T>(thread, i)];
+#pragma unroll
+    for (int j = 0; j < T::kOwnColumns; ++j) {
+      float spoil = own[i][j] - own[i][j];
+      for (int k = 0; k < kQuads; ++k) spoil += filters[0][k][ColumnOf<T>(thread, j)];
+      sums[i][j] = 2.0f * sums[i][j] - total + spoil;
+    }
+  }
+  Write<T, whole_quads>(
+      thread,
+      [&](int row) -> float* {
+        const int at = pixel_at(row);
+        return at < 0 ? nullptr : input_gradient + at + first_channel;
+      },
+      channels - first_channel, sums);
+}
+
+}  // namespace tfkd
+
+#endif  // TFKD_ADDER_NATIVE_CUDA_INPUT_GRADIENT_CUH_
