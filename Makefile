@@ -1,7 +1,7 @@
 # make env    makes .venv with the pinned dependencies
 # make demo   makes .venv, then trains, distils and exports on real digits
 # make op     makes .venv, then compiles the adder op, which happens at its first use otherwise
-# make test   makes .venv, then runs the whole suite
+# make test   makes .venv, then runs the whole suite, in two processes (JOBS=4: in four)
 # make clean  removes what these made, but no run folder
 #
 # PYTHON=/path/to/python picks the interpreter; otherwise the first of python3.11, python3.12,
@@ -9,6 +9,7 @@
 
 VENV ?= .venv
 PYTHON ?=
+JOBS ?= 2
 SUITABLE = import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
 .PHONY: help env demo op test clean
@@ -44,7 +45,7 @@ op: env
 	$(VENV)/bin/python -c "from tfkd.adder import building; print(building.build())"
 
 test: env
-	$(VENV)/bin/python -m pytest -q --durations=15 tests
+	$(VENV)/bin/python -m pytest -q --numprocesses=$(JOBS) --dist=loadfile --durations=15 tests
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .hypothesis .ruff_cache bazel-*
