@@ -109,6 +109,8 @@ def config_help() -> str:
         shown = "" if value is None else f" [{configs.to_dict(value)}]"
         lines.append(f"  {field}{shown}")
         lines.append(f"      {meaning}")
+    lines.append("  teachers[0].config, teachers[0].seed, ...")
+    lines.append("      those of teacher, but for dtype and fold, of the first further teacher")
     lines.append("  distiller[0].weight, distiller[0].settings.NAME")
     lines.append("      weight and hyper-parameters of the first method")
     return "\n".join(lines)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
 from tfkd import adder, models
+from tfkd.core.divergences import mean_of_probabilities
 from tfkd.errors import TfkdError, unknown
 from tfkd.export import describe
 
@@ -34,6 +35,22 @@ def predictor(network: models.Network | keras.Model) -> Predict:
         return tf.cast(logits, tf.float32)
 
     return as_graph(predict)
+
+
+def ensemble(networks: Sequence[models.Network | keras.Model]) -> Predict:
+    """Returns several networks as one function of raw pixels: the mean of their probabilities.
+
+    Args:
+        networks: One or more, as :func:`predictor` takes them.
+
+    Returns:
+        A function like that of :func:`predictor`, of the one network or, of several, of the logarithm
+        of the mean of their probabilities.
+    """
+    members = [predictor(network) for network in networks]
+    if len(members) == 1:
+        return members[0]
+    return as_graph(lambda images: mean_of_probabilities([each(images) for each in members]))
 
 
 def as_graph(function: Callable) -> Callable:

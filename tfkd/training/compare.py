@@ -45,7 +45,7 @@ def roles(
         workdir: Folder that holds a folder for each role and seed.
 
     Raises:
-        TfkdError: When an experiment distils nothing, none of them has a teacher that is trained
+        TfkdError: When an experiment distils nothing or has several teachers, none of them has a teacher that is trained
             from a config, or they do not compare: two teachers, students or data sets.
     """
     seeded = {
@@ -99,6 +99,11 @@ def _check_alike(experiments: Mapping[str, ml_collections.ConfigDict]) -> None:
             raise TfkdError(
                 f"compare: found a config without distiller ({role}), wanted a distillation "
                 "experiment"
+            )
+        if config.teachers:
+            raise TfkdError(
+                f"compare: found {1 + len(config.teachers)} teachers ({role}), wanted one, which has "
+                "a row of its own"
             )
     first, *others = experiments.items()
     for section in ("student", "data"):

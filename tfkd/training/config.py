@@ -47,6 +47,7 @@ MEANINGS = {
     "teacher.seed": "seed of the teacher's run, or of its first weights; none: from train.seed",
     "teacher.dtype": "bfloat16 runs the frozen teacher in that precision; none: as it is",
     "teacher.fold": "whether the teacher's batch normalisation is folded into its layers",
+    "teachers": "further teachers, each made by teacher(): the probabilities of all are averaged",
     "distiller": "list of (name, weight, settings); empty: plain training",
     "student_loss_weight": "weight of the label loss",
     "train.epochs": "passes over the training set",
@@ -100,10 +101,8 @@ def default() -> ml_collections.ConfigDict:
         augment=_unset(str), mixup=0.0, cutmix=0.0, skip_corrupt=False,
     )  # fmt: skip
     config.student = dict(name="resnet8", kwargs={}, preprocess="dataset", taps={})
-    config.teacher = dict(
-        name=_unset(str), kwargs={}, config=_unset(str), workdir=_unset(str), weights=_unset(str), which="last", seed=_unset(int),
-        preprocess=_unset(str), taps={}, dtype=_unset(str), fold=True,
-    )  # fmt: skip
+    config.teacher = dict(_one_teacher(), dtype=_unset(str), fold=True)
+    config.teachers = ()
     config.distiller = ()
     config.student_loss_weight = 1.0
     config.train = dict(
@@ -136,6 +135,56 @@ def default() -> ml_collections.ConfigDict:
         network.kwargs.unlock()  # They are the network's own, which it checks itself.
         network.taps.unlock()
     return config
+
+
+def _one_teacher() -> dict[str, Any]:
+    """Returns what a config says of each teacher."""
+    return dict(
+        name=_unset(str), kwargs={}, config=_unset(str), workdir=_unset(str), weights=_unset(str), which="last", seed=_unset(int),
+        preprocess=_unset(str), taps={},
+    )  # fmt: skip
+
+
+def teacher(**fields) -> ml_collections.ConfigDict:
+    """Returns one entry of ``config.teachers``, for an ensemble of teachers.
+
+    ``config.teachers = (teacher(config="configs/quickstart.py:teacher", seed=1),)`` adds a second
+    teacher to that of ``config.teacher``; the student learns from the mean of their probabilities.
+
+    Args:
+        **fields: As in ``config.teacher``, but for ``dtype`` and ``fold``, which hold for all.
+
+    Raises:
+        TfkdError: For a field that is not there, or a value of another type.
+    """
+    entry = ml_collections.ConfigDict(_one_teacher())
+    for network in (entry.kwargs, entry.taps):
+        network.unlock()
+    for key, value in fields.items():
+        if key not in entry:
+            raise unknown("field of teacher()", key, entry)
+        try:
+            entry[key] = value
+        except TypeError as error:
+            raise TfkdError(f"field {key} of teacher(): {error}") from None
+    return entry.lock()
+
+
+def with_one_teacher(config: ml_collections.ConfigDict) -> list[ml_collections.ConfigDict]:
+    """Returns for each teacher of a config the same config with that teacher alone.
+
+    The first is ``config.teacher``, whatever it holds; those of ``config.teachers`` follow.
+    """
+    found = [override(config, teachers=())]
+    for entry in config.teachers:
+        one = copy.deepcopy(found[0]).unlock()
+        one.teacher = dict(
+            {key: entry[key] for key in _one_teacher()},
+            dtype=config.teacher.dtype,
+            fold=config.teacher.fold,
+        )
+        found.append(one.lock())
+    return found
 
 
 def method(name: str, weight: float = 1.0, **settings) -> ml_collections.ConfigDict:

@@ -103,7 +103,7 @@ def result(
         config: The experiment.
         info: Its data.
         cost: Of the student.
-        teacher: Name of the teacher.
+        teacher: Name of the teacher, or of all of them; ``None`` without one.
         progress: The finished training.
         found: See :func:`scores`.
     """

@@ -104,23 +104,29 @@ def _train(
     info = dataset.info
     say = print if writes else lambda *_, **__: None
     trains_teacher = configs.trains_teacher(config)
-    teacher = teachers.obtain(
+    taught_by = teachers.obtain(
         config, info, lambda teacher_config, path: run(teacher_config, path, strategy)
     )
-    predict_teacher = None if teacher is None else evaluation.predictor(teacher)
+    predict_teacher = evaluation.ensemble(taught_by) if taught_by else None
 
-    def tell_of_teacher(top1: float) -> None:
-        say(f"teacher {teacher.name}: top-1 {top1:.2f} % on {info.name} test", flush=True)
+    def tell_of_teacher(top1: float, who: str) -> None:
+        say(f"{who}: top-1 {top1:.2f} % on {info.name} test", flush=True)
 
-    if teacher is not None and writes:
-        tell_of_teacher(evaluation.accuracy(predict_teacher, dataset.test())["top1"])
+    if taught_by and writes:
+        for each in taught_by if len(taught_by) > 1 else ():
+            found = evaluation.accuracy(evaluation.predictor(each), dataset.test())
+            tell_of_teacher(found["top1"], f"teacher {each.name}")
+        who = f"mean of {len(taught_by)} teachers"
+        if len(taught_by) == 1:
+            who = f"teacher {taught_by[0].name}"
+        tell_of_teacher(evaluation.accuracy(predict_teacher, dataset.test())["top1"], who)
 
     with build.precision(config.train.precision), strategy.scope():
         network = build.student(config, info)
         if trains_teacher:
-            teacher = build.trained_teacher(config, info)
+            taught_by = [build.trained_teacher(config, info)]
         objectives = configs.objectives(config)
-        distiller = _distiller(config, dataset, teacher, network, objectives)
+        distiller = _distiller(config, dataset, taught_by, network, objectives)
         stages = fitting.stages(config, objectives)
 
         def prepare(number: int) -> None:
@@ -154,10 +160,10 @@ def _train(
         return {}
     results.save_students(distiller, network, folder, progress, info)
     if trains_teacher:
-        predict_teacher = evaluation.predictor(results.save_teacher(teacher, folder))
+        predict_teacher = evaluation.predictor(results.save_teacher(taught_by[0], folder))
     scores = results.scores(folder, dataset, predict_teacher)
     if trains_teacher:
-        tell_of_teacher(scores.scores["teacher"]["top1"])
+        tell_of_teacher(scores.scores["teacher"]["top1"], f"teacher {taught_by[0].name}")
     if config.export.enabled:
         path = export.save(
             load_network(folder.path),
@@ -166,8 +172,8 @@ def _train(
             class_names=info.class_names,
         )
         say(f"exported the student to {path}", flush=True)
-    name = None if teacher is None else teacher.name
-    result = results.result(config, info, cost, name, progress, scores)
+    names = " + ".join(each.name for each in taught_by) or None
+    result = results.result(config, info, cost, names, progress, scores)
     folder.write_json("result.json", result)
     say(
         f"{folder.path}: top-1 {result['top1_last']:.2f} % (best {result['top1_best']:.2f} %)",
@@ -179,7 +185,7 @@ def _train(
 def _distiller(
     config: ml_collections.ConfigDict,
     dataset: data.DataSet,
-    teacher: models.Network | None,
+    taught_by: list[models.Network],
     network: models.Network,
     objectives: list[Objective],
 ) -> Distiller:
@@ -189,7 +195,7 @@ def _distiller(
         raise TfkdError(f"several methods with a training step of their own: {names}; wanted one")
     kind = own[0].distiller_class if own else Distiller
     return kind(
-        teacher,
+        taught_by or None,
         network,
         objectives,
         [float(entry.get("weight", 1.0)) for entry in config.distiller],

@@ -167,9 +167,12 @@ def comparable(config: dict[str, Any]) -> dict[str, Any]:
         for key in path[:-1]:
             inner = inner.get(key, {})
         inner.pop(path[-1], None)
-    if copy.get("teacher", {}).get("config"):
-        # Then the config says who the teacher is, and the folder only where it lies.
-        copy["teacher"].pop("workdir", None)
+    if not copy.get("teachers"):
+        copy.pop("teachers", None)
+    for teacher in (copy.get("teacher", {}), *copy.get("teachers", ())):
+        if teacher.get("config"):
+            # Then the config says who the teacher is, and the folder only where it lies.
+            teacher.pop("workdir", None)
     return copy
 
 

@@ -1,4 +1,4 @@
-"""The teacher of a run: read from a file, or from a run folder that is trained when it is missing."""
+"""The teachers of a run: read from files, or from run folders that are trained when they are missing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import keras
@@ -52,35 +52,46 @@ def _digest(teacher: ml_collections.ConfigDict) -> str:
 
 
 def check(config: ml_collections.ConfigDict, workdir: Path) -> None:
-    """Checks what can be known of the teacher before it is trained or read.
+    """Checks what can be known of the teachers before they are trained or read.
 
     Args:
         config: The experiment of the student.
         workdir: The run folder of the student.
 
     Raises:
-        TfkdError: When the teacher's own config is wrong, or its folder is that of the student.
+        TfkdError: When a teacher's own config is wrong, or its folder is that of the student or of
+            another teacher.
     """
-    if not config.teacher.config:
-        return
-    teacher, folder = reference(config)
-    try:
-        validation.validate(teacher)
-    except TfkdError as error:
-        raise TfkdError(f"teacher.config {config.teacher.config}: {error}") from None
-    if folder.resolve() == workdir.resolve():
-        raise TfkdError(
-            f"teacher.workdir {str(folder)!r} is the --workdir of the student as well; wanted two "
-            "folders"
-        )
+    taken = {workdir.resolve(): "the --workdir of the student"}
+    for where, one in _each(config):
+        if not one.teacher.config:
+            continue
+        teacher, folder = reference(one)
+        try:
+            validation.validate(teacher)
+        except TfkdError as error:
+            raise TfkdError(f"{where}.config {one.teacher.config}: {error}") from None
+        owner = taken.setdefault(folder.resolve(), f"that of {where}")
+        if owner != f"that of {where}":
+            raise TfkdError(
+                f"{where}.workdir {str(folder)!r} is {owner} as well; wanted two folders"
+            )
+
+
+def _each(
+    config: ml_collections.ConfigDict,
+) -> Iterator[tuple[str, ml_collections.ConfigDict]]:
+    """Yields what each teacher's section is called, and the config with that teacher alone."""
+    for position, one in enumerate(configs.with_one_teacher(config)):
+        yield f"teachers[{position - 1}]" if position else "teacher", one
 
 
 def obtain(
     config: ml_collections.ConfigDict,
     info: data.DataInfo,
     train: Callable[[ml_collections.ConfigDict, Path], dict],
-) -> models.Network | None:
-    """Returns the teacher, or ``None`` where the config names none.
+) -> list[models.Network]:
+    """Returns the teachers; none where the config names none.
 
     Args:
         config: The experiment of the student.
@@ -88,10 +99,19 @@ def obtain(
         train: ``train(config, workdir)`` runs an experiment, or finds it finished.
 
     Raises:
-        TfkdError: When the teacher cannot be found, or does not fit the data.
+        TfkdError: When a teacher cannot be found, or does not fit the data.
     """
     if not configs.has_teacher(config):
-        return None
+        return []
+    return [_obtain(where, one, info, train) for where, one in _each(config)]
+
+
+def _obtain(
+    where: str,
+    config: ml_collections.ConfigDict,
+    info: data.DataInfo,
+    train: Callable[[ml_collections.ConfigDict, Path], dict],
+) -> models.Network:
     fields = config.teacher
     if fields.weights:
         network = _from_weights(config, info)
@@ -100,7 +120,7 @@ def obtain(
         try:
             train(teacher, folder)
         except TfkdError as error:
-            raise type(error)(f"teacher: {error}") from None
+            raise type(error)(f"{where}: {error}") from None
         network = load_network(folder, fields.which)
     elif fields.workdir:
         seed = config.train.seed if fields.seed is None else fields.seed

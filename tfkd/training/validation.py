@@ -25,7 +25,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     Raises:
         TfkdError: Naming the field, what was found and what is wanted.
     """
-    _check_fields(config)
+    _check_fields(config, configs.default())
     models.check_name(config.student.name, "network (student.name)")
     train = config.train
     _at_least("train.epochs", train.epochs, 1)
@@ -38,12 +38,13 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _one_of("train.batch_norm", train.batch_norm, ("synchronized", "local"))
     _one_of("train.precision", train.precision, ("float32", "mixed_bfloat16", "mixed_float16"))
     _one_of("student.preprocess", config.student.preprocess, _PREPROCESS)
-    _one_of("teacher.which", config.teacher.which, ("last", "best"))
     if config.teacher.dtype is not None:
         _one_of("teacher.dtype", config.teacher.dtype, ("float32", "bfloat16"))
     for position, entry in enumerate(config.distiller):
         _check_method(position, entry)
-    _check_source(config.teacher)
+    _check_source(config.teacher, "teacher")
+    for position, entry in enumerate(config.teachers):
+        _check_further_teacher(position, entry, config)
     if configs.trains_teacher(config):
         _check_trained_teacher(config)
     elif configs.needs_teacher(config) and not configs.has_teacher(config):
@@ -53,37 +54,30 @@ def validate(config: ml_collections.ConfigDict) -> None:
         )
 
 
-def _check_fields(config: ml_collections.ConfigDict) -> None:
+def _check_fields(section: Any, known: ml_collections.ConfigDict, path: str = "") -> None:
     """Refuses fields that no config has, fields that lack and values of another type.
 
     Those of networks and methods are checked by them.
     """
-
-    def walk(section, known: ml_collections.ConfigDict, path: str) -> None:
-        if not isinstance(section, ml_collections.ConfigDict):
+    if not isinstance(section, ml_collections.ConfigDict):
+        raise TfkdError(f"config field {path[:-1]}: found {section!r}, wanted a section of fields")
+    for key in section:
+        if key not in known:
+            raise unknown("config field", path + key, [path + each for each in known])
+    for key in known:
+        if key not in section:
             raise TfkdError(
-                f"config field {path[:-1]}: found {section!r}, wanted a section of fields"
+                f"config without {path}{key}; wanted one that starts from "
+                "tfkd.training.config.default()"
             )
-        for key in section:
-            if key not in known:
-                raise unknown("config field", path + key, [path + each for each in known])
-        for key in known:
-            if key not in section:
-                raise TfkdError(
-                    f"config without {path}{key}; wanted one that starts from "
-                    "tfkd.training.config.default()"
-                )
-            if path + key in ("student.kwargs", "teacher.kwargs"):
-                continue
-            if path + key in ("student.taps", "teacher.taps"):
-                _check_taps(path + key, section[key])
-                continue
-            if isinstance(known[key], ml_collections.ConfigDict):
-                walk(section[key], known[key], f"{path}{key}.")
-            else:
-                _check_type(path + key, section[key], known[key], known.get_type(key))
-
-    walk(config, configs.default(), "")
+        if key == "kwargs":
+            continue
+        if key == "taps":
+            _check_taps(path + key, section[key])
+        elif isinstance(known[key], ml_collections.ConfigDict):
+            _check_fields(section[key], known[key], f"{path}{key}.")
+        else:
+            _check_type(path + key, section[key], known[key], known.get_type(key))
 
 
 def _check_taps(field: str, taps: Any) -> None:
@@ -144,21 +138,39 @@ def _check_trained_teacher(config: ml_collections.ConfigDict) -> None:
         )
 
 
-def _check_source(teacher: ml_collections.ConfigDict) -> None:
+def _check_further_teacher(position: int, entry: Any, config: ml_collections.ConfigDict) -> None:
+    """Refuses what is no teacher, and one beside a teacher that is none or trains."""
+    where = f"teachers[{position}]"
+    if not isinstance(entry, ml_collections.ConfigDict):
+        raise TfkdError(f"{where}: found {entry!r}, wanted what tfkd.training.config.teacher() gives")
+    _check_fields(entry, configs.teacher(), f"{where}.")
+    _check_source(entry, where)
+    first, alone = configs.with_one_teacher(configs.override(config, teachers=(entry,)))
+    if not configs.has_teacher(first):
+        raise TfkdError(f"{where}: found it without a trained teacher in teacher, wanted both")
+    if not configs.has_teacher(alone):
+        raise TfkdError(
+            f"{where}: found none of config, workdir and weights, and no module:function in name; "
+            "wanted one of them"
+        )
+
+
+def _check_source(teacher: ml_collections.ConfigDict, where: str) -> None:
     """Refuses two sources of a teacher, and what belongs to another source."""
+    _one_of(f"{where}.which", teacher.which, ("last", "best"))
     if teacher.preprocess is not None:
-        _one_of("teacher.preprocess", teacher.preprocess, _PREPROCESS)
+        _one_of(f"{where}.preprocess", teacher.preprocess, _PREPROCESS)
     folder = next((key for key in ("config", "workdir") if teacher[key]), None)
     if folder is None:
         return
     if teacher.weights or (teacher.name and is_reference(teacher.name)):
+        other = "weights" if teacher.weights else "name"
         raise TfkdError(
-            f"teacher: found {'teacher.weights' if teacher.weights else 'teacher.name'} besides "
-            f"teacher.{folder}, wanted one source of the teacher"
+            f"{where}: found {where}.{other} besides {where}.{folder}, wanted one source of the teacher"
         )
     if teacher.preprocess is not None:
         raise TfkdError(
-            f"teacher.preprocess: found {teacher.preprocess!r} besides teacher.{folder}, wanted it "
+            f"{where}.preprocess: found {teacher.preprocess!r} besides {where}.{folder}, wanted it "
             "unset: the run folder tells how pixels reach its network"
         )
 
