@@ -45,7 +45,7 @@ op: env
 	$(VENV)/bin/python -c "from tfkd.adder import building; print(building.build())"
 
 test: env
-	$(VENV)/bin/python -m pytest -q --numprocesses=$(JOBS) --dist=loadfile --durations=15 tests
+	$(VENV)/bin/python -m pytest -q --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder --durations=15 tests
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .hypothesis .ruff_cache bazel-*

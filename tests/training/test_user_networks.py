@@ -69,9 +69,11 @@ def test_a_run_folder_tells_a_later_teacher_the_names_of_its_taps(own, experimen
     folder = str(tmp_path / "teacher")
     later = experiment("noisy", train__epochs=1, teacher__config=None, teacher__workdir=folder)
     info = build.data_set(later).info
-    assert teachers.obtain(later, info, train=None).taps == TAPS
+    (teacher,) = teachers.obtain(later, info, train=None)
+    assert teacher.taps == TAPS
     more = configs.override(later, teacher__taps={"stem": "average"})
-    assert teachers.obtain(more, info, train=None).taps == {**TAPS, "stem": "average"}
+    (teacher,) = teachers.obtain(more, info, train=None)
+    assert teacher.taps == {**TAPS, "stem": "average"}
     assert run(later, tmp_path / "later")["epochs"] == 1
 
 
@@ -82,7 +84,7 @@ def test_a_teacher_of_the_users_own_takes_weights_from_a_file(own, tmp_path):
     fields = dict(teacher__weights=str(path), teacher__kwargs={"width": 5})
     config = own("distilled", teacher__name=f"{NETWORKS}:build", **fields)
     validation.validate(config)
-    teacher = teachers.obtain(config, build.data_set(config).info, train=None)
+    (teacher,) = teachers.obtain(config, build.data_set(config).info, train=None)
     for found, wanted in zip(teacher.model.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(found, wanted)
 
@@ -99,7 +101,8 @@ def test_a_lone_file_and_a_function_see_pixels_as_the_config_says(own, tmp_path)
         ):
             config = own(**source, teacher__preprocess=kind)
             validation.validate(config)
-            assert teachers.obtain(config, info, train=None).preprocess == wanted
+            (teacher,) = teachers.obtain(config, info, train=None)
+            assert teacher.preprocess == wanted
 
 
 @pytest.mark.parametrize("kind", ["tf", "torch", "caffe"])
