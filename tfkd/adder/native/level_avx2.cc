@@ -27,7 +27,8 @@ struct PixelOfMaxima<Avx2, 2> {
         "vmaxps %[filter1], %[second], %[second]\n\t"
         "vfmadd231ps %[one], %[first], %[sum0]\n\t"
         "vfmadd231ps %[one], %[second], %[sum1]"
-        : [sum0] "+x"(sums[0]), [sum1] "+x"(sums[1]), [first] "=&x"(first), [second] "=&x"(second)
+        : [sum0] "+&x"(sums[0]), [sum1] "+x"(sums[1]), [first] "=&x"(first),
+          [second] "=&x"(second)
         : [x] "m"(x), [filter0] "x"(filter[0]), [filter1] "x"(filter[1]), [one] "x"(one));
   }
 };
@@ -52,8 +53,9 @@ struct PixelOfClipped<Avx2, 2> {
         "vfmadd231ps %[factor], %[second], %[sum1]"
         : [sum0] "+x"(sums[0]), [sum1] "+x"(sums[1]), [first] "=&x"(first),
           [second] "=&x"(second), [factor] "=&x"(factor)
-        : [gradient] "m"(gradient), [own0] "m"(own[0]), [own1] "m"(own[1]), [filter0] "x"(filter[0]), [filter1] "x"(filter[1]),
-          [one] "x"(one), [minus_one] "x"(minus_one));
+        : [gradient] "m"(gradient), [own0] "m"(own[0]), [own1] "m"(own[1]),
+          [filter0] "x"(filter[0]), [filter1] "x"(filter[1]), [one] "x"(one),
+          [minus_one] "x"(minus_one));
   }
 };
 
