@@ -22,8 +22,10 @@ __global__ void __launch_bounds__(T::kThreads)
   const int output_height = s.output_height, output_width = s.output_width;
   const int pixels = static_cast<int>(s.batch) * output_height * output_width;
   const int all_filters = s.filters;
-  const Taps taps = {static_cast<int>(s.kernel_height), static_cast<int>(s.kernel_width),
-                     static_cast<int>(s.channels)};
+  // Without channels there are no rows of taps, and nothing to walk over.
+  const Taps taps = {s.channels > 0 ? static_cast<int>(s.kernel_height) : 0,
+                     static_cast<int>(s.kernel_width),
+                     s.channels > 0 ? static_cast<int>(s.channels) : 1};
   const Images images = {input, static_cast<int>(s.height), static_cast<int>(s.width)};
   const int terms = taps.terms();
   const int first_pixel = static_cast<int>(blockIdx.x) * T::kRows;

@@ -49,8 +49,9 @@ __global__ void __launch_bounds__(T::kThreads)
   if (first_pixel >= pixels) return;
   const int height = s.height, width = s.width, channels = s.channels;
   const int kernel_width = s.kernel_width;
-  // A phase that no tap sees has no rows of them.
-  const Taps taps = {right.taps > 0 ? down.taps : 0, right.taps, static_cast<int>(s.filters)};
+  // A phase that no tap sees has no rows of them; nor has a layer without filters.
+  const Taps taps = {right.taps > 0 && s.filters > 0 ? down.taps : 0, right.taps,
+                     s.filters > 0 ? static_cast<int>(s.filters) : 1};
   const Images images = {gradient, static_cast<int>(s.output_height),
                          static_cast<int>(s.output_width)};
   const int terms = taps.terms();
