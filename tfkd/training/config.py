@@ -158,8 +158,6 @@ def teacher(**fields) -> ml_collections.ConfigDict:
         TfkdError: For a field that is not there, or a value of another type.
     """
     entry = ml_collections.ConfigDict(_one_teacher())
-    for network in (entry.kwargs, entry.taps):
-        network.unlock()
     for key, value in fields.items():
         if key not in entry:
             raise unknown("field of teacher()", key, entry)
@@ -167,7 +165,10 @@ def teacher(**fields) -> ml_collections.ConfigDict:
             entry[key] = value
         except TypeError as error:
             raise TfkdError(f"field {key} of teacher(): {error}") from None
-    return entry.lock()
+    entry.lock()
+    entry.kwargs.unlock()  # They are the network's own, which it checks itself.
+    entry.taps.unlock()
+    return entry
 
 
 def with_one_teacher(config: ml_collections.ConfigDict) -> list[ml_collections.ConfigDict]:

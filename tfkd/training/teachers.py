@@ -74,7 +74,8 @@ def check(config: ml_collections.ConfigDict, workdir: Path) -> None:
         owner = taken.setdefault(folder.resolve(), f"that of {where}")
         if owner != f"that of {where}":
             raise TfkdError(
-                f"{where}.workdir {str(folder)!r} is {owner} as well; wanted two folders"
+                f"{where}: its run folder {str(folder)!r} is {owner} as well; wanted another "
+                "seed, config or workdir"
             )
 
 

@@ -33,9 +33,7 @@ int ForEachPart(const tfkd::Geometry& sizes, const Launch& launch) {
   const int64_t filters =
       sizes.kernel_height * sizes.kernel_width * sizes.channels * sizes.filters;
   const int64_t image = std::max(input, output);
-  if (image > kMostNumbers || filters > kMostNumbers ||
-      sizes.stride_height * sizes.stride_width > kMostTiles)
-    return cudaErrorInvalidValue;
+  if (image > kMostNumbers || filters > kMostNumbers) return cudaErrorInvalidValue;
   const int64_t images = kMostNumbers / std::max<int64_t>(1, image);
   for (int64_t first = 0; first < sizes.batch; first += images) {
     tfkd::Geometry part = sizes;
@@ -51,7 +49,7 @@ int Start(void (*kernel)(Arguments...), int64_t rows, int64_t columns, int64_t l
           cudaStream_t stream, Arguments... arguments) {
   const int64_t across = tfkd::TilesAlong(columns, Tile::kColumns);
   if (rows == 0 || columns == 0) return cudaSuccess;
-  if (across > kMostTiles) return cudaErrorInvalidConfiguration;
+  if (across > kMostTiles || layers > kMostTiles) return cudaErrorInvalidConfiguration;
   const dim3 grid(tfkd::TilesAlong(rows, Tile::kRows), across, layers);
   kernel<<<grid, Tile::kThreads, 0, stream>>>(arguments...);
   return cudaGetLastError();
