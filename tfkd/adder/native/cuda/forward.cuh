@@ -35,18 +35,15 @@ __global__ void __launch_bounds__(T::kThreads)
   // Neighbouring threads bring in neighbouring channels.
   const int quad = thread % kQuads;
   Place places[T::kRowLoads];
-#pragma unroll
-  for (int i = 0; i < T::kRowLoads; ++i) {
-    const int pixel = first_pixel + (thread + i * T::kThreads) / kQuads;
-    places[i] = {0, kNowhere, 0};
-    if (pixel < pixels)
-      places[i] = PlaceOf(pixel / (output_height * output_width),
-                          pixel / output_width % output_height * static_cast<int>(s.stride_height) -
-                              static_cast<int>(s.pad_top),
-                          pixel % output_width * static_cast<int>(s.stride_width) -
-                              static_cast<int>(s.pad_left),
-                          images, taps.channels);
-  }
+  const auto place_of = [&](int pixel) {
+    return PlaceOf(pixel / (output_height * output_width),
+                   pixel / output_width % output_height * static_cast<int>(s.stride_height) -
+                       static_cast<int>(s.pad_top),
+                   pixel % output_width * static_cast<int>(s.stride_width) -
+                       static_cast<int>(s.pad_left),
+                   images, taps.channels);
+  };
+  FindPlaces<T>(thread, first_pixel, pixels, place_of, places);
   Walk walk = {0, 0, 0};
   walk.Advance(quad * kQuad, taps);
 
@@ -92,20 +89,11 @@ __global__ void __launch_bounds__(T::kThreads)
     }
   };
 
-  // While one half of shared memory is added up, the numbers for the other are on their way.
   float sums[T::kOwnRows][T::kOwnColumns] = {};
-  load(0);
-  store(0);
-  __syncthreads();
-  int side = 0;
-  for (int from = 0; from < terms; from += kDepth, side ^= 1) {
-    const bool more = from + kDepth < terms;
-    if (more) load(from + kDepth);
+  OverTerms(terms, load, store, [&](int side) {
     AddTerms<T>(patches[side], filters[side], thread,
                 [](float x, float f, int, int, float* sum) { *sum += fabsf(x - f); }, sums);
-    if (more) store(side ^ 1);
-    __syncthreads();
-  }
+  });
 #pragma unroll
   for (int i = 0; i < T::kOwnRows; ++i)
 #pragma unroll

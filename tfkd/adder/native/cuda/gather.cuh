@@ -49,6 +49,17 @@ __device__ inline Place PlaceOf(int image, int row, int column, const Images& im
   return {((image * images.rows + row) * images.columns + column) * channels, row, column};
 }
 
+// The places of the pixels that a thread brings in: place_of(pixel) for those that exist.
+template <typename T, typename PlaceOfPixel>
+__device__ inline void FindPlaces(int thread, int first_pixel, int pixels,
+                                  const PlaceOfPixel& place_of, Place (&places)[T::kRowLoads]) {
+#pragma unroll
+  for (int i = 0; i < T::kRowLoads; ++i) {
+    const int pixel = first_pixel + (thread + i * T::kThreads) / kQuads;
+    places[i] = pixel < pixels ? place_of(pixel) : Place{0, kNowhere, 0};
+  }
+}
+
 // Four terms from `walk` on of one pixel; 0 where there are none.
 template <bool whole_quads>
 __device__ inline float4 Gather(const Images& images, const Place& place, Walk walk,

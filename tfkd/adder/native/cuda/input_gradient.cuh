@@ -62,15 +62,12 @@ __global__ void __launch_bounds__(T::kThreads)
   // Neighbouring threads bring in neighbouring filters of one pixel or channel.
   const int quad = thread % kQuads;
   Place places[T::kRowLoads];
-#pragma unroll
-  for (int i = 0; i < T::kRowLoads; ++i) {
-    const int pixel = first_pixel + (thread + i * T::kThreads) / kQuads;
-    places[i] = {0, kNowhere, 0};
-    if (pixel < pixels)
-      places[i] = PlaceOf(pixel / (down.pixels * right.pixels),
-                          pixel / right.pixels % down.pixels + down.first_output,
-                          pixel % right.pixels + right.first_output, images, taps.channels);
-  }
+  const auto place_of = [&](int pixel) {
+    return PlaceOf(pixel / (down.pixels * right.pixels),
+                   pixel / right.pixels % down.pixels + down.first_output,
+                   pixel % right.pixels + right.first_output, images, taps.channels);
+  };
+  FindPlaces<T>(thread, first_pixel, pixels, place_of, places);
   Walk walk = {0, 0, 0};
   walk.Advance(quad * kQuad, taps);
 
@@ -97,7 +94,7 @@ __global__ void __launch_bounds__(T::kThreads)
   // Of what this thread brings in: the sum of gradients of each pixel, and NaN for each channel that
   // has a filter of NaN, which saturation hides.
   float totals[T::kRowLoads] = {}, spoiled[T::kColumnLoads] = {};
-  const auto load = [&] {
+  const auto load = [&](int) {
 #pragma unroll
     for (int i = 0; i < T::kRowLoads; ++i) {
       next_gradients[i] = Gather<whole_quads>(images, places[i], walk, taps);
@@ -147,23 +144,14 @@ __global__ void __launch_bounds__(T::kThreads)
     }
   };
 
-  // While one half of shared memory is added up, the numbers for the other are on their way.
   float sums[T::kOwnRows][T::kOwnColumns] = {};
-  load();
-  store(0);
-  __syncthreads();
-  int side = 0;
-  for (int from = 0; from < terms; from += kDepth, side ^= 1) {
-    const bool more = from + kDepth < terms;
-    if (more) load();
+  OverTerms(terms, load, store, [&](int side) {
     AddTerms<T>(gradients[side], filters[side], thread,
                 [&](float g, float f, int i, int j, float* sum) {
                   *sum = fmaf(__saturatef(f - own[i][j]), g, *sum);
                 },
                 sums);
-    if (more) store(side ^ 1);
-    __syncthreads();
-  }
+  });
 
 #pragma unroll
   for (int i = 0; i < T::kRowLoads; ++i) {

@@ -84,6 +84,23 @@ __device__ inline void AddTerms(const Rows<T>& rows, const Columns<T>& columns, 
     for (int j = 0; j < T::kOwnColumns; ++j) sums[i][j] += block[i][j];
 }
 
+// Goes over all terms, kDepth at a time: while add(side) works on one half of shared memory, the
+// numbers that load(from) brought in wait for store(side) to put them into the other.
+template <typename Load, typename Store, typename Add>
+__device__ inline void OverTerms(int terms, const Load& load, const Store& store, const Add& add) {
+  load(0);
+  store(0);
+  __syncthreads();
+  int side = 0;
+  for (int from = 0; from < terms; from += kDepth, side ^= 1) {
+    const bool more = from + kDepth < terms;
+    if (more) load(from + kDepth);
+    add(side);
+    if (more) store(side ^ 1);
+    __syncthreads();
+  }
+}
+
 // Writes the results of a thread that exist, row by row: at(row of the tile) says where a row's
 // numbers begin, or null; `count` numbers there are from the tile's first column on.
 template <typename T, bool whole_quads, typename At>
