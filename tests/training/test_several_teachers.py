@@ -164,6 +164,34 @@ def test_one_folder_for_two_teachers_is_refused(experiment, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"workdir": "typo"}, r"teachers\[0\].workdir 'typo': found no such folder"),
+        ({"weights": "typo.keras"}, r"teachers\[0\].weights 'typo.keras': no such file"),
+    ],
+)
+def test_a_missing_teacher_is_found_before_the_first_is_trained(
+    fields, message, experiment, tmp_path
+):
+    config = experiment(
+        "distilled",
+        teacher__workdir=str(tmp_path / "teacher"),
+        teachers=(configs.teacher(**fields),),
+    )
+    with pytest.raises(TfkdError, match=message):
+        run(config, tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_of_a_further_teacher_are_named_as_its_own(experiment, tmp_path):
+    path = tmp_path / "some.weights.h5"
+    path.touch()
+    further = (configs.teacher(weights=str(path)),)
+    with pytest.raises(TfkdError, match=r"teachers\[0\].weights .* needs teachers\[0\].name"):
+        run(experiment("distilled", teachers=further), tmp_path / "run")
+
+
 def test_a_comparison_wants_one_teacher(two, tmp_path):
     with pytest.raises(TfkdError, match=r"compare: found 2 teachers \(distilled\), wanted one"):
         comparison.compare(two, tmp_path, [0])

@@ -62,21 +62,51 @@ def check(config: ml_collections.ConfigDict, workdir: Path) -> None:
         TfkdError: When a teacher's own config is wrong, or its folder is that of the student or of
             another teacher.
     """
-    taken = {workdir.resolve(): "the --workdir of the student"}
+    if not configs.has_teacher(config):
+        return
+    student, taken = workdir.resolve(), {}
     for where, one in _each(config):
         if not one.teacher.config:
+            _check_there(where, one)
             continue
         teacher, folder = reference(one)
         try:
             validation.validate(teacher)
         except TfkdError as error:
             raise TfkdError(f"{where}.config {one.teacher.config}: {error}") from None
-        owner = taken.setdefault(folder.resolve(), f"that of {where}")
-        if owner != f"that of {where}":
+        if folder.resolve() == student:
             raise TfkdError(
-                f"{where}: its run folder {str(folder)!r} is {owner} as well; wanted another "
+                f"{where}.workdir {str(folder)!r} is the --workdir of the student as well; wanted two "
+                "folders"
+            )
+        owner = taken.setdefault(folder.resolve(), where)
+        if owner != where:
+            raise TfkdError(
+                f"{where}: its run folder {str(folder)!r} is that of {owner} as well; wanted another "
                 "seed, config or workdir"
             )
+
+
+def _check_there(where: str, config: ml_collections.ConfigDict) -> None:
+    """Refuses a file or folder that is missing, before another teacher is trained."""
+    fields = config.teacher
+    if fields.weights:
+        if not Path(fields.weights).is_file():
+            raise TfkdError(
+                f"{where}.weights {fields.weights!r}: no such file, wanted a .keras or .weights.h5 "
+                "file"
+            )
+    elif fields.workdir and not _folder(config).is_dir():
+        raise TfkdError(
+            f"{where}.workdir {str(_folder(config))!r}: found no such folder, wanted a finished run"
+        )
+
+
+def _folder(config: ml_collections.ConfigDict) -> Path:
+    """Returns the run folder of a teacher that is there already."""
+    fields = config.teacher
+    seed = config.train.seed if fields.seed is None else fields.seed
+    return Path(fields.workdir.replace("{seed}", str(seed)))
 
 
 def _each(
@@ -115,7 +145,7 @@ def _obtain(
 ) -> models.Network:
     fields = config.teacher
     if fields.weights:
-        network = _from_weights(config, info)
+        network = _from_weights(where, config, info)
     elif fields.config:
         teacher, folder = reference(config)
         try:
@@ -124,30 +154,29 @@ def _obtain(
             raise type(error)(f"{where}: {error}") from None
         network = load_network(folder, fields.which)
     elif fields.workdir:
-        seed = config.train.seed if fields.seed is None else fields.seed
-        network = load_network(fields.workdir.replace("{seed}", str(seed)), fields.which)
+        network = load_network(_folder(config), fields.which)
     else:
-        _check_trained(fields)
+        _check_trained(where, fields)
         network = _by_name(config, info)
     taps = {**network.taps, **configs.to_dict(fields.taps)}
     network = dataclasses.replace(network, taps=taps)
-    build.check_fits(network, info, f"teacher {network.name}")
+    build.check_fits(network, info, f"{where} {network.name}")
     return network
 
 
-def _check_trained(fields: ml_collections.ConfigDict) -> None:
+def _check_trained(where: str, fields: ml_collections.ConfigDict) -> None:
     """Refuses a teacher of keras.applications that is not trained, or sees pixels unlike before."""
     if not is_keras_application(fields.name):
         return
     weights = fields.kwargs.get("weights")
     if weights is None:
         raise TfkdError(
-            f"teacher {fields.name}: found no weights, wanted teacher.weights, or 'imagenet' or a "
-            "file in teacher.kwargs.weights"
+            f"{where} {fields.name}: found no weights, wanted {where}.weights, or 'imagenet' or a "
+            f"file in {where}.kwargs.weights"
         )
     if weights == "imagenet" and fields.preprocess is None:
         raise TfkdError(
-            f"teacher {fields.name} with weights 'imagenet': found no teacher.preprocess, wanted "
+            f"{where} {fields.name} with weights 'imagenet': found no {where}.preprocess, wanted "
             "what its preprocess_input does: tf, torch, caffe or none"
         )
 
@@ -164,13 +193,11 @@ def _by_name(config: ml_collections.ConfigDict, info: data.DataInfo) -> models.N
     return models.Network(model, seen, fields.name)
 
 
-def _from_weights(config: ml_collections.ConfigDict, info: data.DataInfo) -> models.Network:
+def _from_weights(
+    where: str, config: ml_collections.ConfigDict, info: data.DataInfo
+) -> models.Network:
     fields = config.teacher
     path = Path(fields.weights)
-    if not path.is_file():
-        raise TfkdError(
-            f"teacher.weights {str(path)!r}: no such file, wanted a .keras or .weights.h5 file"
-        )
     if path.suffix == ".keras":
         # A run folder tells how pixels reach its network; for a file by itself the config does.
         if fields.preprocess is None and (path.parent / DESCRIPTION).is_file():
@@ -180,7 +207,7 @@ def _from_weights(config: ml_collections.ConfigDict, info: data.DataInfo) -> mod
         return models.Network(load_model(path), seen, path.stem)
     if not fields.name:
         raise TfkdError(
-            f"teacher.weights {str(path)!r} needs teacher.name, the network of the weights"
+            f"{where}.weights {str(path)!r} needs {where}.name, the network of the weights"
         )
     network = _by_name(config, info)
     try:
@@ -188,6 +215,6 @@ def _from_weights(config: ml_collections.ConfigDict, info: data.DataInfo) -> mod
     except (ValueError, OSError, KeyError) as error:
         reason = str(error).split("\n")[0]
         raise TfkdError(
-            f"teacher.weights {str(path)!r} does not fit {fields.name}: {reason}"
+            f"{where}.weights {str(path)!r} does not fit {fields.name}: {reason}"
         ) from None
     return network
