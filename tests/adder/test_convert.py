@@ -37,9 +37,11 @@ def test_the_twin_of_a_network_is_its_adder_form():
     for layer in wanted.layers:
         twin.get_layer(layer.name).set_weights(layer.get_weights())
     images = tf.random.normal((4, *shape))
-    for training in (True, False):
+    # Borders that a layer of its own pads are summed in another order; the statistics of a batch of
+    # four magnify the rounding.
+    for training, tolerance in ((False, 1e-6), (True, 1e-4)):
         np.testing.assert_allclose(
-            twin(images, training=training), wanted(images, training=training), atol=1e-5
+            twin(images, training=training), wanted(images, training=training), atol=tolerance
         )
 
 

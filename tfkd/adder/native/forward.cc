@@ -3,7 +3,7 @@
 //
 // Where x and f share a large offset, the difference of these sums would lose what matters. So a
 // constant is first subtracted from both, one for each channel: |(x - s) - (f - s)| = |x - f|, with
-// a padded pixel being -s.
+// a padded pixel being -s. What lies outside and is left out of the sums adds a constant, |f|.
 
 #include <algorithm>
 #include <cmath>
@@ -12,6 +12,7 @@
 #include "kernels.h"
 #include "level.h"
 #include "panels.h"
+#include "parts.h"
 #include "reduction.h"
 
 namespace tfkd {
@@ -23,12 +24,18 @@ constexpr int64_t kBandFloats = 32 * 1024;
 // The filters, shifted and laid out for the inner loop.
 struct PackedFilter {
   PackedFilter(const Geometry& sizes, const float* filter, const std::vector<Panel>& panels,
-               const Level& level, const Parallel& parallel);
+               const std::vector<Part>& parts, const Level& level, const Parallel& parallel);
 
   // Panel by panel, for each term a value for each filter of the panel; then 0s.
   Buffer values;
-  Buffer sums;   // Of each filter.
-  Buffer shift;  // Of each channel.
+  // By part: of each filter, the sum of what a pixel of the part sees less that of |f| elsewhere.
+  Buffer sums;
+  Buffer shift, padded;  // Of each channel; what a padded pixel is then.
+  float padded_sum;      // Over the channels.
+
+ private:
+  void AddUp(const Geometry& sizes, const float* filter, const Panel& panel,
+             const std::vector<Part>& parts);
 };
 
 // The constant to subtract: the mean, rounded so coarsely that it is 0 for filters which lie about
@@ -51,11 +58,12 @@ float ShiftOf(const Geometry& s, const float* filter, int64_t channel, const Lev
 }
 
 PackedFilter::PackedFilter(const Geometry& s, const float* filter,
-                           const std::vector<Panel>& panels, const Level& level,
-                           const Parallel& parallel)
+                           const std::vector<Panel>& panels, const std::vector<Part>& parts,
+                           const Level& level, const Parallel& parallel)
     : values(s.kernel_height * s.kernel_width * s.channels * TotalWidth(panels)),
-      sums(TotalWidth(panels)),
-      shift(s.channels) {
+      sums(parts.size() * TotalWidth(panels)),
+      shift(s.channels),
+      padded(s.channels) {
   const int64_t taps = s.kernel_height * s.kernel_width, terms = taps * s.channels;
   parallel(s.channels, 4 * taps * s.filters, [&](int64_t first, int64_t end) {
     for (int64_t c = first; c < end; ++c) {
@@ -69,19 +77,40 @@ PackedFilter::PackedFilter(const Geometry& s, const float* filter,
         }
     }
   });
-  parallel(panels.size(), terms * level.width, [&](int64_t first, int64_t end) {
-    for (int64_t i = first; i < end; ++i) {
-      const Panel& panel = panels[i];
-      const float* from = values.data() + terms * panel.first;
-      std::vector<double> totals(panel.width, 0.0);
-      for (int64_t k = 0; k < terms; ++k, from += panel.width)
-        for (int64_t f = 0; f < panel.width; ++f) totals[f] += from[f];
-      std::copy(totals.begin(), totals.end(), sums.data() + panel.first);
-    }
+  std::fill_n(padded.data(), s.channels, 0.0f);
+  level.shift(padded.data(), 0, shift.data(), 1, s.channels, padded.data(), &padded_sum);
+  parallel(panels.size(), 2 * terms * level.width, [&](int64_t first, int64_t end) {
+    for (int64_t i = first; i < end; ++i) AddUp(s, filter, panels[i], parts);
   });
 }
 
-// The input rows that a band of output rows sees, padded and shifted. Of a kernel that is one pixel
+void PackedFilter::AddUp(const Geometry& s, const float* filter, const Panel& panel,
+                         const std::vector<Part>& parts) {
+  const int64_t taps = s.kernel_height * s.kernel_width;
+  const float* shifted = values.data() + taps * s.channels * panel.first;
+  std::vector<double> totals(parts.size() * panel.width), seen(panel.width), unseen(panel.width);
+  for (int64_t tap = 0; tap < taps; ++tap) {
+    std::fill(seen.begin(), seen.end(), 0.0);
+    std::fill(unseen.begin(), unseen.end(), 0.0);
+    const float* from = filter + tap * s.channels * s.filters + panel.first;
+    for (int64_t c = 0; c < s.channels; ++c, from += s.filters, shifted += panel.width)
+      for (int64_t f = 0; f < panel.valid; ++f) {
+        seen[f] += shifted[f];
+        unseen[f] -= std::fabs(from[f]);
+      }
+    double* total = totals.data();
+    for (const Part& part : parts) {
+      const auto& each = part.Sees(tap / s.kernel_width, tap % s.kernel_width) ? seen : unseen;
+      for (int64_t f = 0; f < panel.width; ++f) *total++ += each[f];
+    }
+  }
+  const int64_t step = sums.size() / parts.size();
+  for (size_t part = 0; part < parts.size(); ++part)
+    std::copy_n(totals.data() + part * panel.width, panel.width,
+                sums.data() + part * step + panel.first);
+}
+
+// The input rows that a band of output rows sees, padded at the sides and shifted. Of a kernel that is one pixel
 // high or wide, only the rows or columns that are used are kept.
 struct Window {
   explicit Window(const Geometry& s)
@@ -109,11 +138,18 @@ class Forwarder {
         output_(output),
         level_(CurrentLevel()),
         panels_(PanelsOf(s_.filters, level_)),
-        packed_(s_, filter, panels_, level_, parallel),
-        window_(s_),
-        reduction_(s_.kernel_height, s_.kernel_width * s_.channels,
-                   window_.columns * s_.channels) {
-    const int64_t row = window_.columns * s_.channels;
+        rows_(SpansOf(
+            {s_.output_height, s_.kernel_height, s_.stride_height, -s_.pad_top, s_.height})),
+        columns_(SpansOf(
+            {s_.output_width, s_.kernel_width, s_.stride_width, -s_.pad_left, s_.width})),
+        parts_(PartsOf(rows_, columns_, s_.kernel_width)),
+        packed_(s_, filter, panels_, parts_, level_, parallel),
+        window_(s_) {
+    const int64_t row = window_.columns * s_.channels, kernel_row = s_.kernel_width * s_.channels;
+    for (const Part& part : parts_)
+      reductions_.emplace_back(
+          part.rows.Taps(), part.columns.Taps() * s_.channels, row,
+          part.rows.first_tap * kernel_row + part.columns.first_tap * s_.channels, kernel_row);
     const int64_t rows = std::max<int64_t>(1, kBandFloats / row - s_.kernel_height + 1);
     band_rows_ = std::min(s_.output_height, std::max<int64_t>(1, rows / window_.row_stride));
   }
@@ -125,8 +161,9 @@ class Forwarder {
                 [&](int64_t image, int64_t first, int64_t end) {
                   const int64_t place = (image * s_.output_height + first) * s_.output_width;
                   Copy(image, first, end - first, &scratch);
-                  AddUp(end - first, &scratch);
-                  Compute(end - first, output_ + place * s_.filters,
+                  List(first, end, &scratch.pixels);
+                  AddUp(first, end, &scratch);
+                  Compute(output_ + place * s_.filters,
                           image * s_.height + end * s_.stride_height, &scratch);
                 });
   }
@@ -136,21 +173,19 @@ class Forwarder {
     Scratch(const Forwarder& owner, int64_t rows)
         : cells(owner.window_.Rows(owner.s_, rows) * owner.window_.columns * owner.s_.channels),
           cell_sums(owner.window_.Rows(owner.s_, rows) * owner.window_.columns),
-          column_sums(owner.window_.columns),
+          row_sums(owner.window_.Rows(owner.s_, rows) * owner.s_.output_width),
           pixel_sums(rows * owner.s_.output_width),
           // What a whole vector would write beyond the last filter of a pixel.
           partial(owner.panels_.back().valid < owner.panels_.back().width
                       ? rows * owner.s_.output_width * owner.panels_.back().width
-                      : 0),
-          zeros(owner.s_.channels),
-          windows(rows * owner.s_.output_width) {
-      std::fill_n(zeros.data(), owner.s_.channels, 0.0f);
-    }
+                      : 0) {}
 
-    Buffer cells, cell_sums, column_sums, pixel_sums, partial, zeros;
-    std::vector<const float*> windows;  // Where the window of each pixel starts.
+    // Of a padded cell the sum is 0.
+    Buffer cells, cell_sums, row_sums, pixel_sums, partial;
+    Pixels pixels;
   };
 
+  // Rows outside the image are left out: no pixel sees them.
   void Copy(int64_t image, int64_t first_row, int64_t output_rows, Scratch* scratch) const {
     const int64_t columns = window_.columns, channels = s_.channels;
     const float* shift = packed_.shift.data();
@@ -160,17 +195,15 @@ class Forwarder {
     const int64_t inside =
         std::max(left, std::min(columns, (s_.width + s_.pad_left + step - 1) / step));
     for (int64_t row = 0; row < window_.Rows(s_, output_rows); ++row) {
-      const int64_t h = first_row * s_.stride_height + row * window_.row_step - s_.pad_top;
+      const int64_t h = RowOf(first_row, row);
+      if (!IsInside(h)) continue;
       float* cells = scratch->cells.data() + row * columns * channels;
       float* sums = scratch->cell_sums.data() + row * columns;
       const auto pad = [&](int64_t from, int64_t to) {
-        level_.shift(scratch->zeros.data(), 0, shift, to - from, channels, cells + from * channels,
-                     sums + from);
+        for (int64_t w = from; w < to; ++w)
+          std::copy_n(packed_.padded.data(), channels, cells + w * channels);
+        std::fill(sums + from, sums + to, 0.0f);
       };
-      if (h < 0 || h >= s_.height) {
-        pad(0, columns);
-        continue;
-      }
       const int64_t w = left * step - s_.pad_left;
       pad(0, left);
       level_.shift(input_ + ((image * s_.height + h) * s_.width + w) * channels, step * channels,
@@ -179,74 +212,115 @@ class Forwarder {
     }
   }
 
-  // The sum of x over the window of each output.
-  void AddUp(int64_t output_rows, Scratch* scratch) const {
-    float* column_sums = scratch->column_sums.data();
-    for (int64_t i = 0; i < output_rows; ++i) {
-      const float* cells = scratch->cell_sums.data() + i * window_.row_stride * window_.columns;
-      std::copy_n(cells, window_.columns, column_sums);
-      for (int64_t a = 1; a < s_.kernel_height; ++a)
-        for (int64_t w = 0; w < window_.columns; ++w)
-          column_sums[w] += cells[a * window_.columns + w];
-      float* pixels = scratch->pixel_sums.data() + i * s_.output_width;
-      std::fill_n(pixels, s_.output_width, 0.0f);
-      for (int64_t b = 0; b < s_.kernel_width; ++b)
-        for (int64_t j = 0; j < s_.output_width; ++j)
-          pixels[j] += column_sums[j * window_.column_stride + b];
-    }
+  void List(int64_t first, int64_t end, Pixels* pixels) const {
+    if (!pixels->Renew(first, end)) return;
+    pixels->Fill(
+        parts_, first, end,
+        [&](const Part& part, int64_t i, int64_t j) {
+          const int64_t row = (i - first) * window_.row_stride + part.rows.first_tap;
+          const int64_t column = j * window_.column_stride + part.columns.first_tap;
+          return (row * window_.columns + column) * s_.channels;
+        },
+        [&](int64_t i, int64_t j) { return (i - first) * s_.output_width + j; });
   }
 
+  // The sum of x over what each output of the rows [first, end) sees: along the rows of the input,
+  // then over these, then what is padded at the sides of rows that see it.
+  void AddUp(int64_t first, int64_t end, Scratch* scratch) const {
+    const int64_t width = s_.output_width;
+    for (int64_t row = 0; row < window_.Rows(s_, end - first); ++row) {
+      if (!IsInside(RowOf(first, row))) continue;
+      float* sums = scratch->row_sums.data() + row * width;
+      std::fill_n(sums, width, 0.0f);
+      for (int64_t b = 0; b < s_.kernel_width; ++b)
+        Accumulate(scratch->cell_sums.data() + row * window_.columns + b, window_.column_stride,
+                   width, sums);
+    }
+    for (const Span& span : rows_)
+      for (int64_t i = std::max(first, span.first); i < std::min(end, span.end); ++i) {
+        float* sums = scratch->pixel_sums.data() + (i - first) * width;
+        std::fill_n(sums, width, 0.0f);
+        for (int64_t a = span.first_tap; a < span.end_tap; ++a)
+          Accumulate(scratch->row_sums.data() + ((i - first) * window_.row_stride + a) * width, 1,
+                     width, sums);
+        if (AreCut(span)) continue;
+        for (const Span& each : columns_)
+          for (int64_t j = each.first; j < each.end; ++j)
+            sums[j] += span.Taps() * (s_.kernel_width - each.Taps()) * packed_.padded_sum;
+      }
+  }
+
+  static void Accumulate(const float* __restrict from, int64_t step, int64_t count,
+                         float* __restrict sums) {
+    if (step == 1)
+      for (int64_t i = 0; i < count; ++i) sums[i] += from[i];
+    else
+      for (int64_t i = 0; i < count; ++i) sums[i] += from[i * step];
+  }
+
+  // The row of the image that is kept as this row of a band.
+  int64_t RowOf(int64_t first_output, int64_t row) const {
+    return first_output * s_.stride_height + row * window_.row_step - s_.pad_top;
+  }
+
+  bool IsInside(int64_t row) const { return row >= 0 && row < s_.height; }
+
   // `next_row` is where the input of the next band starts, counted over all images.
-  void Compute(int64_t rows, float* output, int64_t next_row, Scratch* scratch) const {
-    const int64_t pixels = rows * s_.output_width, row = s_.width * s_.channels;
-    for (int64_t i = 0, pixel = 0; i < rows; ++i)
-      for (int64_t j = 0; j < s_.output_width; ++j, ++pixel)
-        scratch->windows[pixel] =
-            scratch->cells.data() +
-            (i * window_.row_stride * window_.columns + j * window_.column_stride) * s_.channels;
+  void Compute(float* output, int64_t next_row, Scratch* scratch) const {
+    const Pixels& pixels = scratch->pixels;
+    const int64_t count = pixels.numbers.size(), row = s_.width * s_.channels;
+    int64_t tiles = 0;
+    for (size_t part = 0; part < parts_.size(); ++part)
+      tiles += reductions_[part].blocks.size() *
+               TilesOf(pixels.pieces[part].count, level_.forward_pixels[panels_[0].vectors - 1]);
     Ahead ahead(input_, s_.batch * s_.height * row, next_row * row,
-                pixels * s_.stride_height * s_.stride_width * s_.channels,
-                panels_.size() * reduction_.blocks.size() *
-                    TilesOf(pixels, level_.forward_pixels[panels_[0].vectors - 1]));
+                count * s_.stride_height * s_.stride_width * s_.channels, panels_.size() * tiles);
     for (const Panel& panel : panels_) {
       const bool whole = panel.valid == panel.width;
-      float* sums = whole ? output + panel.first : scratch->partial.data();
-      const int64_t sums_step = whole ? s_.filters : panel.width;
-      for (const Block& block : reduction_.blocks) {
-        Tile tile = {};
-        tile.runs = reduction_.runs.data() + block.first_run;
-        tile.run_count = block.runs;
-        tile.panel = packed_.values.data() + reduction_.terms * panel.first +
-                     block.first_term * panel.width;
-        tile.sums_step = sums_step;
-        tile.first = &block == &reduction_.blocks.front();
-        tile.last = &block == &reduction_.blocks.back();
-        tile.filter_sums = packed_.sums.data() + panel.first;
-        const TileFunction* functions = level_.forward[panel.vectors - 1];
-        ForEachTile(pixels, level_.forward_pixels[panel.vectors - 1],
-                    [&](int64_t first, int64_t count) {
-                      tile.windows = scratch->windows.data() + first;
-                      tile.sums = sums + first * sums_step;
-                      tile.pixel_sums = scratch->pixel_sums.data() + first;
-                      ahead.Step();
-                      functions[count - 1](tile);
-                    });
+      Tile tile = {};
+      tile.values = scratch->cells.data();
+      tile.panel = packed_.values.data() + Terms() * panel.first;
+      tile.sums = whole ? output + panel.first : scratch->partial.data();
+      tile.step = whole ? s_.filters : panel.width;
+      tile.pixel_sums = scratch->pixel_sums.data();
+      for (size_t part = 0; part < parts_.size(); ++part) {
+        const Pixels::Piece& piece = pixels.pieces[part];
+        const Reduction& reduction = reductions_[part];
+        tile.filter_sums = packed_.sums.data() + part * TotalWidth(panels_) + panel.first;
+        for (const Block& block : reduction.blocks) {
+          tile.runs = reduction.runs.data() + block.first_run;
+          tile.run_count = block.runs;
+          tile.first = &block == &reduction.blocks.front();
+          tile.last = &block == &reduction.blocks.back();
+          const TileFunction* functions = level_.forward[panel.vectors - 1];
+          ForEachTile(piece.count, level_.forward_pixels[panel.vectors - 1],
+                      [&](int64_t first, int64_t count) {
+                        tile.windows = pixels.windows.data() + piece.place + first;
+                        tile.pixels = pixels.numbers.data() + piece.place + first;
+                        ahead.Step();
+                        functions[count - 1](tile);
+                      });
+        }
       }
       if (!whole)
-        for (int64_t pixel = 0; pixel < pixels; ++pixel)
-          std::copy_n(sums + pixel * panel.width, panel.valid,
+        for (int64_t pixel = 0; pixel < count; ++pixel)
+          std::copy_n(tile.sums + pixel * panel.width, panel.valid,
                       output + pixel * s_.filters + panel.first);
     }
   }
+
+  int64_t Terms() const { return s_.kernel_height * s_.kernel_width * s_.channels; }
 
   const Geometry& s_;
   const float* const input_;
   float* const output_;
   const Level& level_;
   const std::vector<Panel> panels_;
+  const std::vector<Span> rows_, columns_;
+  const std::vector<Part> parts_;
   const PackedFilter packed_;
   const Window window_;
-  const Reduction reduction_;
+  std::vector<Reduction> reductions_;  // By part.
   int64_t band_rows_;
 };
 

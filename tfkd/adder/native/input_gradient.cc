@@ -4,7 +4,7 @@
 // With stride s, the row h lies h + pad = a (mod s) and is seen by the kernel rows a, a + s, ...
 // only; the same goes for columns. Pixels of the same two remainders, a phase, are sums over the
 // same part of the kernel, of a window of the output gradient that moves on by one from pixel to
-// pixel. Windows reach over the border, where the gradient is 0.
+// pixel. Where windows reach over the border, the gradient is 0.
 
 #include <algorithm>
 #include <vector>
@@ -12,6 +12,7 @@
 #include "kernels.h"
 #include "level.h"
 #include "panels.h"
+#include "parts.h"
 #include "reduction.h"
 
 namespace tfkd {
@@ -33,6 +34,14 @@ struct Phase {
         count(first < size ? (size - first + stride - 1) / stride : 0),
         // Of the outputs that see the first pixel, the last; the kernel's first tap belongs to it.
         last_output((first + pad - remainder) / stride) {}
+
+  // What the pixels see of `outputs`.
+  Axis Sees(int64_t outputs) const { return {count, taps, 1, last_output - taps + 1, outputs}; }
+
+  // The pixels of the phase before a place of the axis.
+  int64_t Before(int64_t place, int64_t stride) const {
+    return std::max<int64_t>(0, (place - first + stride - 1) / stride);
+  }
 
   int64_t remainder, taps, first, count, last_output;
 };
@@ -62,9 +71,15 @@ class Gatherer {
     int64_t packed = 0;
     for (const Phase& rows : row_phases_)
       for (const Phase& columns : column_phases_) {
-        reductions_.emplace_back(rows.taps, columns.taps * s_.filters, columns_ * s_.filters);
-        packed_offsets_.push_back(packed);
-        packed += reductions_.back().terms * TotalWidth(panels_);
+        const int64_t row = columns.taps * s_.filters;
+        phases_.push_back({rows, columns, rows.taps * row, packed,
+                           PartsOf(SpansOf(rows.Sees(s_.output_height)),
+                                   SpansOf(columns.Sees(s_.output_width)), columns.taps)});
+        packed += phases_.back().terms * TotalWidth(panels_);
+        for (const Part& part : phases_.back().parts)
+          phases_.back().reductions.emplace_back(
+              part.rows.Taps(), part.columns.Taps() * s_.filters, columns_ * s_.filters,
+              part.rows.first_tap * row + part.columns.first_tap * s_.filters, row);
       }
     parallel(panels_.size(), s_.kernel_height * s_.kernel_width * s_.filters * level_.width * 4,
              [&](int64_t first, int64_t end) {
@@ -82,16 +97,18 @@ class Gatherer {
     ForEachBand(first, end, s_.height, band_rows_,
                 [&](int64_t image, int64_t first, int64_t end) {
                   const Outputs outputs = OutputsOf(image, first, end, &scratch);
+                  int64_t tiles = 0;
+                  for (size_t i = 0; i < phases_.size(); ++i)
+                    tiles += List(phases_[i], first, end, outputs.first_row, &scratch.pixels[i]);
                   const int64_t row = s_.width * s_.channels, all = s_.batch * s_.height * row;
-                  const int64_t next = (image * s_.height + end) * row, count = (end - first) * row;
-                  const int64_t steps = StepsOf(end - first);
+                  const int64_t place = (image * s_.height + first) * row;
+                  const int64_t next = place + (end - first) * row, count = next - place;
                   Ahead ahead[] = {
-                      {input_, all, next, count, steps},
-                      {result_, all, next, count, steps},
+                      {input_, all, next, count, tiles},
+                      {result_, all, next, count, tiles},
                   };
-                  for (size_t a = 0; a < row_phases_.size(); ++a)
-                    for (size_t b = 0; b < column_phases_.size(); ++b)
-                      Compute(image, first, end, a, b, outputs, ahead, &scratch);
+                  for (size_t i = 0; i < phases_.size(); ++i)
+                    Compute(phases_[i], scratch.pixels[i], place, outputs.values, ahead, &scratch);
                 });
   }
 
@@ -102,7 +119,7 @@ class Gatherer {
           // What whole vectors would read and write beyond the last channel of a pixel.
           own(Partial(owner, rows)),
           partial(Partial(owner, rows)),
-          windows(rows * owner.s_.width) {}
+          pixels(owner.phases_.size()) {}
 
     static int64_t Partial(const Gatherer& owner, int64_t rows) {
       const Panel& last = owner.panels_.back();
@@ -110,7 +127,15 @@ class Gatherer {
     }
 
     Buffer outputs, own, partial;
-    std::vector<const float*> windows;  // Of the pixels of a phase.
+    std::vector<Pixels> pixels;  // By phase.
+  };
+
+  // The pixels whose rows and columns are of two phases.
+  struct Both {
+    Phase rows, columns;
+    int64_t terms, packed;  // Of the filters: in a panel, and where the first panel starts.
+    std::vector<Part> parts;
+    std::vector<Reduction> reductions;  // By part.
   };
 
   // Gradients of output rows from `first_row` on, columns from first_column_ on.
@@ -122,42 +147,34 @@ class Gatherer {
   // For each phase and panel: for each term a value for each channel of the panel. The windows run
   // forward through the gradient, hence backward through the kernel.
   void Pack(const float* filter, const Panel& panel) {
-    size_t phase = 0;
-    for (const Phase& rows : row_phases_)
-      for (const Phase& columns : column_phases_) {
-        float* to = packed_.data() + packed_offsets_[phase] +
-                    reductions_[phase].terms * panel.first;
-        ++phase;
-        for (int64_t t = rows.taps - 1; t >= 0; --t)
-          for (int64_t u = columns.taps - 1; u >= 0; --u) {
-            const int64_t tap =
-                (rows.remainder + t * s_.stride_height) * s_.kernel_width +
-                columns.remainder + u * s_.stride_width;
-            const float* from = filter + (tap * s_.channels + panel.first) * s_.filters;
-            for (int64_t f = 0; f < s_.filters; ++f, to += panel.width) {
-              for (int64_t c = 0; c < panel.valid; ++c) to[c] = from[c * s_.filters + f];
-              for (int64_t c = panel.valid; c < panel.width; ++c) to[c] = 0.0f;
-            }
+    for (const Both& phase : phases_) {
+      float* to = packed_.data() + phase.packed + phase.terms * panel.first;
+      for (int64_t t = phase.rows.taps - 1; t >= 0; --t)
+        for (int64_t u = phase.columns.taps - 1; u >= 0; --u) {
+          const int64_t tap =
+              (phase.rows.remainder + t * s_.stride_height) * s_.kernel_width +
+              phase.columns.remainder + u * s_.stride_width;
+          const float* from = filter + (tap * s_.channels + panel.first) * s_.filters;
+          for (int64_t f = 0; f < s_.filters; ++f, to += panel.width) {
+            for (int64_t c = 0; c < panel.valid; ++c) to[c] = from[c * s_.filters + f];
+            for (int64_t c = panel.valid; c < panel.width; ++c) to[c] = 0.0f;
           }
-      }
+        }
+    }
   }
 
   Outputs OutputsOf(int64_t image, int64_t first, int64_t end, Scratch* scratch) const {
-    const int64_t first_row =
-        FloorDivide(first + s_.pad_top - s_.kernel_height + 1, s_.stride_height);
-    const int64_t last_row = FloorDivide(end - 1 + s_.pad_top, s_.stride_height);
+    const int64_t first_row = std::max<int64_t>(
+        0, FloorDivide(first + s_.pad_top - s_.kernel_height + 1, s_.stride_height));
+    const int64_t last_row = std::min(
+        s_.output_height - 1, FloorDivide(end - 1 + s_.pad_top, s_.stride_height));
     const float* images = gradient_ + image * s_.output_height * s_.output_width * s_.filters;
-    if (first_row >= 0 && last_row < s_.output_height && first_column_ == 0 &&
-        columns_ == s_.output_width)
+    if (first_column_ == 0 && columns_ == s_.output_width)
       return {first_row, images + first_row * s_.output_width * s_.filters};
     const int64_t left = std::max<int64_t>(0, -first_column_);
     const int64_t inside = std::max(left, std::min(columns_, s_.output_width - first_column_));
     for (int64_t i = first_row; i <= last_row; ++i) {
       float* row = scratch->outputs.data() + (i - first_row) * columns_ * s_.filters;
-      if (i < 0 || i >= s_.output_height) {
-        std::fill_n(row, columns_ * s_.filters, 0.0f);
-        continue;
-      }
       const float* from = images + (i * s_.output_width + first_column_ + left) * s_.filters;
       std::fill_n(row, left * s_.filters, 0.0f);
       std::copy_n(from, (inside - left) * s_.filters, row + left * s_.filters);
@@ -166,90 +183,71 @@ class Gatherer {
     return {first_row, scratch->outputs.data()};
   }
 
-  // About how many tiles a band of so many rows has.
-  int64_t StepsOf(int64_t rows) const {
-    int64_t blocks = 0;
-    for (const Reduction& reduction : reductions_) blocks += reduction.blocks.size();
-    const int64_t most = level_.gradient_pixels[panels_[0].vectors - 1];
-    return panels_.size() * blocks * TilesOf(rows, s_.stride_height) *
-           TilesOf(s_.width, s_.stride_width * most);
+  // Lists the pixels of a phase in the rows [first, end) of an image, and returns how many tiles
+  // they take.
+  int64_t List(const Both& phase, int64_t first, int64_t end, int64_t first_output,
+               Pixels* pixels) const {
+    const Axis rows = phase.rows.Sees(s_.output_height);
+    const Axis columns = phase.columns.Sees(s_.output_width);
+    if (pixels->Renew(first, end))
+      pixels->Fill(
+          phase.parts, phase.rows.Before(first, s_.stride_height),
+          phase.rows.Before(end, s_.stride_height),
+          [&](const Part& part, int64_t i, int64_t j) {
+            const int64_t row = rows.start + i + part.rows.first_tap - first_output;
+            const int64_t column = columns.start + j + part.columns.first_tap - first_column_;
+            return (row * columns_ + column) * s_.filters;
+          },
+          [&](int64_t i, int64_t j) {
+            const int64_t h = phase.rows.first + i * s_.stride_height - first;
+            return h * s_.width + phase.columns.first + j * s_.stride_width;
+          });
+    int64_t tiles = 0;
+    for (size_t part = 0; part < phase.parts.size(); ++part)
+      tiles += panels_.size() * phase.reductions[part].blocks.size() *
+               TilesOf(pixels->pieces[part].count, level_.gradient_pixels[panels_[0].vectors - 1]);
+    return tiles;
   }
 
-  // The pixels of one phase in the rows [first, end) of an image.
-  void Compute(int64_t image, int64_t first, int64_t end, size_t a, size_t b,
-               const Outputs& outputs, Ahead (&ahead)[2], Scratch* scratch) const {
-    const Phase& rows = row_phases_[a];
-    const Phase& columns = column_phases_[b];
-    const size_t phase = a * column_phases_.size() + b;
-    const Reduction& reduction = reductions_[phase];
-    // Rows of this phase, by their number in it.
-    const int64_t first_row = std::max<int64_t>(
-        0, (first - rows.first + s_.stride_height - 1) / s_.stride_height);
-    const int64_t end_row = std::max<int64_t>(
-        0, (end - rows.first + s_.stride_height - 1) / s_.stride_height);
-    const int64_t pixel_step = s_.stride_width * s_.channels;
-    const auto offset_of = [&](int64_t row) {
-      const int64_t h = rows.first + row * s_.stride_height;
-      return ((image * s_.height + h) * s_.width + columns.first) * s_.channels;
-    };
-    if (reduction.terms == 0) {
-      for (int64_t row = first_row; row < end_row; ++row)
-        for (int64_t q = 0; q < columns.count; ++q)
-          std::fill_n(result_ + offset_of(row) + q * pixel_step, s_.channels, 0.0f);
-      return;
-    }
-    const int64_t rows_here = std::max<int64_t>(0, end_row - first_row);
-    for (int64_t i = 0, place = 0; i < rows_here; ++i)
-      for (int64_t q = 0; q < columns.count; ++q, ++place) {
-        const int64_t row =
-            rows.last_output + first_row + i - (rows.taps - 1) - outputs.first_row;
-        const int64_t column = columns.last_output + q - (columns.taps - 1) - first_column_;
-        scratch->windows[place] =
-            outputs.values + (row * columns_ + column) * s_.filters;
-      }
+  // The pixels of one phase in a band, whose first float is at `place` of input and result.
+  void Compute(const Both& phase, const Pixels& pixels, int64_t place, const float* outputs,
+               Ahead (&ahead)[2], Scratch* scratch) const {
     for (const Panel& panel : panels_) {
       const bool whole = panel.valid == panel.width;
-      const auto for_each_pixel = [&](const auto& function) {
-        for (int64_t i = 0, place = 0; i < rows_here; ++i)
-          for (int64_t q = 0; q < columns.count; ++q, place += panel.width)
-            function(offset_of(first_row + i) + q * pixel_step + panel.first, place);
-      };
-      // Tiles reach from one row into the next where their results lie side by side.
-      const bool joined = !whole || (s_.stride_height == 1 && s_.stride_width == 1);
-      const int64_t stretch = joined ? rows_here * columns.count : columns.count;
+      const float* input = input_ + place + panel.first;
+      float* result = result_ + place + panel.first;
       if (!whole)
-        for_each_pixel([&](int64_t pixel, int64_t place) {
-          float* own = scratch->own.data() + place;
-          std::copy_n(input_ + pixel, panel.valid, own);
+        for (const int64_t pixel : pixels.numbers) {
+          float* own = scratch->own.data() + pixel * panel.width;
+          std::copy_n(input + pixel * s_.channels, panel.valid, own);
           std::fill(own + panel.valid, own + panel.width, 0.0f);
-        });
-      for (const Block& block : reduction.blocks) {
-        Tile tile = {};
-        tile.runs = reduction.runs.data() + block.first_run;
-        tile.run_count = block.runs;
-        tile.panel = packed_.data() + packed_offsets_[phase] + reduction.terms * panel.first +
-                     block.first_term * panel.width;
-        tile.sums_step = tile.own_step = whole ? pixel_step : panel.width;
-        tile.first = &block == &reduction.blocks.front();
-        const TileFunction* functions = level_.gradient[panel.vectors - 1];
-        for (int64_t i = 0; i < (joined ? std::min<int64_t>(1, rows_here) : rows_here); ++i) {
-          const int64_t place = whole ? offset_of(first_row + i) + panel.first : 0;
-          float* sums = (whole ? result_ : scratch->partial.data()) + place;
-          const float* own = (whole ? input_ : scratch->own.data()) + place;
-          ForEachTile(stretch, level_.gradient_pixels[panel.vectors - 1],
-                      [&](int64_t q, int64_t count) {
-                        tile.windows = scratch->windows.data() + i * columns.count + q;
-                        tile.sums = sums + q * tile.sums_step;
-                        tile.own = own + q * tile.own_step;
+        }
+      Tile tile = {};
+      tile.values = outputs;
+      tile.panel = packed_.data() + phase.packed + phase.terms * panel.first;
+      tile.sums = whole ? result : scratch->partial.data();
+      tile.own = whole ? input : scratch->own.data();
+      tile.step = whole ? s_.channels : panel.width;
+      for (size_t part = 0; part < phase.parts.size(); ++part) {
+        const Pixels::Piece& piece = pixels.pieces[part];
+        const Reduction& reduction = phase.reductions[part];
+        for (const Block& block : reduction.blocks) {
+          tile.runs = reduction.runs.data() + block.first_run;
+          tile.run_count = block.runs;
+          tile.first = &block == &reduction.blocks.front();
+          const TileFunction* functions = level_.gradient[panel.vectors - 1];
+          ForEachTile(piece.count, level_.gradient_pixels[panel.vectors - 1],
+                      [&](int64_t first, int64_t count) {
+                        tile.windows = pixels.windows.data() + piece.place + first;
+                        tile.pixels = pixels.numbers.data() + piece.place + first;
                         for (Ahead& each : ahead) each.Step();
                         functions[count - 1](tile);
                       });
         }
       }
       if (!whole)
-        for_each_pixel([&](int64_t pixel, int64_t place) {
-          std::copy_n(scratch->partial.data() + place, panel.valid, result_ + pixel);
-        });
+        for (const int64_t pixel : pixels.numbers)
+          std::copy_n(tile.sums + pixel * panel.width, panel.valid, result + pixel * s_.channels);
     }
   }
 
@@ -262,9 +260,7 @@ class Gatherer {
   const std::vector<Phase> row_phases_, column_phases_;
   const int64_t first_column_, columns_;
   Buffer packed_;
-  // By row phase, then column phase.
-  std::vector<Reduction> reductions_;
-  std::vector<int64_t> packed_offsets_;
+  std::vector<Both> phases_;  // By row phase, then column phase.
   int64_t band_rows_;
 };
 

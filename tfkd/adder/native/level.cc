@@ -36,16 +36,21 @@ bool Supported(const Level& level) {
 class Trial {
  public:
   explicit Trial(const Level& level)
-      : level_(level), values_(2 * kFloats), sums_(kFloats), run_{0, kTerms} {
+      : level_(level), values_(2 * kFloats), sums_(kFloats), run_{0, 0, kTerms} {
     for (int64_t i = 0; i < 2 * kFloats; ++i) values_.data()[i] = static_cast<float>(i % 7) - 3.0f;
-    for (int p = 0; p < Level::kMaxPixels; ++p) windows_[p] = values_.data() + p * kTerms;
+    for (int p = 0; p < Level::kMaxPixels; ++p) {
+      windows_[p] = p * kTerms;
+      pixels_[p] = p;
+    }
+    tile_.values = values_.data();
     tile_.windows = windows_;
+    tile_.pixels = pixels_;
+    tile_.step = Level::kMaxVectors * level.width;
     tile_.own = tile_.pixel_sums = values_.data();
     tile_.panel = tile_.filter_sums = values_.data() + kFloats;
     tile_.runs = &run_;
     tile_.run_count = 1;
     tile_.sums = sums_.data();
-    tile_.sums_step = tile_.own_step = Level::kMaxVectors * level.width;
     tile_.first = tile_.last = true;
   }
 
@@ -76,7 +81,7 @@ class Trial {
   const Level& level_;
   Buffer values_, sums_;
   const Run run_;
-  const float* windows_[Level::kMaxPixels];
+  int64_t windows_[Level::kMaxPixels], pixels_[Level::kMaxPixels];
   Tile tile_ = {};
   double forward_ = 1.0, gradient_ = 1.0;
 };

@@ -15,28 +15,30 @@ namespace tfkd {
 // Neighbouring terms of a sum, one for each float of a stretch of memory.
 struct Run {
   int64_t offset;  // From where the window of a pixel starts, in floats.
+  int64_t term;    // Of its first, in the panel.
   int64_t length;
 };
 
 // A tile: the sums of one block for some neighbouring pixels times some vectors of results.
 struct Tile {
-  // One value for each pixel and term, used for all results: where the window of each pixel starts.
-  const float* const* windows;
+  // One value for each pixel and term, used for all results; where the window of each pixel starts.
+  const float* values;
+  const int64_t* windows;
   const Run* runs;
   int64_t run_count;
   // Filters: for each term one value for each result, side by side.
   const float* panel;
-  // Where the sums go: the first pixel's results, and how far the next pixel's are.
+  // Where the sums go: those of pixel p, of a band's, are pixels[p] * step floats on.
   float* sums;
-  int64_t sums_step;
+  const int64_t* pixels;
+  int64_t step;
   bool first;  // Sums are written, else added to what is there.
   bool last;   // Forward: the sums are complete.
-  // Forward: the sums of x of each pixel and of the filters of each result.
+  // Forward: the sums of x of each of a band's pixels, and of the filters of each result.
   const float* pixel_sums;
   const float* filter_sums;
-  // Input gradient: x of the first pixel, side by side as the results, and how far the next is.
+  // Input gradient: x, laid out as the sums are.
   const float* own;
-  int64_t own_step;
 };
 
 using TileFunction = void (*)(const Tile& tile);
@@ -46,7 +48,7 @@ struct Level {
 
   const char* name;
   int width;  // Floats in a vector.
-  // By vectors - 1: the most pixels that a tile can have without running out of registers.
+  // By vectors - 1: the most pixels of a tile. More would run out of registers or be slower.
   int forward_pixels[kMaxVectors];
   int gradient_pixels[kMaxVectors];
   // By vectors - 1 and pixels - 1.

@@ -62,7 +62,7 @@ struct SumOfClipped {
       : one(Vector::Hidden(1.0f)), minus_one(Vector::Hidden(-1.0f)) {
     TFKD_UNROLLED for (int p = 0; p < kPixels; ++p)
       TFKD_UNROLLED for (int v = 0; v < kVectors; ++v)
-        Vector::Store(own[p][v], Vector::Load(tile.own + p * tile.own_step + v * Vector::kWidth));
+        Vector::Store(own[p][v], Vector::Load(tile.own + tile.pixels[p] * tile.step + v * Vector::kWidth));
   }
 
   void Add(Value (&sums)[kVectors], const float& gradient, const Value (&filter)[kVectors],
@@ -85,10 +85,9 @@ inline __attribute__((always_inline)) void SumBlock(
     TFKD_UNROLLED for (int v = 0; v < kVectors; ++v) sums[p][v] = Vector::Hidden(0.0f);
   const float* windows[kPixels];
   TFKD_UNROLLED for (int p = 0; p < kPixels; ++p) {
-    windows[p] = tile.windows[p];
+    windows[p] = tile.values + tile.windows[p];
     asm("" : "+r"(windows[p]));
   }
-  const float* panel = tile.panel;
   const auto add = [&](int64_t k, const float* panel) __attribute__((always_inline)) {
     Value filter[kVectors];
     TFKD_UNROLLED for (int v = 0; v < kVectors; ++v)
@@ -97,6 +96,7 @@ inline __attribute__((always_inline)) void SumBlock(
       term.Add(sums[p], windows[p][k], filter, p);
   };
   for (const Run *run = tile.runs, *end = run + tile.run_count; run != end; ++run) {
+    const float* panel = tile.panel + run->term * kPanel;
     int64_t k = run->offset, left = run->length;
     for (; left >= kTerms; left -= kTerms) {
       asm("" : "+r"(k), "+r"(panel));
@@ -118,11 +118,11 @@ void ForwardTile(const Tile& tile) {
   const Value minus_two = Vector::Hidden(-2.0f);
   TFKD_UNROLLED for (int p = 0; p < kPixels; ++p)
     TFKD_UNROLLED for (int v = 0; v < kVectors; ++v) {
-      float* place = tile.sums + p * tile.sums_step + v * Vector::kWidth;
+      float* place = tile.sums + tile.pixels[p] * tile.step + v * Vector::kWidth;
       Value sum = sums[p][v];
       if (!tile.first) sum = Vector::Add(sum, Vector::Load(place));
       if (tile.last) {
-        const Value parts = Vector::Add(Vector::Broadcast(tile.pixel_sums + p),
+        const Value parts = Vector::Add(Vector::Broadcast(tile.pixel_sums + tile.pixels[p]),
                                         Vector::Load(tile.filter_sums + v * Vector::kWidth));
         sum = Vector::AddProduct(parts, minus_two, sum);
       }
@@ -138,7 +138,7 @@ void GradientTile(const Tile& tile) {
   SumBlock<Vector>(tile, term, sums);
   TFKD_UNROLLED for (int p = 0; p < kPixels; ++p)
     TFKD_UNROLLED for (int v = 0; v < kVectors; ++v) {
-      float* place = tile.sums + p * tile.sums_step + v * Vector::kWidth;
+      float* place = tile.sums + tile.pixels[p] * tile.step + v * Vector::kWidth;
       Value sum = sums[p][v];
       if (!tile.first) sum = Vector::Add(sum, Vector::Load(place));
       Vector::Store(place, sum);
@@ -169,23 +169,30 @@ void Shift(const float* source, int64_t source_step, const float* shift, int64_t
            int64_t channels, float* target, float* sums) {
   constexpr int kWidth = Vector::kWidth;
   using Sums = Lanes<Vector>;
-  for (int64_t i = 0; i < cells; ++i, source += source_step, target += channels) {
+  const int64_t whole = channels / Sums::kFloats * Sums::kFloats;
+  for (int64_t i = 0; i < cells; ++i) {
+    const float* from = source + i * source_step;
+    float* to = target + i * channels;
     Sums lanes;
-    int64_t c = 0;
-    for (; c + Sums::kFloats <= channels; c += Sums::kFloats)
+    for (int64_t c = 0; c < whole; c += Sums::kFloats)
       TFKD_UNROLLED for (int v = 0; v < Sums::kVectors; ++v) {
         const int64_t place = c + v * kWidth;
         const typename Vector::Value value =
-            Vector::Subtract(Vector::Load(source + place), Vector::Load(shift + place));
-        Vector::Store(target + place, value);
+            Vector::Subtract(Vector::Load(from + place), Vector::Load(shift + place));
+        Vector::Store(to + place, value);
         lanes.sums[v] = Vector::Add(lanes.sums[v], value);
       }
+    sums[i] = lanes.Total();
+  }
+  if (whole == channels) return;
+  for (int64_t i = 0; i < cells; ++i) {
     float rest = 0.0f;
-    for (; c < channels; ++c) {
-      target[c] = source[c] - shift[c];
-      rest += target[c];
+    for (int64_t c = whole; c < channels; ++c) {
+      float& value = target[i * channels + c];
+      value = source[i * source_step + c] - shift[c];
+      rest += value;
     }
-    sums[i] = lanes.Total() + rest;
+    sums[i] += rest;
   }
 }
 

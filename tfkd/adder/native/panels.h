@@ -17,8 +17,9 @@ namespace tfkd {
 class Buffer {
  public:
   explicit Buffer(int64_t size)
-      : data_(static_cast<float*>(::operator new[](size * sizeof(float), kAlignment))) {}
+      : size_(size), data_(static_cast<float*>(::operator new[](size * sizeof(float), kAlignment))) {}
 
+  int64_t size() const { return size_; }
   float* data() { return data_.get(); }
   const float* data() const { return data_.get(); }
 
@@ -27,6 +28,7 @@ class Buffer {
   struct Delete {
     void operator()(float* data) const { ::operator delete[](data, kAlignment); }
   };
+  int64_t size_;
   std::unique_ptr<float[], Delete> data_;
 };
 
