@@ -206,6 +206,17 @@ def test_nan_reaches_what_sees_it_and_nothing_else(place, instructions):
         assert for_x.sum() == 9 * 5
 
 
+def test_a_filter_that_is_nan_outside_the_image_spoils_outputs_but_no_input(instructions):
+    x, filters, gradient = normal(1, 8, 8, 5), normal(3, 3, 5, 19, seed=1), normal(1, 8, 8, 19)
+    filters[0, 1, 1, 2] = np.nan
+    where = {"padding": (1, 1, 1, 1)}
+    outputs = np.isnan(forward(x, filters, **where))
+    assert outputs[..., 2].all() and outputs.sum() == 64
+    for_x = np.isnan(input_gradient(x, filters, gradient, **where))
+    # Of the last row, the outputs whose upper taps see it lie outside.
+    assert for_x[0, :-1, :, 1].all() and for_x.sum() == 7 * 8
+
+
 def test_infinite_values_never_look_like_results(instructions):
     filters = normal(1, 1, 3, 4)
     for value in (np.inf, -np.inf):

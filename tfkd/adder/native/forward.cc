@@ -34,8 +34,8 @@ struct PackedFilter {
   float padded_sum;      // Over the channels.
 
  private:
-  void AddUp(const Geometry& sizes, const float* filter, const Panel& panel,
-             const std::vector<Part>& parts);
+  void Pack(const Geometry& sizes, const float* filter, const Panel& panel,
+            const std::vector<Part>& parts);
 };
 
 // The constant to subtract: the mean, rounded so coarsely that it is 0 for filters which lie about
@@ -64,40 +64,35 @@ PackedFilter::PackedFilter(const Geometry& s, const float* filter,
       sums(parts.size() * TotalWidth(panels)),
       shift(s.channels),
       padded(s.channels) {
-  const int64_t taps = s.kernel_height * s.kernel_width, terms = taps * s.channels;
-  parallel(s.channels, 4 * taps * s.filters, [&](int64_t first, int64_t end) {
-    for (int64_t c = first; c < end; ++c) {
-      const float own = shift.data()[c] = ShiftOf(s, filter, c, level);
-      for (const Panel& panel : panels)
-        for (int64_t k = c; k < terms; k += s.channels) {
-          const float* from = filter + k * s.filters + panel.first;
-          float* to = values.data() + terms * panel.first + k * panel.width;
-          for (int64_t f = 0; f < panel.valid; ++f) to[f] = from[f] - own;
-          for (int64_t f = panel.valid; f < panel.width; ++f) to[f] = 0.0f;
-        }
-    }
+  const int64_t taps = s.kernel_height * s.kernel_width;
+  parallel(s.channels, 2 * taps * s.filters, [&](int64_t first, int64_t end) {
+    for (int64_t c = first; c < end; ++c) shift.data()[c] = ShiftOf(s, filter, c, level);
   });
   std::fill_n(padded.data(), s.channels, 0.0f);
   level.shift(padded.data(), 0, shift.data(), 1, s.channels, padded.data(), &padded_sum);
-  parallel(panels.size(), 2 * terms * level.width, [&](int64_t first, int64_t end) {
-    for (int64_t i = first; i < end; ++i) AddUp(s, filter, panels[i], parts);
+  parallel(panels.size(), 4 * taps * s.channels * level.width, [&](int64_t first, int64_t end) {
+    for (int64_t i = first; i < end; ++i) Pack(s, filter, panels[i], parts);
   });
 }
 
-void PackedFilter::AddUp(const Geometry& s, const float* filter, const Panel& panel,
-                         const std::vector<Part>& parts) {
+void PackedFilter::Pack(const Geometry& s, const float* filter, const Panel& panel,
+                        const std::vector<Part>& parts) {
   const int64_t taps = s.kernel_height * s.kernel_width;
-  const float* shifted = values.data() + taps * s.channels * panel.first;
+  const float* from = filter + panel.first;
+  float* to = values.data() + taps * s.channels * panel.first;
   std::vector<double> totals(parts.size() * panel.width), seen(panel.width), unseen(panel.width);
   for (int64_t tap = 0; tap < taps; ++tap) {
     std::fill(seen.begin(), seen.end(), 0.0);
     std::fill(unseen.begin(), unseen.end(), 0.0);
-    const float* from = filter + tap * s.channels * s.filters + panel.first;
-    for (int64_t c = 0; c < s.channels; ++c, from += s.filters, shifted += panel.width)
+    for (int64_t c = 0; c < s.channels; ++c, from += s.filters, to += panel.width) {
+      const float own = shift.data()[c];
       for (int64_t f = 0; f < panel.valid; ++f) {
-        seen[f] += shifted[f];
+        to[f] = from[f] - own;
+        seen[f] += to[f];
         unseen[f] -= std::fabs(from[f]);
       }
+      std::fill(to + panel.valid, to + panel.width, 0.0f);
+    }
     double* total = totals.data();
     for (const Part& part : parts) {
       const auto& each = part.Sees(tap / s.kernel_width, tap % s.kernel_width) ? seen : unseen;

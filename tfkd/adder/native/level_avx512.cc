@@ -13,7 +13,7 @@ struct Avx512 {
   using Value = __m512;
   static constexpr int kWidth = 16;
   static constexpr int kTermsInARow = 1;
-  static constexpr int kForwardPixels[] = {11, 8};
+  static constexpr int kForwardPixels[] = {11, 9};
   static constexpr int kGradientPixels[] = {12, 12};
 
   static Value Load(const float* from) { return _mm512_loadu_ps(from); }

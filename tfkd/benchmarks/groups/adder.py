@@ -181,22 +181,39 @@ def _both(layers: Sequence[_Layer]) -> Callable[[tf.Tensor, Sequence[tf.Tensor]]
 
 
 def _threads(shape: _Shape, batch_size: int) -> Experiment:
-    """The compiled ops alone, with all threads of the process on one processor, then on two."""
-    images = _normal(batch_size, shape.size, shape.size, shape.channels)
-    filters = _normal(shape.kernel, shape.kernel, shape.channels, shape.filters)
+    """The compiled ops alone, with all threads of the process on one processor, then on two.
+
+    A call makes several layers, each after the one before, so that only the threads of an op share
+    its work.
+    """
+    images = _images(shape, batch_size)
+    filters = [
+        _normal(shape.kernel, shape.kernel, shape.channels, shape.filters) for _ in range(_LAYERS)
+    ]
     operations, pad = library.operations(), shape.kernel // 2
     settings = {"strides": [shape.stride] * 2, "padding": [pad] * 4}
 
+    def one_by_one(layer):
+        made: list[tf.Tensor] = []
+        for each in filters:
+            with tf.control_dependencies(made[-1:]):
+                made.append(layer(each))
+        return made
+
     @tf.function
     def forward():
-        return operations.tfkd_adder_conv2d(x=images, filter=filters, **settings)
+        return one_by_one(
+            lambda each: operations.tfkd_adder_conv2d(x=images, filter=each, **settings)
+        )
 
-    upstream = forward()
+    upstream = forward()[0]
 
     @tf.function
     def input_gradient():
-        return operations.tfkd_adder_conv2d_input_grad(
-            x=images, filter=filters, gradient=upstream, **settings
+        return one_by_one(
+            lambda each: operations.tfkd_adder_conv2d_input_grad(
+                x=images, filter=each, gradient=upstream, **settings
+            )
         )
 
     processors = _processors()
@@ -215,7 +232,7 @@ def _threads(shape: _Shape, batch_size: int) -> Experiment:
         )
     return Experiment(
         f"threads, {shape}",
-        f"batch of {batch_size} images",
+        f"{_LAYERS} layers, batch of {batch_size} images",
         cases,
         comparisons,
         lambda: _keep_to(processors),
