@@ -168,19 +168,19 @@ class Forwarder {
     Scratch(const Forwarder& owner, int64_t rows)
         : cells(owner.window_.Rows(owner.s_, rows) * owner.window_.columns * owner.s_.channels),
           cell_sums(owner.window_.Rows(owner.s_, rows) * owner.window_.columns),
-          row_sums(owner.window_.Rows(owner.s_, rows) * owner.s_.output_width),
+          row_sums(owner.window_.Rows(owner.s_, rows) * owner.window_.columns),
           pixel_sums(rows * owner.s_.output_width),
           // What a whole vector would write beyond the last filter of a pixel.
           partial(owner.panels_.back().valid < owner.panels_.back().width
                       ? rows * owner.s_.output_width * owner.panels_.back().width
                       : 0) {}
 
-    // Of a padded cell the sum is 0.
+    // Of what lies outside the image the sum is 0.
     Buffer cells, cell_sums, row_sums, pixel_sums, partial;
     Pixels pixels;
   };
 
-  // Rows outside the image are left out: no pixel sees them.
+  // Of rows outside the image nothing is copied: no pixel sees them.
   void Copy(int64_t image, int64_t first_row, int64_t output_rows, Scratch* scratch) const {
     const int64_t columns = window_.columns, channels = s_.channels;
     const float* shift = packed_.shift.data();
@@ -190,10 +190,13 @@ class Forwarder {
     const int64_t inside =
         std::max(left, std::min(columns, (s_.width + s_.pad_left + step - 1) / step));
     for (int64_t row = 0; row < window_.Rows(s_, output_rows); ++row) {
-      const int64_t h = RowOf(first_row, row);
-      if (!IsInside(h)) continue;
+      const int64_t h = first_row * s_.stride_height + row * window_.row_step - s_.pad_top;
       float* cells = scratch->cells.data() + row * columns * channels;
       float* sums = scratch->cell_sums.data() + row * columns;
+      if (h < 0 || h >= s_.height) {
+        std::fill_n(sums, columns, 0.0f);
+        continue;
+      }
       const auto pad = [&](int64_t from, int64_t to) {
         for (int64_t w = from; w < to; ++w)
           std::copy_n(packed_.padded.data(), channels, cells + w * channels);
@@ -222,54 +225,48 @@ class Forwarder {
   // The sum of x over what each output of the rows [first, end) sees: along the rows of the input,
   // then over these, then what is padded at the sides of rows that see it.
   void AddUp(int64_t first, int64_t end, Scratch* scratch) const {
-    const int64_t width = s_.output_width;
-    for (int64_t row = 0; row < window_.Rows(s_, end - first); ++row) {
-      if (!IsInside(RowOf(first, row))) continue;
-      float* sums = scratch->row_sums.data() + row * width;
-      std::fill_n(sums, width, 0.0f);
-      for (int64_t b = 0; b < s_.kernel_width; ++b)
-        Accumulate(scratch->cell_sums.data() + row * window_.columns + b, window_.column_stride,
-                   width, sums);
-    }
-    for (const Span& span : rows_)
-      for (int64_t i = std::max(first, span.first); i < std::min(end, span.end); ++i) {
-        float* sums = scratch->pixel_sums.data() + (i - first) * width;
-        std::fill_n(sums, width, 0.0f);
-        for (int64_t a = span.first_tap; a < span.end_tap; ++a)
-          Accumulate(scratch->row_sums.data() + ((i - first) * window_.row_stride + a) * width, 1,
-                     width, sums);
-        if (AreCut(span)) continue;
-        for (const Span& each : columns_)
-          for (int64_t j = each.first; j < each.end; ++j)
-            sums[j] += span.Taps() * (s_.kernel_width - each.Taps()) * packed_.padded_sum;
-      }
+    const int64_t columns = window_.columns, cells = window_.Rows(s_, end - first) * columns;
+    float* along = scratch->row_sums.data();
+    std::copy_n(scratch->cell_sums.data(), cells, along);
+    for (int64_t b = 1; b < s_.kernel_width; ++b)
+      Accumulate(scratch->cell_sums.data() + b, cells - b, along);
+    // What has been added up of the cells is not needed any more.
+    float* sums = scratch->cell_sums.data();
+    std::copy_n(along, cells, sums);
+    for (int64_t a = 1; a < s_.kernel_height; ++a)
+      Accumulate(along + a * columns, cells - a * columns, sums);
+    float* pixels = scratch->pixel_sums.data();
+    for (int64_t i = 0; i < end - first; ++i)
+      for (int64_t j = 0; j < s_.output_width; ++j)
+        *pixels++ = sums[i * window_.row_stride * columns + j * window_.column_stride];
+    if (packed_.padded_sum != 0.0f) AddPadded(first, end, scratch->pixel_sums.data());
   }
 
-  static void Accumulate(const float* __restrict from, int64_t step, int64_t count,
-                         float* __restrict sums) {
-    if (step == 1)
-      for (int64_t i = 0; i < count; ++i) sums[i] += from[i];
-    else
-      for (int64_t i = 0; i < count; ++i) sums[i] += from[i * step];
+  void AddPadded(int64_t first, int64_t end, float* sums) const {
+    for (const Span& rows : rows_)
+      if (!AreCut(rows))
+        for (int64_t i = std::max(first, rows.first); i < std::min(end, rows.end); ++i)
+          for (const Span& columns : columns_)
+            for (int64_t j = columns.first; j < columns.end; ++j)
+              sums[(i - first) * s_.output_width + j] +=
+                  rows.Taps() * (s_.kernel_width - columns.Taps()) * packed_.padded_sum;
   }
 
-  // The row of the image that is kept as this row of a band.
-  int64_t RowOf(int64_t first_output, int64_t row) const {
-    return first_output * s_.stride_height + row * window_.row_step - s_.pad_top;
+  static void Accumulate(const float* __restrict from, int64_t count, float* __restrict sums) {
+    for (int64_t i = 0; i < count; ++i) sums[i] += from[i];
   }
-
-  bool IsInside(int64_t row) const { return row >= 0 && row < s_.height; }
 
   // `next_row` is where the input of the next band starts, counted over all images.
   void Compute(float* output, int64_t next_row, Scratch* scratch) const {
     const Pixels& pixels = scratch->pixels;
     const int64_t count = pixels.numbers.size(), row = s_.width * s_.channels;
-    int64_t tiles = 0;
+    int64_t steps = 0;
     for (size_t part = 0; part < parts_.size(); ++part)
-      tiles += reductions_[part].blocks.size() *
-               TilesOf(pixels.pieces[part].count, level_.forward_pixels[panels_[0].vectors - 1]);
+      steps += reductions_[part].blocks.size() *
+               Tiles(pixels.pieces[part].count, level_.forward_pixels[panels_[0].vectors - 1])
+                   .count();
     Ahead ahead(input_, s_.batch * s_.height * row, next_row * row,
-                count * s_.stride_height * s_.stride_width * s_.channels, panels_.size() * tiles);
+                count * s_.stride_height * s_.stride_width * s_.channels, panels_.size() * steps);
     for (const Panel& panel : panels_) {
       const bool whole = panel.valid == panel.width;
       Tile tile = {};
@@ -281,6 +278,7 @@ class Forwarder {
       for (size_t part = 0; part < parts_.size(); ++part) {
         const Pixels::Piece& piece = pixels.pieces[part];
         const Reduction& reduction = reductions_[part];
+        const Tiles tiles(piece.count, level_.forward_pixels[panel.vectors - 1]);
         tile.filter_sums = packed_.sums.data() + part * TotalWidth(panels_) + panel.first;
         for (const Block& block : reduction.blocks) {
           tile.runs = reduction.runs.data() + block.first_run;
@@ -288,13 +286,12 @@ class Forwarder {
           tile.first = &block == &reduction.blocks.front();
           tile.last = &block == &reduction.blocks.back();
           const TileFunction* functions = level_.forward[panel.vectors - 1];
-          ForEachTile(piece.count, level_.forward_pixels[panel.vectors - 1],
-                      [&](int64_t first, int64_t count) {
-                        tile.windows = pixels.windows.data() + piece.place + first;
-                        tile.pixels = pixels.numbers.data() + piece.place + first;
-                        ahead.Step();
-                        functions[count - 1](tile);
-                      });
+          tiles.ForEach([&](int64_t first, int64_t count) {
+            tile.windows = pixels.windows.data() + piece.place + first;
+            tile.pixels = pixels.numbers.data() + piece.place + first;
+            ahead.Step();
+            functions[count - 1](tile);
+          });
         }
       }
       if (!whole)

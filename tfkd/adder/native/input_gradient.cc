@@ -205,7 +205,8 @@ class Gatherer {
     int64_t tiles = 0;
     for (size_t part = 0; part < phase.parts.size(); ++part)
       tiles += panels_.size() * phase.reductions[part].blocks.size() *
-               TilesOf(pixels->pieces[part].count, level_.gradient_pixels[panels_[0].vectors - 1]);
+               Tiles(pixels->pieces[part].count, level_.gradient_pixels[panels_[0].vectors - 1])
+                   .count();
     return tiles;
   }
 
@@ -231,18 +232,18 @@ class Gatherer {
       for (size_t part = 0; part < phase.parts.size(); ++part) {
         const Pixels::Piece& piece = pixels.pieces[part];
         const Reduction& reduction = phase.reductions[part];
+        const Tiles tiles(piece.count, level_.gradient_pixels[panel.vectors - 1]);
         for (const Block& block : reduction.blocks) {
           tile.runs = reduction.runs.data() + block.first_run;
           tile.run_count = block.runs;
           tile.first = &block == &reduction.blocks.front();
           const TileFunction* functions = level_.gradient[panel.vectors - 1];
-          ForEachTile(piece.count, level_.gradient_pixels[panel.vectors - 1],
-                      [&](int64_t first, int64_t count) {
-                        tile.windows = pixels.windows.data() + piece.place + first;
-                        tile.pixels = pixels.numbers.data() + piece.place + first;
-                        for (Ahead& each : ahead) each.Step();
-                        functions[count - 1](tile);
-                      });
+          tiles.ForEach([&](int64_t first, int64_t count) {
+            tile.windows = pixels.windows.data() + piece.place + first;
+            tile.pixels = pixels.numbers.data() + piece.place + first;
+            for (Ahead& each : ahead) each.Step();
+            functions[count - 1](tile);
+          });
         }
       }
       if (!whole)

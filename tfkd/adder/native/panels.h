@@ -56,18 +56,29 @@ inline int64_t TotalWidth(const std::vector<Panel>& panels) {
   return panels.empty() ? 0 : panels.back().first + panels.back().width;
 }
 
-inline int64_t TilesOf(int64_t pixels, int64_t most) { return (pixels + most - 1) / most; }
+// Pixels cut into tiles of at most `most`, as even as can be.
+class Tiles {
+ public:
+  Tiles(int64_t pixels, int64_t most)
+      : count_((pixels + most - 1) / most),
+        least_(count_ == 0 ? 0 : pixels / count_),
+        larger_(pixels - least_ * count_) {}
 
-// Calls tile(first, count) for pieces of at most `most` pixels, as even as can be.
-template <typename Function>
-void ForEachTile(int64_t pixels, int64_t most, const Function& tile) {
-  const int64_t tiles = TilesOf(pixels, most);
-  for (int64_t i = 0, first = 0; i < tiles; ++i) {
-    const int64_t count = pixels / tiles + (i < pixels % tiles);
-    tile(first, count);
-    first += count;
+  int64_t count() const { return count_; }
+
+  // Calls tile(first, count) for each.
+  template <typename Function>
+  void ForEach(const Function& tile) const {
+    for (int64_t i = 0, first = 0; i < count_; ++i) {
+      const int64_t count = least_ + (i < larger_);
+      tile(first, count);
+      first += count;
+    }
   }
-}
+
+ private:
+  int64_t count_, least_, larger_;  // Tiles, pixels of each, and how many have one more.
+};
 
 // Has the processor fetch memory that is needed soon, a piece at a time, during other work. Rows of
 // images lie in memory by other steps than the loops take, which hardware does not foresee.
