@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import tfkd
 from tfkd import evaluation
 from tfkd.errors import TfkdError
 from tfkd.models.storage import load_network
@@ -16,6 +17,14 @@ from tfkd.training import config as configs
 from tests.training.conftest import EXPERIMENT
 
 TEACHER = f"{EXPERIMENT}:teacher"
+
+
+@tfkd.register("reads_features")
+class _ReadsFeatures(tfkd.Objective):
+    requires = tfkd.Requires(taps={("teacher", "main"): ["pre_pool"]})
+
+    def compute(self, context):
+        return context.mean(tf.reduce_mean(context.teacher("pre_pool"), (1, 2, 3)))
 
 
 @pytest.fixture(scope="module")
@@ -159,9 +168,40 @@ def test_one_folder_for_two_teachers_is_refused(experiment, tmp_path):
         teacher__workdir=str(tmp_path / "same"),
         teachers=(configs.teacher(config=TEACHER, workdir=str(tmp_path / "same"), seed=4),),
     )
-    with pytest.raises(TfkdError, match=r"teachers\[0\]: its run folder .* is that of teacher as well"):
+    with pytest.raises(TfkdError, match=r"teachers\[0\]: its .*same' is that of teacher as well"):
         run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_one_finished_run_is_one_teacher_but_its_last_and_best_are_two(
+    experiment, teacher_folder, tmp_path
+):
+    def of_the_same(which):
+        return experiment(
+            "distilled",
+            teacher__config=None,
+            teacher__workdir=str(teacher_folder),
+            teachers=(configs.teacher(workdir=str(teacher_folder), which=which),),
+            train__epochs=1,
+        )
+
+    with pytest.raises(TfkdError, match=r"teachers\[0\]: its .* is that of teacher as well"):
+        run(of_the_same("last"), tmp_path / "run")
+    run(of_the_same("best"), tmp_path / "run")
+
+
+def test_features_of_several_teachers_are_refused_before_one_is_trained(experiment, tmp_path):
+    further = (configs.teacher(config=TEACHER, workdir=str(tmp_path / "second"), seed=4),)
+    config = experiment(
+        "distilled",
+        teacher__config=TEACHER,
+        teacher__workdir=str(tmp_path / "first"),
+        teachers=further,
+        distiller=(configs.method("reads_features"),),
+    )
+    with pytest.raises(TfkdError, match=r"reads_features reads \['\w+'\] of 'teacher': found 2 teachers"):
+        run(config, tmp_path / "run")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

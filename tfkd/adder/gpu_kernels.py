@@ -20,7 +20,7 @@ from tfkd.errors import TfkdError
 SOURCES = Path(__file__).parent / "native" / "cuda"
 WANTED = "GPU kernels"
 _CAPABILITIES = ("75", "80", "86", "89", "90")
-_FLAGS = ("-O3", "--compiler-options", "-fPIC")
+_FLAGS = ("-O3", "-std=c++17", "--compiler-options", "-fPIC")
 _LAUNCHER = SOURCES / "launcher.cu"
 
 

@@ -45,8 +45,9 @@ def roles(
         workdir: Folder that holds a folder for each role and seed.
 
     Raises:
-        TfkdError: When an experiment distils nothing or has several teachers, none of them has a teacher that is trained
-            from a config, or they do not compare: two teachers, students or data sets.
+        TfkdError: When an experiment distils nothing or has several teachers, none of them has a
+            teacher that is trained from a config, or they do not compare: two teachers, students or
+            data sets.
     """
     seeded = {
         role: configs.override(

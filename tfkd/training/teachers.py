@@ -59,15 +59,18 @@ def check(config: ml_collections.ConfigDict, workdir: Path) -> None:
         workdir: The run folder of the student.
 
     Raises:
-        TfkdError: When a teacher's own config is wrong, or its folder is that of the student or of
-            another teacher.
+        TfkdError: When a teacher's own config is wrong, its folder is that of the student, it is
+            another teacher as well, or a method reads features of it where there are several.
     """
     if not configs.has_teacher(config):
         return
+    _check_features(config)
     student, taken = workdir.resolve(), {}
     for where, one in _each(config):
         if not one.teacher.config:
-            _check_there(where, one)
+            path = _check_there(where, one)
+            if path is not None:
+                _check_another(taken, where, path, one.teacher)
             continue
         teacher, folder = reference(one)
         try:
@@ -79,16 +82,47 @@ def check(config: ml_collections.ConfigDict, workdir: Path) -> None:
                 f"{where}.workdir {str(folder)!r} is the --workdir of the student as well; wanted two "
                 "folders"
             )
-        owner = taken.setdefault(folder.resolve(), where)
-        if owner != where:
+        _check_another(taken, where, folder, one.teacher)
+
+
+def _check_features(config: ml_collections.ConfigDict) -> None:
+    """Refuses a method that reads features where several teachers have them."""
+    count = len(list(_each(config)))
+    for objective in configs.objectives(config) if count > 1 else ():
+        features = {
+            tap
+            for (network, _), taps in objective.requires.taps.items()
+            for tap in taps
+            if network == "teacher" and tap != "logits"
+        }
+        if features:
             raise TfkdError(
-                f"{where}: its run folder {str(folder)!r} is that of {owner} as well; wanted another "
-                "seed, config or workdir"
+                f"{objective.name} reads {sorted(features)} of 'teacher': found {count} teachers, "
+                "wanted one, or a method that reads logits alone"
             )
 
 
-def _check_there(where: str, config: ml_collections.ConfigDict) -> None:
-    """Refuses a file or folder that is missing, before another teacher is trained."""
+def _check_another(
+    taken: dict[tuple[Path, str], str],
+    where: str,
+    path: Path,
+    fields: ml_collections.ConfigDict,
+) -> None:
+    """Refuses a teacher that is among those ``taken`` already, and notes it there."""
+    owner = taken.setdefault((path.resolve(), fields.which), where)
+    if owner != where:
+        raise TfkdError(
+            f"{where}: its {str(path)!r} is that of {owner} as well; wanted another seed, config, "
+            "workdir or weights"
+        )
+
+
+def _check_there(where: str, config: ml_collections.ConfigDict) -> Path | None:
+    """Refuses a file or folder that is missing, before another teacher is trained.
+
+    Returns:
+        The file or folder; none for a network by name alone.
+    """
     fields = config.teacher
     if fields.weights:
         if not Path(fields.weights).is_file():
@@ -96,10 +130,14 @@ def _check_there(where: str, config: ml_collections.ConfigDict) -> None:
                 f"{where}.weights {fields.weights!r}: no such file, wanted a .keras or .weights.h5 "
                 "file"
             )
-    elif fields.workdir and not _folder(config).is_dir():
+        return Path(fields.weights)
+    if not fields.workdir:
+        return None
+    if not _folder(config).is_dir():
         raise TfkdError(
             f"{where}.workdir {str(_folder(config))!r}: found no such folder, wanted a finished run"
         )
+    return _folder(config)
 
 
 def _folder(config: ml_collections.ConfigDict) -> Path:

@@ -25,8 +25,13 @@ cudaStream_t StreamOf(OpKernelContext* context) {
   return context->eigen_device<Eigen::GpuDevice>().stream();
 }
 
-absl::Status Started(int code) {
+absl::Status Started(int code, const Geometry& s) {
   if (code == cudaSuccess) return absl::OkStatus();
+  if (code == cudaErrorInvalidValue || code == cudaErrorInvalidConfiguration)
+    return InvalidArgument("adder layer on a GPU: found images of ", s.height, "x", s.width, "x",
+                           s.channels, ", a kernel of ", s.kernel_height, "x", s.kernel_width,
+                           " and ", s.filters, " filters, wanted at most 2^30 numbers in an image, ",
+                           "in its outputs and in the filters, and at most 65535 tiles of these");
   return tensorflow::errors::Internal("adder layer on a GPU: found CUDA error ", code,
                                       ", wanted a kernel that starts");
 }
@@ -34,13 +39,14 @@ absl::Status Started(int code) {
 struct Gpu {
   static absl::Status Forward(OpKernelContext* context, const Geometry& sizes, const float* x,
                               const float* filter, float* y) {
-    return Started(tfkd_adder_cuda_forward(&sizes, x, filter, y, StreamOf(context)));
+    return Started(tfkd_adder_cuda_forward(&sizes, x, filter, y, StreamOf(context)), sizes);
   }
 
   static absl::Status InputGradient(OpKernelContext* context, const Geometry& sizes, const float* x,
                                     const float* filter, const float* gradient, float* result) {
-    return Started(
-        tfkd_adder_cuda_input_gradient(&sizes, x, filter, gradient, result, StreamOf(context)));
+    return Started(tfkd_adder_cuda_input_gradient(&sizes, x, filter, gradient, result,
+                                                  StreamOf(context)),
+                   sizes);
   }
 };
 
