@@ -65,6 +65,19 @@ def test_a_trial_is_the_experiment_with_its_values_and_no_search(experiment):
     ]  # fmt: skip
 
 
+def test_networks_of_all_teachers_may_be_varied(experiment):
+    config = configs.override(
+        experiment(vary("teachers[0].kwargs.width", choices=(4, 8)), argument="distilled"),
+        teachers=(configs.teacher(workdir="second"),),
+    )
+    dimensions = space.dimensions(config)
+    trial = space.trial_config(config, dimensions, list(space.combinations(dimensions))[-1])
+    assert configs.to_dict(trial.teachers[0].kwargs) == {"width": 8}
+    wrong = configs.override(config, search_space=(vary("teachers[1].kwargs.width", choices=(4,)),))
+    with pytest.raises(TfkdError, match=r"unknown config field 'teachers\[1\].kwargs.width'"):
+        space.dimensions(wrong)
+
+
 def test_flags_add_dimensions(experiment):
     config = experiment(vary(RATE, choices=(0.1, 0.2)))
     texts = [

@@ -181,7 +181,8 @@ def _check_field(config: ml_collections.ConfigDict, field: Any) -> type | None:
     known = configs.fields(config)
     if isinstance(field, str) and field in known and not field.startswith("search_space"):
         return known[field]
-    if str(field).rpartition(".")[0] in ("student.kwargs", "teacher.kwargs"):
+    section = str(field).rpartition(".")[0]
+    if section.endswith(".kwargs") and section.removesuffix("kwargs") + "name" in known:
         return None
     names = [name for name in known if not name.startswith("search_space")]
     raise unknown("config field", field, names)
