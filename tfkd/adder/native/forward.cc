@@ -105,8 +105,8 @@ void PackedFilter::Pack(const Geometry& s, const float* filter, const Panel& pan
                 sums.data() + part * step + panel.first);
 }
 
-// The input rows that a band of output rows sees, padded at the sides and shifted. Of a kernel that is one pixel
-// high or wide, only the rows or columns that are used are kept.
+// The input rows that a band of output rows sees, padded at the sides and shifted. Of a kernel that
+// is one pixel high or wide, only the rows or columns that are used are kept.
 struct Window {
   explicit Window(const Geometry& s)
       : row_stride(s.kernel_height == 1 ? 1 : s.stride_height),

@@ -4,6 +4,7 @@
 #ifndef TFKD_ADDER_NATIVE_PARTS_H_
 #define TFKD_ADDER_NATIVE_PARTS_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -45,9 +46,9 @@ std::vector<Part> PartsOf(const std::vector<Span>& rows, const std::vector<Span>
 
 // The pixels of a band of rows, part by part, and row by row in each.
 struct Pixels {
-  // Of a part: the rows of the band, [first, end), and where their pixels are in the lists.
+  // Where those of a part are in the lists.
   struct Piece {
-    int64_t first, end, place, count;
+    int64_t place, count;
   };
 
   // Notes whose pixels the lists hold from now on: those of the rows [first, end) of any image.
@@ -68,16 +69,13 @@ struct Pixels {
     windows.clear();
     numbers.clear();
     for (const Part& part : parts) {
-      const int64_t top = first > part.rows.first ? first : part.rows.first;
-      const int64_t bottom = end < part.rows.end ? end : part.rows.end;
-      const int64_t rows = bottom > top ? bottom - top : 0;
-      pieces.push_back({top, top + rows, static_cast<int64_t>(windows.size()),
-                        rows * part.columns.Count()});
-      for (int64_t i = top; i < top + rows; ++i)
+      const int64_t place = windows.size(), bottom = std::min(end, part.rows.end);
+      for (int64_t i = std::max(first, part.rows.first); i < bottom; ++i)
         for (int64_t j = part.columns.first; j < part.columns.end; ++j) {
           windows.push_back(window(part, i, j));
           numbers.push_back(number(i, j));
         }
+      pieces.push_back({place, static_cast<int64_t>(windows.size()) - place});
     }
   }
 
