@@ -206,7 +206,7 @@ def test_nan_reaches_what_sees_it_and_nothing_else(place, instructions):
         assert for_x.sum() == 9 * 5
 
 
-def test_a_filter_that_is_nan_outside_the_image_spoils_outputs_but_no_input(instructions):
+def test_an_upper_tap_that_is_nan_reaches_all_outputs_and_the_inputs_that_see_it(instructions):
     x, filters, gradient = normal(1, 8, 8, 5), normal(3, 3, 5, 19, seed=1), normal(1, 8, 8, 19)
     filters[0, 1, 1, 2] = np.nan
     where = {"padding": (1, 1, 1, 1)}
@@ -228,6 +228,32 @@ def test_infinite_values_never_look_like_results(instructions):
         found = input_gradient(x, filters, np.ones((1, 1, 2, 4)))[0, 0]
         assert found[1, 0] == -np.sign(value) * 4
         assert np.isfinite(found).all()
+
+
+def check_against_float64(x, filters, gradient_of, *where):
+    gradients = []
+
+    def kept(shape):
+        gradients.append(gradient_of(shape))
+        return gradients[0]
+
+    outputs, for_x, _ = oracles.reference(x, filters, kept, *where)
+    np.testing.assert_allclose(forward(x, filters, *where), outputs, rtol=3e-6)
+    found = input_gradient(x, filters, gradients[0], *where)
+    np.testing.assert_allclose(found, for_x, atol=2e-4)
+
+
+def test_images_so_wide_that_a_band_is_one_row(instructions):
+    x, filters = normal(2, 12, 300, 40, mean=3.0), normal(3, 3, 40, 40, seed=1, mean=3.0)
+    check_against_float64(x, filters, lambda shape: normal(*shape, seed=2), (1, 1), (1, 1, 1, 1))
+
+
+@pytest.mark.parametrize(("kernel", "stride", "pad"), [(3, 2, 0), (5, 2, 2), (5, 3, 1), (7, 1, 3)])
+def test_borders_of_many_rows(kernel, stride, pad, instructions):
+    """Of so many that each phase of the gradient has columns whose taps lie outside in part."""
+    x, filters = normal(2, 27, 23, 5, mean=3.0), normal(kernel, kernel, 5, 7, seed=1, mean=3.0)
+    where = (stride, stride), (pad,) * 4
+    check_against_float64(x, filters, lambda shape: normal(*shape, seed=2), *where)
 
 
 def test_an_image_alone_is_bitwise_what_it_is_in_a_batch(instructions):

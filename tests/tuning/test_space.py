@@ -73,9 +73,11 @@ def test_networks_of_all_teachers_may_be_varied(experiment):
     dimensions = space.dimensions(config)
     trial = space.trial_config(config, dimensions, list(space.combinations(dimensions))[-1])
     assert configs.to_dict(trial.teachers[0].kwargs) == {"width": 8}
-    wrong = configs.override(config, search_space=(vary("teachers[1].kwargs.width", choices=(4,)),))
-    with pytest.raises(TfkdError, match=r"unknown config field 'teachers\[1\].kwargs.width'"):
-        space.dimensions(wrong)
+    for field in ("teachers[1].kwargs.width", "distiller[0].kwargs.temperature", "data.kwargs.x"):
+        wrong = configs.override(config, search_space=(vary(field, choices=(4,)),))
+        with pytest.raises(TfkdError) as error:
+            space.dimensions(wrong)
+        assert f"unknown config field {field!r}" in str(error.value)
 
 
 def test_flags_add_dimensions(experiment):

@@ -11,7 +11,8 @@
 zeros on (top, bottom, left, right).
 
 A NaN in an input or a filter makes the outputs that see it NaN. So does an infinite input or filter
-of positive sign; the true output would be -inf.
+of positive sign; the true output would be -inf, which it is where an infinite filter compares with
+nothing but zeros around the image.
 
 One file holds the inner loops for AVX-512 (long vectors, and short ones with its 32 registers),
 AVX2 with FMA, and any processor; ``instructions()`` tells which are in use here: those that were

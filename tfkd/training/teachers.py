@@ -103,17 +103,18 @@ def _check_features(config: ml_collections.ConfigDict) -> None:
 
 
 def _check_another(
-    taken: dict[tuple[Path, str], str],
+    taken: dict[tuple[Path, str | None], str],
     where: str,
     path: Path,
     fields: ml_collections.ConfigDict,
 ) -> None:
     """Refuses a teacher that is among those ``taken`` already, and notes it there."""
-    owner = taken.setdefault((path.resolve(), fields.which), where)
+    which = None if fields.weights else fields.which
+    owner = taken.setdefault((path.resolve(), which), where)
     if owner != where:
         raise TfkdError(
-            f"{where}: its {str(path)!r} is that of {owner} as well; wanted another seed, config, "
-            "workdir or weights"
+            f"{where}: its folder or file {str(path)!r} is that of {owner} as well; wanted another "
+            "seed, config, workdir or weights"
         )
 
 

@@ -182,7 +182,8 @@ def _check_field(config: ml_collections.ConfigDict, field: Any) -> type | None:
     if isinstance(field, str) and field in known and not field.startswith("search_space"):
         return known[field]
     section = str(field).rpartition(".")[0]
-    if section.endswith(".kwargs") and section.removesuffix("kwargs") + "name" in known:
+    # Of all sections that may have keywords of their own, only those of networks preprocess.
+    if section.endswith(".kwargs") and section.removesuffix("kwargs") + "preprocess" in known:
         return None
     names = [name for name in known if not name.startswith("search_space")]
     raise unknown("config field", field, names)

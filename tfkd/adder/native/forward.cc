@@ -3,7 +3,7 @@
 //
 // Where x and f share a large offset, the difference of these sums would lose what matters. So a
 // constant is first subtracted from both, one for each channel: |(x - s) - (f - s)| = |x - f|, with
-// a padded pixel being -s. What lies outside and is left out of the sums adds a constant, |f|.
+// a padded pixel being -s. What lies outside and is left out of the sums adds a constant, -|f|.
 
 #include <algorithm>
 #include <cmath>
@@ -13,6 +13,7 @@
 #include "level.h"
 #include "panels.h"
 #include "parts.h"
+#include "pixels.h"
 #include "reduction.h"
 
 namespace tfkd {

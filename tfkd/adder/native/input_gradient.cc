@@ -4,7 +4,8 @@
 // With stride s, the row h lies h + pad = a (mod s) and is seen by the kernel rows a, a + s, ...
 // only; the same goes for columns. Pixels of the same two remainders, a phase, are sums over the
 // same part of the kernel, of a window of the output gradient that moves on by one from pixel to
-// pixel. Where windows reach over the border, the gradient is 0.
+// pixel. Where windows reach over the border, the gradient is 0; times a filter that is not a number
+// that is none either, where it is not left out.
 
 #include <algorithm>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "level.h"
 #include "panels.h"
 #include "parts.h"
+#include "pixels.h"
 #include "reduction.h"
 
 namespace tfkd {

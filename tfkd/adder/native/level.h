@@ -14,14 +14,15 @@ namespace tfkd {
 
 // Neighbouring terms of a sum, one for each float of a stretch of memory.
 struct Run {
-  int64_t offset;  // From where the window of a pixel starts, in floats.
+  int64_t offset;  // From where the taps that a pixel sees start, in floats.
   int64_t term;    // Of its first, in the panel.
   int64_t length;
 };
 
-// A tile: the sums of one block for some neighbouring pixels times some vectors of results.
+// A tile: the sums of one block for some pixels of a part times some vectors of results.
 struct Tile {
-  // One value for each pixel and term, used for all results; where the window of each pixel starts.
+  // One value for each pixel and term, used for all results; where the taps that each pixel sees
+  // start, in floats.
   const float* values;
   const int64_t* windows;
   const Run* runs;

@@ -62,7 +62,8 @@ struct SumOfClipped {
       : one(Vector::Hidden(1.0f)), minus_one(Vector::Hidden(-1.0f)) {
     TFKD_UNROLLED for (int p = 0; p < kPixels; ++p)
       TFKD_UNROLLED for (int v = 0; v < kVectors; ++v)
-        Vector::Store(own[p][v], Vector::Load(tile.own + tile.pixels[p] * tile.step + v * Vector::kWidth));
+        Vector::Store(own[p][v], Vector::Load(tile.own + tile.pixels[p] * tile.step +
+                                              v * Vector::kWidth));
   }
 
   void Add(Value (&sums)[kVectors], const float& gradient, const Value (&filter)[kVectors],
@@ -122,9 +123,9 @@ void ForwardTile(const Tile& tile) {
       Value sum = sums[p][v];
       if (!tile.first) sum = Vector::Add(sum, Vector::Load(place));
       if (tile.last) {
-        const Value parts = Vector::Add(Vector::Broadcast(tile.pixel_sums + tile.pixels[p]),
-                                        Vector::Load(tile.filter_sums + v * Vector::kWidth));
-        sum = Vector::AddProduct(parts, minus_two, sum);
+        const Value linear = Vector::Add(Vector::Broadcast(tile.pixel_sums + tile.pixels[p]),
+                                         Vector::Load(tile.filter_sums + v * Vector::kWidth));
+        sum = Vector::AddProduct(linear, minus_two, sum);
       }
       Vector::Store(place, sum);
     }

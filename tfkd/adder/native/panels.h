@@ -17,7 +17,8 @@ namespace tfkd {
 class Buffer {
  public:
   explicit Buffer(int64_t size)
-      : size_(size), data_(static_cast<float*>(::operator new[](size * sizeof(float), kAlignment))) {}
+      : size_(size),
+        data_(static_cast<float*>(::operator new[](size * sizeof(float), kAlignment))) {}
 
   int64_t size() const { return size_; }
   float* data() { return data_.get(); }

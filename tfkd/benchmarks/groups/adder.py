@@ -227,7 +227,7 @@ def _threads(shape: _Shape, batch_size: int) -> Experiment:
                     lambda count=count: _keep_to(processors[:count]),
                 )
             )
-        # An op of one image is too short to be shared.
+        # One image alone may be too little work to be shared.
         goal = _SCALING if batch_size > 1 else None
         comparisons.append(
             Comparison(f"{name}, two processors", (f"{name}, one processor",), goal, True)

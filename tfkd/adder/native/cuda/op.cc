@@ -30,8 +30,10 @@ absl::Status Started(int code, const Geometry& s) {
   if (code == cudaErrorInvalidValue || code == cudaErrorInvalidConfiguration)
     return InvalidArgument("adder layer on a GPU: found images of ", s.height, "x", s.width, "x",
                            s.channels, ", a kernel of ", s.kernel_height, "x", s.kernel_width,
-                           " and ", s.filters, " filters, wanted at most 2^30 numbers in an image, ",
-                           "in its outputs and in the filters, and at most 65535 tiles of these");
+                           ", ", s.filters, " filters and strides of ", s.stride_height, "x",
+                           s.stride_width, ", wanted at most 2^30 numbers in an image, in its ",
+                           "outputs and in the filters, at most 65535 tiles of channels or filters, ",
+                           "and strides whose product is at most 65535");
   return tensorflow::errors::Internal("adder layer on a GPU: found CUDA error ", code,
                                       ", wanted a kernel that starts");
 }
