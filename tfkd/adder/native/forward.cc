@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include "kernels.h"
@@ -169,7 +170,7 @@ class Forwarder {
     Scratch(const Forwarder& owner, int64_t rows)
         : cells(owner.window_.Rows(owner.s_, rows) * owner.window_.columns * owner.s_.channels),
           cell_sums(owner.window_.Rows(owner.s_, rows) * owner.window_.columns),
-          row_sums(owner.window_.Rows(owner.s_, rows) * owner.window_.columns),
+          other_sums(owner.window_.Rows(owner.s_, rows) * owner.window_.columns),
           pixel_sums(rows * owner.s_.output_width),
           // What a whole vector would write beyond the last filter of a pixel.
           partial(owner.panels_.back().valid < owner.panels_.back().width
@@ -177,7 +178,7 @@ class Forwarder {
                       : 0) {}
 
     // Of what lies outside the image the sum is 0.
-    Buffer cells, cell_sums, row_sums, pixel_sums, partial;
+    Buffer cells, cell_sums, other_sums, pixel_sums, partial;
     Pixels pixels;
   };
 
@@ -227,15 +228,15 @@ class Forwarder {
   // then over these, then what is padded at the sides of rows that see it.
   void AddUp(int64_t first, int64_t end, Scratch* scratch) const {
     const int64_t columns = window_.columns, cells = window_.Rows(s_, end - first) * columns;
-    float* along = scratch->row_sums.data();
-    std::copy_n(scratch->cell_sums.data(), cells, along);
-    for (int64_t b = 1; b < s_.kernel_width; ++b)
-      Accumulate(scratch->cell_sums.data() + b, cells - b, along);
-    // What has been added up of the cells is not needed any more.
-    float* sums = scratch->cell_sums.data();
-    std::copy_n(along, cells, sums);
-    for (int64_t a = 1; a < s_.kernel_height; ++a)
-      Accumulate(along + a * columns, cells - a * columns, sums);
+    float *sums = scratch->cell_sums.data(), *other = scratch->other_sums.data();
+    for (const auto& [taps, step] : {std::pair(s_.kernel_width, int64_t{1}),
+                                     std::pair(s_.kernel_height, columns)}) {
+      if (taps == 1) continue;
+      std::copy_n(sums, cells, other);
+      for (int64_t tap = 1; tap < taps; ++tap)
+        Accumulate(sums + tap * step, cells - tap * step, other);
+      std::swap(sums, other);
+    }
     float* pixels = scratch->pixel_sums.data();
     for (int64_t i = 0; i < end - first; ++i)
       for (int64_t j = 0; j < s_.output_width; ++j)
@@ -266,8 +267,11 @@ class Forwarder {
       steps += reductions_[part].blocks.size() *
                Tiles(pixels.pieces[part].count, level_.forward_pixels[panels_[0].vectors - 1])
                    .count();
+    // Of an input that is not all seen, more would be fetched than is read.
+    const bool all = window_.row_step == 1 && window_.column_step == 1;
     Ahead ahead(input_, s_.batch * s_.height * row, next_row * row,
-                count * s_.stride_height * s_.stride_width * s_.channels, panels_.size() * steps);
+                all ? count * s_.stride_height * s_.stride_width * s_.channels : 0,
+                panels_.size() * steps);
     for (const Panel& panel : panels_) {
       const bool whole = panel.valid == panel.width;
       Tile tile = {};

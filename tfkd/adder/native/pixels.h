@@ -35,6 +35,9 @@ struct Pixels {
     pieces.clear();
     windows.clear();
     numbers.clear();
+    const int64_t columns = parts.empty() ? 0 : parts.back().columns.end;
+    windows.reserve((end - first) * columns);
+    numbers.reserve((end - first) * columns);
     for (const Part& part : parts) {
       const int64_t place = windows.size(), bottom = std::min(end, part.rows.end);
       for (int64_t i = std::max(first, part.rows.first); i < bottom; ++i)
