@@ -102,12 +102,12 @@ x_gradient: Of the shape of x.
 
 // Runs the kernels on TensorFlow's own threads.
 Parallel OnWorkersOf(OpKernelContext* context) {
-  // Of several vectors in a cycle; TensorFlow asks for cycles.
-  constexpr int64_t kMultiplyAddsOfCycle = 16;
+  // Of two vectors; TensorFlow asks for cycles.
+  const int64_t of_cycle = 2 * CurrentLevel().width;
   const auto* workers = context->device()->tensorflow_cpu_worker_threads();
-  return [workers](int64_t total, int64_t cost, const std::function<void(int64_t, int64_t)>& work) {
-    tensorflow::Shard(workers->num_threads, workers->workers, total,
-                      cost / kMultiplyAddsOfCycle + 1, work);
+  return [workers, of_cycle](int64_t total, int64_t cost,
+                             const std::function<void(int64_t, int64_t)>& work) {
+    tensorflow::Shard(workers->num_threads, workers->workers, total, cost / of_cycle + 1, work);
   };
 }
 
