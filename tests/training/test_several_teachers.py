@@ -10,7 +10,7 @@ import tfkd
 from tfkd import evaluation
 from tfkd.errors import TfkdError
 from tfkd.models.storage import load_network
-from tfkd.training import build, run, validation
+from tfkd.training import build, run, teachers, validation
 from tfkd.training import compare as comparison
 from tfkd.training import config as configs
 
@@ -188,6 +188,12 @@ def test_one_finished_run_is_one_teacher_but_its_last_and_best_are_two(
     with pytest.raises(TfkdError, match=r"teachers\[0\]: its .* is that of teacher as well"):
         run(of_the_same("last"), tmp_path / "run")
     run(of_the_same("best"), tmp_path / "run")
+
+
+def test_a_finished_run_is_not_taught_by_itself(experiment, teacher_folder):
+    config = experiment("teacher", teacher__workdir=str(teacher_folder))
+    with pytest.raises(TfkdError, match="is the --workdir of the student as well; wanted two folders"):
+        teachers.check(config, teacher_folder)
 
 
 def test_features_of_several_teachers_are_refused_before_one_is_trained(experiment, tmp_path):

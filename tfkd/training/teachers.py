@@ -67,22 +67,22 @@ def check(config: ml_collections.ConfigDict, workdir: Path) -> None:
     _check_features(config)
     student, taken = workdir.resolve(), {}
     for where, one in _each(config):
-        if not one.teacher.config:
+        if one.teacher.config:
+            teacher, path = reference(one)
+            try:
+                validation.validate(teacher)
+            except TfkdError as error:
+                raise TfkdError(f"{where}.config {one.teacher.config}: {error}") from None
+        else:
             path = _check_there(where, one)
-            if path is not None:
-                _check_another(taken, where, path, one.teacher)
+        if path is None:
             continue
-        teacher, folder = reference(one)
-        try:
-            validation.validate(teacher)
-        except TfkdError as error:
-            raise TfkdError(f"{where}.config {one.teacher.config}: {error}") from None
-        if folder.resolve() == student:
+        if path.resolve() == student:
             raise TfkdError(
-                f"{where}.workdir {str(folder)!r} is the --workdir of the student as well; wanted two "
+                f"{where}.workdir {str(path)!r} is the --workdir of the student as well; wanted two "
                 "folders"
             )
-        _check_another(taken, where, folder, one.teacher)
+        _check_another(taken, where, path, one.teacher)
 
 
 def _check_features(config: ml_collections.ConfigDict) -> None:

@@ -65,14 +65,14 @@ class Gatherer {
         result_(result),
         level_(CurrentLevel()),
         panels_(PanelsOf(s_.channels, level_)),
-        row_phases_(PhasesOf(s_.height, s_.kernel_height, s_.stride_height, s_.pad_top)),
-        column_phases_(PhasesOf(s_.width, s_.kernel_width, s_.stride_width, s_.pad_left)),
         first_column_(FloorDivide(s_.pad_left - s_.kernel_width + 1, s_.stride_width)),
         columns_(FloorDivide(s_.width - 1 + s_.pad_left, s_.stride_width) - first_column_ + 1),
         packed_(s_.kernel_height * s_.kernel_width * s_.filters * TotalWidth(panels_)) {
     int64_t packed = 0;
-    for (const Phase& rows : row_phases_)
-      for (const Phase& columns : column_phases_) {
+    for (const Phase& rows :
+         PhasesOf(s_.height, s_.kernel_height, s_.stride_height, s_.pad_top))
+      for (const Phase& columns :
+           PhasesOf(s_.width, s_.kernel_width, s_.stride_width, s_.pad_left)) {
         const int64_t row = columns.taps * s_.filters;
         phases_.push_back({rows, columns, rows.taps * row, packed,
                            PartsOf(SpansOf(rows.Sees(s_.output_height)),
@@ -260,7 +260,6 @@ class Gatherer {
   float* const result_;
   const Level& level_;
   const std::vector<Panel> panels_;
-  const std::vector<Phase> row_phases_, column_phases_;
   const int64_t first_column_, columns_;
   Buffer packed_;
   std::vector<Both> phases_;  // By row phase, then column phase.
