@@ -16,6 +16,7 @@
 #include "parts.h"
 #include "pixels.h"
 #include "reduction.h"
+#include "tiling.h"
 
 namespace tfkd {
 namespace {
@@ -262,16 +263,11 @@ class Forwarder {
   void Compute(float* output, int64_t next_row, Scratch* scratch) const {
     const Pixels& pixels = scratch->pixels;
     const int64_t count = pixels.numbers.size(), row = s_.width * s_.channels;
-    int64_t steps = 0;
-    for (size_t part = 0; part < parts_.size(); ++part)
-      steps += reductions_[part].blocks.size() *
-               Tiles(pixels.pieces[part].count, level_.forward_pixels[panels_[0].vectors - 1])
-                   .count();
     // Of an input that is not all seen, more would be fetched than is read.
     const bool all = window_.row_step == 1 && window_.column_step == 1;
     Ahead ahead(input_, s_.batch * s_.height * row, next_row * row,
                 all ? count * s_.stride_height * s_.stride_width * s_.channels : 0,
-                panels_.size() * steps);
+                panels_.size() * CountTiles(pixels, reductions_, Most(panels_[0])));
     for (const Panel& panel : panels_) {
       const bool whole = panel.valid == panel.width;
       Tile tile = {};
@@ -280,31 +276,20 @@ class Forwarder {
       tile.sums = whole ? output + panel.first : scratch->partial.data();
       tile.step = whole ? s_.filters : panel.width;
       tile.pixel_sums = scratch->pixel_sums.data();
-      for (size_t part = 0; part < parts_.size(); ++part) {
-        const Pixels::Piece& piece = pixels.pieces[part];
-        const Reduction& reduction = reductions_[part];
-        const Tiles tiles(piece.count, level_.forward_pixels[panel.vectors - 1]);
-        tile.filter_sums = packed_.sums.data() + part * TotalWidth(panels_) + panel.first;
-        for (const Block& block : reduction.blocks) {
-          tile.runs = reduction.runs.data() + block.first_run;
-          tile.run_count = block.runs;
-          tile.first = &block == &reduction.blocks.front();
-          tile.last = &block == &reduction.blocks.back();
-          const TileFunction* functions = level_.forward[panel.vectors - 1];
-          tiles.ForEach([&](int64_t first, int64_t count) {
-            tile.windows = pixels.windows.data() + piece.place + first;
-            tile.pixels = pixels.numbers.data() + piece.place + first;
-            ahead.Step();
-            functions[count - 1](tile);
-          });
-        }
-      }
+      ComputeTiles(
+          pixels, reductions_, Most(panel), level_.forward[panel.vectors - 1], tile,
+          [&](size_t part, Tile* tile) {
+            tile->filter_sums = packed_.sums.data() + part * TotalWidth(panels_) + panel.first;
+          },
+          [&] { ahead.Step(); });
       if (!whole)
         for (int64_t pixel = 0; pixel < count; ++pixel)
           std::copy_n(tile.sums + pixel * panel.width, panel.valid,
                       output + pixel * s_.filters + panel.first);
     }
   }
+
+  int64_t Most(const Panel& panel) const { return level_.forward_pixels[panel.vectors - 1]; }
 
   int64_t Terms() const { return s_.kernel_height * s_.kernel_width * s_.channels; }
 

@@ -16,6 +16,7 @@
 #include "parts.h"
 #include "pixels.h"
 #include "reduction.h"
+#include "tiling.h"
 
 namespace tfkd {
 namespace {
@@ -204,12 +205,7 @@ class Gatherer {
             const int64_t h = phase.rows.first + i * s_.stride_height - first;
             return h * s_.width + phase.columns.first + j * s_.stride_width;
           });
-    int64_t tiles = 0;
-    for (size_t part = 0; part < phase.parts.size(); ++part)
-      tiles += panels_.size() * phase.reductions[part].blocks.size() *
-               Tiles(pixels->pieces[part].count, level_.gradient_pixels[panels_[0].vectors - 1])
-                   .count();
-    return tiles;
+    return panels_.size() * CountTiles(*pixels, phase.reductions, Most(panels_[0]));
   }
 
   // The pixels of one phase in a band, whose first float is at `place` of input and result.
@@ -231,28 +227,19 @@ class Gatherer {
       tile.sums = whole ? result : scratch->partial.data();
       tile.own = whole ? input : scratch->own.data();
       tile.step = whole ? s_.channels : panel.width;
-      for (size_t part = 0; part < phase.parts.size(); ++part) {
-        const Pixels::Piece& piece = pixels.pieces[part];
-        const Reduction& reduction = phase.reductions[part];
-        const Tiles tiles(piece.count, level_.gradient_pixels[panel.vectors - 1]);
-        for (const Block& block : reduction.blocks) {
-          tile.runs = reduction.runs.data() + block.first_run;
-          tile.run_count = block.runs;
-          tile.first = &block == &reduction.blocks.front();
-          const TileFunction* functions = level_.gradient[panel.vectors - 1];
-          tiles.ForEach([&](int64_t first, int64_t count) {
-            tile.windows = pixels.windows.data() + piece.place + first;
-            tile.pixels = pixels.numbers.data() + piece.place + first;
+      ComputeTiles(
+          pixels, phase.reductions, Most(panel), level_.gradient[panel.vectors - 1], tile,
+          [](size_t, Tile*) {},
+          [&] {
             for (Ahead& each : ahead) each.Step();
-            functions[count - 1](tile);
           });
-        }
-      }
       if (!whole)
         for (const int64_t pixel : pixels.numbers)
           std::copy_n(tile.sums + pixel * panel.width, panel.valid, result + pixel * s_.channels);
     }
   }
+
+  int64_t Most(const Panel& panel) const { return level_.gradient_pixels[panel.vectors - 1]; }
 
   const Geometry& s_;
   const float* const input_;
