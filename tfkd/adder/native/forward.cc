@@ -239,9 +239,8 @@ class Forwarder {
       std::swap(sums, other);
     }
     float* pixels = scratch->pixel_sums.data();
-    for (int64_t i = 0; i < end - first; ++i)
-      for (int64_t j = 0; j < s_.output_width; ++j)
-        *pixels++ = sums[i * window_.row_stride * columns + j * window_.column_stride];
+    for (int64_t i = 0; i < end - first; ++i, sums += window_.row_stride * columns)
+      for (int64_t j = 0; j < s_.output_width; ++j) *pixels++ = sums[j * window_.column_stride];
     if (packed_.padded_sum != 0.0f) AddPadded(first, end, scratch->pixel_sums.data());
   }
 

@@ -60,10 +60,12 @@ struct SumOfClipped {
 
   explicit SumOfClipped(const Tile& tile)
       : one(Vector::Hidden(1.0f)), minus_one(Vector::Hidden(-1.0f)) {
+    const float* of[kPixels];
+    TFKD_UNROLLED for (int p = 0; p < kPixels; ++p)
+      of[p] = tile.own + tile.pixels[p] * tile.step;
     TFKD_UNROLLED for (int p = 0; p < kPixels; ++p)
       TFKD_UNROLLED for (int v = 0; v < kVectors; ++v)
-        Vector::Store(own[p][v], Vector::Load(tile.own + tile.pixels[p] * tile.step +
-                                              v * Vector::kWidth));
+        Vector::Store(own[p][v], Vector::Load(of[p] + v * Vector::kWidth));
   }
 
   void Add(Value (&sums)[kVectors], const float& gradient, const Value (&filter)[kVectors],
@@ -109,6 +111,32 @@ inline __attribute__((always_inline)) void SumBlock(
   }
 }
 
+// Where the results of a tile go. What is stored in vectors may alias anything, so that the fields
+// of a tile would be read anew for each: they are copied first.
+template <typename Vector, int kPixels, int kVectors>
+struct Places {
+  using Value = typename Vector::Value;
+
+  explicit Places(const Tile& tile) {
+    TFKD_UNROLLED for (int p = 0; p < kPixels; ++p)
+      of[p] = tile.sums + tile.pixels[p] * tile.step;
+  }
+
+  void AddTo(Value (&sums)[kPixels][kVectors]) const {
+    TFKD_UNROLLED for (int p = 0; p < kPixels; ++p)
+      TFKD_UNROLLED for (int v = 0; v < kVectors; ++v)
+        sums[p][v] = Vector::Add(sums[p][v], Vector::Load(of[p] + v * Vector::kWidth));
+  }
+
+  void Store(const Value (&sums)[kPixels][kVectors]) const {
+    TFKD_UNROLLED for (int p = 0; p < kPixels; ++p)
+      TFKD_UNROLLED for (int v = 0; v < kVectors; ++v)
+        Vector::Store(of[p] + v * Vector::kWidth, sums[p][v]);
+  }
+
+  float* of[kPixels];
+};
+
 // -sum |x - f| = sum x + sum f - 2 sum max(x, f).
 template <typename Vector, int kPixels, int kVectors>
 void ForwardTile(const Tile& tile) {
@@ -116,34 +144,29 @@ void ForwardTile(const Tile& tile) {
   Value sums[kPixels][kVectors];
   const SumOfMaxima<Vector, kPixels, kVectors> term(tile);
   SumBlock<Vector>(tile, term, sums);
-  const Value minus_two = Vector::Hidden(-2.0f);
-  TFKD_UNROLLED for (int p = 0; p < kPixels; ++p)
-    TFKD_UNROLLED for (int v = 0; v < kVectors; ++v) {
-      float* place = tile.sums + tile.pixels[p] * tile.step + v * Vector::kWidth;
-      Value sum = sums[p][v];
-      if (!tile.first) sum = Vector::Add(sum, Vector::Load(place));
-      if (tile.last) {
-        const Value linear = Vector::Add(Vector::Broadcast(tile.pixel_sums + tile.pixels[p]),
-                                         Vector::Load(tile.filter_sums + v * Vector::kWidth));
-        sum = Vector::AddProduct(linear, minus_two, sum);
+  const Places<Vector, kPixels, kVectors> places(tile);
+  if (!tile.first) places.AddTo(sums);
+  if (tile.last) {
+    const Value minus_two = Vector::Hidden(-2.0f);
+    TFKD_UNROLLED for (int p = 0; p < kPixels; ++p) {
+      const Value pixel = Vector::Broadcast(tile.pixel_sums + tile.pixels[p]);
+      TFKD_UNROLLED for (int v = 0; v < kVectors; ++v) {
+        const Value filter = Vector::Load(tile.filter_sums + v * Vector::kWidth);
+        sums[p][v] = Vector::AddProduct(Vector::Add(pixel, filter), minus_two, sums[p][v]);
       }
-      Vector::Store(place, sum);
     }
+  }
+  places.Store(sums);
 }
 
 template <typename Vector, int kPixels, int kVectors>
 void GradientTile(const Tile& tile) {
-  using Value = typename Vector::Value;
-  Value sums[kPixels][kVectors];
+  typename Vector::Value sums[kPixels][kVectors];
   const SumOfClipped<Vector, kPixels, kVectors> term(tile);
   SumBlock<Vector>(tile, term, sums);
-  TFKD_UNROLLED for (int p = 0; p < kPixels; ++p)
-    TFKD_UNROLLED for (int v = 0; v < kVectors; ++v) {
-      float* place = tile.sums + tile.pixels[p] * tile.step + v * Vector::kWidth;
-      Value sum = sums[p][v];
-      if (!tile.first) sum = Vector::Add(sum, Vector::Load(place));
-      Vector::Store(place, sum);
-    }
+  const Places<Vector, kPixels, kVectors> places(tile);
+  if (!tile.first) places.AddTo(sums);
+  places.Store(sums);
 }
 
 // Sums of neighbouring floats are formed in 16 lanes and these added in one order, whatever the
