@@ -24,6 +24,9 @@ namespace {
 // Input rows that a thread copies at once should stay in its second-level cache.
 constexpr int64_t kBandFloats = 32 * 1024;
 
+// To start and end large tiles does not pay for few terms, as those of 1x1 kernels may be.
+constexpr int64_t kFewTerms = 32, kPixelsForFewTerms = 7;
+
 // The filters, shifted and laid out for the inner loop.
 struct PackedFilter {
   PackedFilter(const Geometry& sizes, const float* filter, const std::vector<Panel>& panels,
@@ -288,7 +291,10 @@ class Forwarder {
     }
   }
 
-  int64_t Most(const Panel& panel) const { return level_.forward_pixels[panel.vectors - 1]; }
+  int64_t Most(const Panel& panel) const {
+    const int64_t pixels = level_.forward_pixels[panel.vectors - 1];
+    return Terms() > kFewTerms ? pixels : std::min(pixels, kPixelsForFewTerms);
+  }
 
   int64_t Terms() const { return s_.kernel_height * s_.kernel_width * s_.channels; }
 

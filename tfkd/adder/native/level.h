@@ -45,7 +45,7 @@ struct Tile {
 using TileFunction = void (*)(const Tile& tile);
 
 struct Level {
-  static constexpr int kMaxVectors = 2, kMaxPixels = 12;
+  static constexpr int kMaxVectors = 2, kMaxPixels = 11;
 
   const char* name;
   int width;  // Floats in a vector.

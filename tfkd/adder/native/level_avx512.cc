@@ -14,7 +14,7 @@ struct Avx512 {
   static constexpr int kWidth = 16;
   static constexpr int kTermsInARow = 1;
   static constexpr int kForwardPixels[] = {11, 9};
-  static constexpr int kGradientPixels[] = {12, 12};
+  static constexpr int kGradientPixels[] = {8, 6};
 
   static Value Load(const float* from) { return _mm512_loadu_ps(from); }
   static void Store(float* to, Value value) { _mm512_storeu_ps(to, value); }
