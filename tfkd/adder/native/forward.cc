@@ -7,7 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <utility>
+#include <tuple>
 #include <vector>
 
 #include "kernels.h"
@@ -174,7 +174,7 @@ class Forwarder {
     Scratch(const Forwarder& owner, int64_t rows)
         : cells(owner.window_.Rows(owner.s_, rows) * owner.window_.columns * owner.s_.channels),
           cell_sums(owner.window_.Rows(owner.s_, rows) * owner.window_.columns),
-          other_sums(owner.window_.Rows(owner.s_, rows) * owner.window_.columns),
+          row_sums(owner.window_.Rows(owner.s_, rows) * owner.window_.columns),
           pixel_sums(rows * owner.s_.output_width),
           // What a whole vector would write beyond the last filter of a pixel.
           partial(owner.panels_.back().valid < owner.panels_.back().width
@@ -182,7 +182,7 @@ class Forwarder {
                       : 0) {}
 
     // Of what lies outside the image the sum is 0.
-    Buffer cells, cell_sums, other_sums, pixel_sums, partial;
+    Buffer cells, cell_sums, row_sums, pixel_sums, partial;
     Pixels pixels;
   };
 
@@ -231,15 +231,16 @@ class Forwarder {
   // The sum of x over what each output of the rows [first, end) sees: along the rows of the input,
   // then over these, then what is padded at the sides of rows that see it.
   void AddUp(int64_t first, int64_t end, Scratch* scratch) const {
-    const int64_t columns = window_.columns, cells = window_.Rows(s_, end - first) * columns;
-    float *sums = scratch->cell_sums.data(), *other = scratch->other_sums.data();
-    for (const auto& [taps, step] : {std::pair(s_.kernel_width, int64_t{1}),
-                                     std::pair(s_.kernel_height, columns)}) {
+    const int64_t columns = window_.columns;
+    const float* sums = scratch->cell_sums.data();
+    int64_t cells = window_.Rows(s_, end - first) * columns;
+    for (const auto& [taps, step, target] :
+         {std::tuple(s_.kernel_width, int64_t{1}, scratch->row_sums.data()),
+          std::tuple(s_.kernel_height, columns, scratch->cell_sums.data())}) {
       if (taps == 1) continue;
-      std::copy_n(sums, cells, other);
-      for (int64_t tap = 1; tap < taps; ++tap)
-        Accumulate(sums + tap * step, cells - tap * step, other);
-      std::swap(sums, other);
+      cells -= (taps - 1) * step;
+      level_.sum_windows(sums, taps, step, cells, target);
+      sums = target;
     }
     float* pixels = scratch->pixel_sums.data();
     for (int64_t i = 0; i < end - first; ++i, sums += window_.row_stride * columns)
@@ -255,10 +256,6 @@ class Forwarder {
             for (int64_t j = columns.first; j < columns.end; ++j)
               sums[(i - first) * s_.output_width + j] +=
                   rows.Taps() * (s_.kernel_width - columns.Taps()) * packed_.padded_sum;
-  }
-
-  static void Accumulate(const float* __restrict from, int64_t count, float* __restrict sums) {
-    for (int64_t i = 0; i < count; ++i) sums[i] += from[i];
   }
 
   // `next_row` is where the input of the next band starts, counted over all images.

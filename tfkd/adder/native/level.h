@@ -55,6 +55,9 @@ struct Level {
   // By vectors - 1 and pixels - 1.
   TileFunction forward[kMaxVectors][kMaxPixels];
   TileFunction gradient[kMaxVectors][kMaxPixels];
+  // target[i] = the sum over t < taps of source[i + t * step]. The target may be the source.
+  void (*sum_windows)(const float* source, int64_t taps, int64_t step, int64_t count,
+                      float* target);
   // target[i, c] = source[i, c] - shift[c] and sums[i] = sum over c of target[i, c].
   void (*shift)(const float* source, int64_t source_step, const float* shift, int64_t cells,
                 int64_t channels, float* target, float* sums);

@@ -111,31 +111,26 @@ inline __attribute__((always_inline)) void SumBlock(
   }
 }
 
-// Where the results of a tile go. What is stored in vectors may alias anything, so that the fields
-// of a tile would be read anew for each: they are copied first.
-template <typename Vector, int kPixels, int kVectors>
-struct Places {
-  using Value = typename Vector::Value;
-
-  explicit Places(const Tile& tile) {
-    TFKD_UNROLLED for (int p = 0; p < kPixels; ++p)
-      of[p] = tile.sums + tile.pixels[p] * tile.step;
+// Puts the sums of a tile where they go, each changed by finish(sum, pixel, vector) before. What is
+// stored in vectors may alias anything, so that the fields of a tile are copied first, lest they be
+// read anew for each.
+template <typename Vector, int kPixels, int kVectors, typename Finish>
+inline __attribute__((always_inline)) void StoreSums(
+    const Tile& tile, const typename Vector::Value (&sums)[kPixels][kVectors],
+    const Finish& finish) {
+  float* const places = tile.sums;
+  const int64_t *const pixels = tile.pixels, step = tile.step;
+  const bool add = !tile.first;
+  TFKD_UNROLLED for (int p = 0; p < kPixels; ++p) {
+    const int64_t pixel = pixels[p];
+    float* const place = places + pixel * step;
+    TFKD_UNROLLED for (int v = 0; v < kVectors; ++v) {
+      typename Vector::Value sum = sums[p][v];
+      if (add) sum = Vector::Add(sum, Vector::Load(place + v * Vector::kWidth));
+      Vector::Store(place + v * Vector::kWidth, finish(sum, pixel, v));
+    }
   }
-
-  void AddTo(Value (&sums)[kPixels][kVectors]) const {
-    TFKD_UNROLLED for (int p = 0; p < kPixels; ++p)
-      TFKD_UNROLLED for (int v = 0; v < kVectors; ++v)
-        sums[p][v] = Vector::Add(sums[p][v], Vector::Load(of[p] + v * Vector::kWidth));
-  }
-
-  void Store(const Value (&sums)[kPixels][kVectors]) const {
-    TFKD_UNROLLED for (int p = 0; p < kPixels; ++p)
-      TFKD_UNROLLED for (int v = 0; v < kVectors; ++v)
-        Vector::Store(of[p] + v * Vector::kWidth, sums[p][v]);
-  }
-
-  float* of[kPixels];
-};
+}
 
 // -sum |x - f| = sum x + sum f - 2 sum max(x, f).
 template <typename Vector, int kPixels, int kVectors>
@@ -144,29 +139,28 @@ void ForwardTile(const Tile& tile) {
   Value sums[kPixels][kVectors];
   const SumOfMaxima<Vector, kPixels, kVectors> term(tile);
   SumBlock<Vector>(tile, term, sums);
-  const Places<Vector, kPixels, kVectors> places(tile);
-  if (!tile.first) places.AddTo(sums);
-  if (tile.last) {
-    const Value minus_two = Vector::Hidden(-2.0f);
-    TFKD_UNROLLED for (int p = 0; p < kPixels; ++p) {
-      const Value pixel = Vector::Broadcast(tile.pixel_sums + tile.pixels[p]);
-      TFKD_UNROLLED for (int v = 0; v < kVectors; ++v) {
-        const Value filter = Vector::Load(tile.filter_sums + v * Vector::kWidth);
-        sums[p][v] = Vector::AddProduct(Vector::Add(pixel, filter), minus_two, sums[p][v]);
-      }
-    }
+  if (!tile.last) {
+    StoreSums<Vector>(tile, sums, [](Value sum, int64_t, int) { return sum; });
+    return;
   }
-  places.Store(sums);
+  const Value minus_two = Vector::Hidden(-2.0f);
+  const float* const pixel_sums = tile.pixel_sums;
+  Value filter_sums[kVectors];
+  TFKD_UNROLLED for (int v = 0; v < kVectors; ++v)
+    filter_sums[v] = Vector::Load(tile.filter_sums + v * Vector::kWidth);
+  StoreSums<Vector>(tile, sums, [&](Value sum, int64_t pixel, int v) {
+    const Value linear = Vector::Add(Vector::Broadcast(pixel_sums + pixel), filter_sums[v]);
+    return Vector::AddProduct(linear, minus_two, sum);
+  });
 }
 
 template <typename Vector, int kPixels, int kVectors>
 void GradientTile(const Tile& tile) {
-  typename Vector::Value sums[kPixels][kVectors];
+  using Value = typename Vector::Value;
+  Value sums[kPixels][kVectors];
   const SumOfClipped<Vector, kPixels, kVectors> term(tile);
   SumBlock<Vector>(tile, term, sums);
-  const Places<Vector, kPixels, kVectors> places(tile);
-  if (!tile.first) places.AddTo(sums);
-  places.Store(sums);
+  StoreSums<Vector>(tile, sums, [](Value sum, int64_t, int) { return sum; });
 }
 
 // Sums of neighbouring floats are formed in 16 lanes and these added in one order, whatever the
@@ -187,6 +181,22 @@ struct Lanes {
 
   typename Vector::Value sums[kVectors];
 };
+
+template <typename Vector>
+void SumWindows(const float* source, int64_t taps, int64_t step, int64_t count, float* target) {
+  int64_t i = 0;
+  for (; i + Vector::kWidth <= count; i += Vector::kWidth) {
+    typename Vector::Value sum = Vector::Load(source + i);
+    for (int64_t tap = 1; tap < taps; ++tap)
+      sum = Vector::Add(sum, Vector::Load(source + i + tap * step));
+    Vector::Store(target + i, sum);
+  }
+  for (; i < count; ++i) {
+    float sum = source[i];
+    for (int64_t tap = 1; tap < taps; ++tap) sum += source[i + tap * step];
+    target[i] = sum;
+  }
+}
 
 template <typename Vector>
 void Shift(const float* source, int64_t source_step, const float* shift, int64_t cells,
@@ -264,6 +274,7 @@ constexpr Level MakeLevel(const char* name) {
   }
   FillTiles<Vector, 1, Level::kMaxPixels>(&level);
   FillTiles<Vector, 2, Level::kMaxPixels>(&level);
+  level.sum_windows = SumWindows<Vector>;
   level.shift = Shift<Vector>;
   level.deviations = Deviations<Vector>;
   return level;
