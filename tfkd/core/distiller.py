@@ -167,7 +167,11 @@ class Distiller(KerasDoors, keras.Model):
 
     @property
     def teachers(self) -> list[keras.Model]:
-        """The teachers as they are run: frozen copies, unless they train."""
+        """The teachers as they are run: frozen copies, unless they train.
+
+        Once training or evaluation has begun, new weights of a copy are not heeded: its graph may
+        hold the old ones as constants.
+        """
         return [network.model for network in self._networks.run_teachers]
 
     def loss_names(self) -> list[str]:

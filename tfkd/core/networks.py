@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from tfkd import models
+from tfkd.core.constants import call_with_constants
 from tfkd.core.divergences import mean_of_probabilities
 from tfkd.core.frozen import freeze
 from tfkd.core.model_forms import class_count, image_shape
@@ -60,6 +61,11 @@ class Networks:
                 freeze(teacher, keep=self._taps_of(name), dtype=teacher_dtype, fold=fold_teacher)
                 for teacher, name in zip(self.teachers, self._names)
             ]
+        self._copies = {
+            name
+            for name, own, run in zip(self._names, self.teachers, self.run_teachers)
+            if run is not own
+        }
         self._runners: dict[Place, keras.Model | None] = {}
         for place in self._own_places():
             self._runners[place] = self._runner(self.network(place[0]), self._taps[place])
@@ -240,10 +246,12 @@ class Networks:
                 learns = name == "student" or self._trainable_teacher
                 mode = training and learns
             pixels = normalised(view, preprocess)
-            if runner is None:
-                result = {"logits": model(pixels, training=mode)}
+            run = model if runner is None else runner
+            if name in self._copies:
+                result = call_with_constants(run, pixels)
             else:
-                result = dict(runner(pixels, training=mode))
+                result = run(pixels, training=mode)
+            result = {"logits": result} if runner is None else dict(result)
             if not learns:
                 result = {tap: tf.stop_gradient(value) for tap, value in result.items()}
             outputs[(name, view)] = result
