@@ -32,8 +32,9 @@ def apply_if(
 ) -> None:
     """Applies gradients where ``ok`` holds, and then lets objectives write their state.
 
-    On one replica nothing at all is touched otherwise. Under replicas an optimizer cannot stand in a
-    condition, so that a bad step applies zero gradients; no further step runs.
+    Without a strategy nothing at all is touched otherwise. Under one that mirrors variables, even on
+    a single replica, an optimizer cannot stand in a condition, so that a bad step applies zero
+    gradients; no further step runs.
 
     Args:
         ok: Scalar bool, equal on every replica.
@@ -44,7 +45,7 @@ def apply_if(
     gradients = [tf.convert_to_tensor(gradient) for gradient, _ in pairs]
     variables = [variable for _, variable in pairs]
     clipping = Clipping(optimizer, variables)
-    if replica_count() == 1:
+    if not _mirrors():
 
         def update() -> tf.Tensor:
             if clipping.leaves_some_out:
@@ -64,6 +65,13 @@ def apply_if(
         gradients = [gradient / replica_count() for gradient in clipping.clip(gradients)]
     clipping.apply(gradients)
     afterwards()
+
+
+def _mirrors() -> bool:
+    strategy = tf.distribute.get_strategy()
+    return tf.distribute.has_strategy() and not isinstance(
+        strategy, tf.distribute.OneDeviceStrategy
+    )
 
 
 def check_optimizer(
