@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 import tfkd
-from tfkd.core import constants
+from tfkd.core import constants, networks
 from tfkd.distillers import KD
 
 FIT = {"batch_size": 8, "shuffle": False, "verbose": 0}
@@ -33,13 +33,26 @@ def test_taps_are_read_alike(network, images):
         np.testing.assert_allclose(found[tap], value, rtol=1e-5, atol=1e-6)
 
 
-def test_large_models_are_called_as_they_are(network, images, monkeypatch):
-    model = network(6)
-    size = sum(each.numpy().nbytes for each in model.variables)
-    monkeypatch.setattr(constants, "MOST_BYTES", size)
-    assert not traced(model, images).captured_inputs
-    monkeypatch.setattr(constants, "MOST_BYTES", size - 1)
-    assert traced(model, images).captured_inputs
+def test_copies_become_constants_while_there_is_room(network, monkeypatch):
+    teachers = [network(width, name=f"teacher{width}") for width in (6, 7, 5)]
+    sizes = [constants.size_as_constants(teacher) for teacher in teachers]
+    assert sizes == [sum(each.numpy().nbytes for each in net.weights) for net in teachers]
+
+    def chosen(most):
+        monkeypatch.setattr(networks, "MOST_BYTES", most)
+        distiller = tfkd.Distiller(teachers, network(), KD())
+        folded = [constants.size_as_constants(each) for each in distiller.teachers]
+        return sorted(name for name, _ in distiller._networks._constant), folded
+
+    names, folded = chosen(2**20)
+    assert names == ["teacher:0", "teacher:1", "teacher:2"]
+    assert chosen(sum(folded))[0] == names
+    assert chosen(sum(folded) - 1)[0] == names[:2]
+    assert chosen(folded[0] + folded[2])[0] == [names[0], names[2]]
+
+
+def test_a_model_with_a_random_state_has_no_size(network):
+    assert constants.size_as_constants(network(dropout=0.5)) == np.inf
 
 
 def test_eager_calls_follow_the_weights(network, images):
@@ -53,7 +66,7 @@ def test_eager_calls_follow_the_weights(network, images):
 def test_students_learn_the_same(network, images, labels, monkeypatch):
     teacher, initial, found = network(6, name="teacher"), network().get_weights(), []
     for most in (constants.MOST_BYTES, 0):
-        monkeypatch.setattr(constants, "MOST_BYTES", most)
+        monkeypatch.setattr(networks, "MOST_BYTES", most)
         student = network()
         student.set_weights(initial)
         distiller = tfkd.Distiller(teacher, student, KD(2.0), 10)

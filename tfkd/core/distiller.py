@@ -169,8 +169,8 @@ class Distiller(KerasDoors, keras.Model):
     def teachers(self) -> list[keras.Model]:
         """The teachers as they are run: frozen copies, unless they train.
 
-        Once training or evaluation has begun, new weights of a copy are not heeded: its graph may
-        hold the old ones as constants.
+        Once training or evaluation has begun, new weights of a copy may not be heeded: the graph
+        may hold the old ones as constants.
         """
         return [network.model for network in self._networks.run_teachers]
 

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from tfkd import models
-from tfkd.core.constants import call_with_constants
+from tfkd.core.constants import MOST_BYTES, call_with_constants, size_as_constants
 from tfkd.core.divergences import mean_of_probabilities
 from tfkd.core.frozen import freeze
 from tfkd.core.model_forms import class_count, image_shape
@@ -61,14 +61,24 @@ class Networks:
                 freeze(teacher, keep=self._taps_of(name), dtype=teacher_dtype, fold=fold_teacher)
                 for teacher, name in zip(self.teachers, self._names)
             ]
-        self._copies = {
-            name
-            for name, own, run in zip(self._names, self.teachers, self.run_teachers)
-            if run is not own
-        }
         self._runners: dict[Place, keras.Model | None] = {}
         for place in self._own_places():
             self._runners[place] = self._runner(self.network(place[0]), self._taps[place])
+        self._constant = self._constant_places()
+
+    def _constant_places(self) -> set[Place]:
+        """Returns which copies of teachers run with constants, as many as the step may hold."""
+        left: float = MOST_BYTES
+        places: set[Place] = set()
+        for place, runner in self._runners.items():
+            if place[0] == "student" or self.network(place[0]) in self.teachers:
+                continue
+            model = self.network(place[0]).model if runner is None else runner
+            size = size_as_constants(model)
+            if size <= left:
+                places.add(place)
+                left -= size
+        return places
 
     def _teacher_names(self) -> list[str]:
         if len(self.teachers) == 1:
@@ -247,7 +257,7 @@ class Networks:
                 mode = training and learns
             pixels = normalised(view, preprocess)
             run = model if runner is None else runner
-            if name in self._copies:
+            if (name, view) in self._constant:
                 result = call_with_constants(run, pixels)
             else:
                 result = run(pixels, training=mode)

@@ -111,9 +111,9 @@ inline __attribute__((always_inline)) void SumBlock(
   }
 }
 
-// Puts the sums of a tile where they go, each changed by finish(sum, pixel, vector) before. What is
-// stored in vectors may alias anything, so that the fields of a tile are copied first, lest they be
-// read anew for each.
+// Adds the sums of a tile to those of the blocks before, if any, and stores what finish(sum, pixel,
+// vector) makes of them. To the compiler a stored vector may change any memory, so that the fields
+// of the tile are copied first, lest they be read anew after each.
 template <typename Vector, int kPixels, int kVectors, typename Finish>
 inline __attribute__((always_inline)) void StoreSums(
     const Tile& tile, const typename Vector::Value (&sums)[kPixels][kVectors],
