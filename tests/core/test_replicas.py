@@ -113,7 +113,7 @@ def test_two_replicas_are_as_one(case, distiller_on, network, images, labels):
 def test_what_replicas_cannot_do_is_refused(distiller_on, network, images, labels):
     parts = (2, None, lambda: network(norm=False), lambda: ())
     distiller = distiller_on(*parts, compile_settings={"jit_compile": True})
-    with pytest.raises(tfkd.TfkdError, match=r"jit_compile=True \(XLA\) under 2 replicas"):
+    with pytest.raises(tfkd.TfkdError, match=r"jit_compile=True \(XLA\) under 2 mirrored replica"):
         distiller.fit(images, labels, verbose=0)
     plain = distiller_on(*parts)
     # The seventeenth image would leave one replica with none, which no collective survives.
@@ -121,7 +121,7 @@ def test_what_replicas_cannot_do_is_refused(distiller_on, network, images, label
         with pytest.raises(tfkd.TfkdError, match="last batch of size 1 under 2 replicas"):
             use(np.concatenate([images, images[:1]]), np.zeros(17), batch_size=8, verbose=0)
     accumulate = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
-    with pytest.raises(tfkd.TfkdError, match="gradient_accumulation_steps=2 under 2 replicas"):
+    with pytest.raises(tfkd.TfkdError, match="gradient_accumulation_steps=2 under 2 mirrored replica"):
         distiller.compile(accumulate)
 
 

@@ -97,13 +97,15 @@ def test_finite_gradients(dtype):
         assert not gradients_are_finite([large, tf.constant([1.0, bad, -bad], dtype)])
 
 
-def test_gradient_accumulation_needs_one_replica():
+def test_gradient_accumulation_needs_one_replica(two_replicas):
     accumulating = momentum(gradient_accumulation_steps=2)()
-    check_optimizer(accumulating, 1)
+    check_optimizer(accumulating, tf.distribute.get_strategy())
+    check_optimizer(accumulating, tf.distribute.OneDeviceStrategy("/cpu:0"))
     for optimizer in (accumulating, keras.optimizers.LossScaleOptimizer(accumulating)):
-        with pytest.raises(tfkd.TfkdError, match="gradient_accumulation_steps=2 under 2 replicas"):
-            check_optimizer(optimizer, 2)
-    check_optimizer(momentum()(), 2)
+        message = "gradient_accumulation_steps=2 under 2 mirrored replica"
+        with pytest.raises(tfkd.TfkdError, match=message):
+            check_optimizer(optimizer, two_replicas)
+    check_optimizer(momentum()(), two_replicas)
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def test_local_batch_normalisation_runs_and_is_another_thing(
             {"train__batch_size": 201},
             "train.batch_size 201: cannot be shared by 2 replicas; wanted a multiple of 2",
         ),
-        ({"train__jit_compile": True}, r"train.jit_compile \(XLA\) under 2 replicas"),
+        ({"train__jit_compile": True}, r"train.jit_compile \(XLA\) under 2 mirrored replica"),
     ],
 )
 def test_what_replicas_cannot_do_is_refused(fields, message, experiment, two_replicas, tmp_path):

@@ -12,6 +12,16 @@ def replica_count() -> int:
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
+def mirrors(strategy: tf.distribute.Strategy) -> bool:
+    """Returns whether a strategy mirrors variables, be it on a single device.
+
+    Its optimizers meet at a point that may stand neither in a condition nor in a function of its
+    own, as gradient accumulation and XLA have it.
+    """
+    mirrored = (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy)
+    return strategy.num_replicas_in_sync > 1 or isinstance(strategy, mirrored)
+
+
 def sum_over_replicas(tensor: tf.Tensor) -> tf.Tensor:
     """Returns the sum of a tensor over all replicas (differentiable); the tensor itself on one."""
     if replica_count() == 1:

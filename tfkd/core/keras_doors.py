@@ -43,8 +43,7 @@ class KerasDoors(ReplicatedFit):
         if metrics is None and "weighted_metrics" not in kwargs:
             kwargs["weighted_metrics"] = self.task.metrics()
         super().compile(optimizer=optimizer, loss=None, metrics=metrics, **kwargs)
-        replicas = self.distribute_strategy.num_replicas_in_sync
-        check_optimizer(self.optimizer, replicas, self.trained_variables)
+        check_optimizer(self.optimizer, self.distribute_strategy, self.trained_variables)
         self.optimizer.build(self.trained_variables)
         listed = keras.tree.flatten([metrics, kwargs.get("weighted_metrics")])
         if not any(isinstance(metric, str) for metric in listed):

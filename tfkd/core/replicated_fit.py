@@ -13,6 +13,7 @@ import functools
 
 import tensorflow as tf
 
+from tfkd.core.gathering import mirrors
 from tfkd.errors import TfkdError
 
 
@@ -80,11 +81,11 @@ class ReplicatedFit:
     def _steps_function(self, step, results, may_run, scope):
         strategy = self.distribute_strategy
         if self.jit_compile:
-            if strategy.num_replicas_in_sync > 1:
+            if mirrors(strategy):
                 raise TfkdError(
-                    "jit_compile=True (XLA) under "
-                    f"{strategy.num_replicas_in_sync} replicas: XLA cannot reach the variables of "
-                    "other replicas; use one replica or jit_compile=False"
+                    f"jit_compile=True (XLA) under {strategy.num_replicas_in_sync} mirrored "
+                    "replica(s): XLA cannot reach mirrored variables; use no strategy or "
+                    "jit_compile=False"
                 )
             step = tf.function(step, jit_compile=True, autograph=False, reduce_retracing=True)
 

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from tfkd.core.clipping import Clipping, inner, is_normalized, scales
-from tfkd.core.gathering import replica_count, sum_over_replicas
+from tfkd.core.gathering import mirrors, replica_count, sum_over_replicas
 from tfkd.errors import TfkdError
 
 Pairs = Sequence[tuple[tf.Tensor, keras.Variable]]
@@ -45,7 +45,7 @@ def apply_if(
     gradients = [tf.convert_to_tensor(gradient) for gradient, _ in pairs]
     variables = [variable for _, variable in pairs]
     clipping = Clipping(optimizer, variables)
-    if not _mirrors():
+    if not mirrors(tf.distribute.get_strategy()):
 
         def update() -> tf.Tensor:
             if clipping.leaves_some_out:
@@ -67,22 +67,15 @@ def apply_if(
     afterwards()
 
 
-def _mirrors() -> bool:
-    strategy = tf.distribute.get_strategy()
-    return tf.distribute.has_strategy() and not isinstance(
-        strategy, tf.distribute.OneDeviceStrategy
-    )
-
-
 def check_optimizer(
     optimizer: keras.optimizers.Optimizer,
-    replicas: int,
+    strategy: tf.distribute.Strategy,
     variables: Sequence[keras.Variable] = (),
 ) -> None:
-    """Checks that an optimizer works on this many replicas, for these variables.
+    """Checks that an optimizer works under a strategy, for these variables.
 
     Raises:
-        TfkdError: For gradient accumulation under several replicas, which Keras cannot do, and for
+        TfkdError: For gradient accumulation under mirrored replicas, which Keras cannot do, and for
             loss scaling of adder layers.
     """
     scaled = scales(optimizer) or getattr(inner(optimizer), "loss_scale_factor", None) is not None
@@ -92,8 +85,8 @@ def check_optimizer(
             "their normalised gradients, wanted none: train in float32 or mixed_bfloat16"
         )
     steps = getattr(inner(optimizer), "gradient_accumulation_steps", None)
-    if steps and replicas > 1:
+    if steps and mirrors(strategy):
         raise TfkdError(
-            f"gradient_accumulation_steps={steps} under {replicas} replicas: found several, wanted "
-            "one replica, or None"
+            f"gradient_accumulation_steps={steps} under {strategy.num_replicas_in_sync} mirrored "
+            "replica(s): wanted no strategy, or None"
         )

@@ -87,7 +87,7 @@ class PKKDDistiller(Distiller):
         if teacher_optimizer is None:
             teacher_optimizer = type(self.optimizer).from_config(self.optimizer.get_config())
         self.teacher_optimizer = keras.optimizers.get(teacher_optimizer)
-        check_optimizer(self.teacher_optimizer, self.distribute_strategy.num_replicas_in_sync)
+        check_optimizer(self.teacher_optimizer, self.distribute_strategy)
         with warnings.catch_warnings():
             # What is excluded from decay may be the losses' own, of which the teacher has nothing.
             warnings.simplefilter("ignore", TfkdWarning)

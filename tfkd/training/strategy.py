@@ -9,6 +9,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from tfkd.core.gathering import mirrors
 from tfkd.errors import TfkdError, unknown
 
 NAMES = ("auto", "one", "mirrored", "multi_worker")
@@ -77,10 +78,10 @@ def check(strategy: tf.distribute.Strategy, batch_size: int, jit_compile: bool) 
             f"train.batch_size {batch_size}: cannot be shared by {replicas} replicas; wanted a "
             f"multiple of {replicas}"
         )
-    if jit_compile and replicas > 1:
+    if jit_compile and mirrors(strategy):
         raise TfkdError(
-            f"train.jit_compile (XLA) under {replicas} replicas: cannot reach the variables of other "
-            "replicas; wanted --strategy=one or train.jit_compile=False"
+            f"train.jit_compile (XLA) under {replicas} mirrored replica(s): cannot reach mirrored "
+            "variables; wanted --strategy=one or train.jit_compile=False"
         )
 
 
