@@ -151,43 +151,55 @@ class Forwarder {
       reductions_.emplace_back(
           part.rows.Taps(), part.columns.Taps() * s_.channels, row,
           part.rows.first_tap * kernel_row + part.columns.first_tap * s_.channels, kernel_row);
-    const int64_t rows = std::max<int64_t>(1, kBandFloats / row - s_.kernel_height + 1);
-    band_rows_ = std::min(s_.output_height, std::max<int64_t>(1, rows / window_.row_stride));
+    const int64_t images =
+        ImagesOfBand(kBandFloats / (window_.Rows(s_, s_.output_height) * row),
+                     s_.output_height * s_.output_width * panels_[0].width, kBandFloats);
+    const int64_t rows = kBandFloats / row - s_.kernel_height + 1;
+    band_rows_ = images > 0 ? images * s_.output_height
+                            : std::max<int64_t>(1, rows / window_.row_stride);
   }
 
   // Output rows, counted over all images.
   void Rows(int64_t first, int64_t end) const {
     Scratch scratch(*this, std::min(band_rows_, end - first));
-    ForEachBand(first, end, s_.output_height, band_rows_,
-                [&](int64_t image, int64_t first, int64_t end) {
-                  const int64_t place = (image * s_.output_height + first) * s_.output_width;
-                  Copy(image, first, end - first, &scratch);
-                  List(first, end, &scratch.pixels);
-                  AddUp(first, end, &scratch);
-                  Compute(output_ + place * s_.filters,
-                          image * s_.height + end * s_.stride_height, &scratch);
-                });
+    ForEachBand(first, end, s_.output_height, band_rows_, [&](const Band& band) {
+      Copy(band, &scratch);
+      List(band, &scratch.pixels);
+      AddUp(band, &scratch);
+      Compute(band, &scratch);
+    });
   }
 
  private:
   struct Scratch {
+    // For so many output rows of a band.
     Scratch(const Forwarder& owner, int64_t rows)
-        : cells(owner.window_.Rows(owner.s_, rows) * owner.window_.columns * owner.s_.channels),
-          cell_sums(owner.window_.Rows(owner.s_, rows) * owner.window_.columns),
-          row_sums(owner.window_.Rows(owner.s_, rows) * owner.window_.columns),
+        : Scratch(owner, rows, owner.KeptRows(rows) * owner.window_.columns) {}
+
+    // Of what lies outside the image the sum is 0.
+    Buffer cells, cell_sums, row_sums, pixel_sums, partial;
+    Pixels pixels;
+
+   private:
+    Scratch(const Forwarder& owner, int64_t rows, int64_t kept)
+        : cells(kept * owner.s_.channels),
+          cell_sums(kept),
+          row_sums(kept),
           pixel_sums(rows * owner.s_.output_width),
           // What a whole vector would write beyond the last filter of a pixel.
           partial(owner.panels_.back().valid < owner.panels_.back().width
                       ? rows * owner.s_.output_width * owner.panels_.back().width
                       : 0) {}
-
-    // Of what lies outside the image the sum is 0.
-    Buffer cells, cell_sums, row_sums, pixel_sums, partial;
-    Pixels pixels;
   };
 
+  // Of the input, for some rows of an image, or all of several.
+  int64_t KeptRows(int64_t rows) const {
+    const int64_t image = s_.output_height;
+    return rows < image ? window_.Rows(s_, rows) : rows / image * window_.Rows(s_, image);
+  }
+
   // Of rows outside the image nothing is copied: no pixel sees them.
-  void Copy(int64_t image, int64_t first_row, int64_t output_rows, Scratch* scratch) const {
+  void Copy(const Band& band, Scratch* scratch) const {
     const int64_t columns = window_.columns, channels = s_.channels;
     const float* shift = packed_.shift.data();
     // Columns inside the image: w = column * step - pad with 0 <= w < width.
@@ -195,45 +207,50 @@ class Forwarder {
     const int64_t left = std::min(columns, (s_.pad_left + step - 1) / step);
     const int64_t inside =
         std::max(left, std::min(columns, (s_.width + s_.pad_left + step - 1) / step));
-    for (int64_t row = 0; row < window_.Rows(s_, output_rows); ++row) {
-      const int64_t h = first_row * s_.stride_height + row * window_.row_step - s_.pad_top;
-      float* cells = scratch->cells.data() + row * columns * channels;
-      float* sums = scratch->cell_sums.data() + row * columns;
-      if (h < 0 || h >= s_.height) {
-        std::fill_n(sums, columns, 0.0f);
-        continue;
+    float *cells = scratch->cells.data(), *sums = scratch->cell_sums.data();
+    const auto pad = [&](int64_t from, int64_t to) {
+      for (int64_t w = from; w < to; ++w)
+        std::copy_n(packed_.padded.data(), channels, cells + w * channels);
+      std::fill(sums + from, sums + to, 0.0f);
+    };
+    const int64_t rows = window_.Rows(s_, band.end - band.first);
+    for (int64_t image = band.image; image < band.image + band.images; ++image)
+      for (int64_t row = 0; row < rows; ++row, cells += columns * channels, sums += columns) {
+        const int64_t h = band.first * s_.stride_height + row * window_.row_step - s_.pad_top;
+        if (h < 0 || h >= s_.height) {
+          std::fill_n(sums, columns, 0.0f);
+          continue;
+        }
+        const int64_t w = left * step - s_.pad_left;
+        pad(0, left);
+        level_.shift(input_ + ((image * s_.height + h) * s_.width + w) * channels, step * channels,
+                     shift, inside - left, channels, cells + left * channels, sums + left);
+        pad(inside, columns);
       }
-      const auto pad = [&](int64_t from, int64_t to) {
-        for (int64_t w = from; w < to; ++w)
-          std::copy_n(packed_.padded.data(), channels, cells + w * channels);
-        std::fill(sums + from, sums + to, 0.0f);
-      };
-      const int64_t w = left * step - s_.pad_left;
-      pad(0, left);
-      level_.shift(input_ + ((image * s_.height + h) * s_.width + w) * channels, step * channels,
-                   shift, inside - left, channels, cells + left * channels, sums + left);
-      pad(inside, columns);
-    }
   }
 
-  void List(int64_t first, int64_t end, Pixels* pixels) const {
-    if (!pixels->Renew(first, end)) return;
+  void List(const Band& band, Pixels* pixels) const {
+    if (!pixels->Renew(band)) return;
+    const int64_t first = band.first, rows = band.end - first, kept = window_.Rows(s_, rows);
     pixels->Fill(
-        parts_, first, end,
-        [&](const Part& part, int64_t i, int64_t j) {
-          const int64_t row = (i - first) * window_.row_stride + part.rows.first_tap;
+        parts_, band.images, first, band.end,
+        [&](const Part& part, int64_t image, int64_t i, int64_t j) {
+          const int64_t row =
+              image * kept + (i - first) * window_.row_stride + part.rows.first_tap;
           const int64_t column = j * window_.column_stride + part.columns.first_tap;
           return (row * window_.columns + column) * s_.channels;
         },
-        [&](int64_t i, int64_t j) { return (i - first) * s_.output_width + j; });
+        [&](int64_t image, int64_t i, int64_t j) {
+          return (image * rows + i - first) * s_.output_width + j;
+        });
   }
 
-  // The sum of x over what each output of the rows [first, end) sees: along the rows of the input,
-  // then over these, then what is padded at the sides of rows that see it.
-  void AddUp(int64_t first, int64_t end, Scratch* scratch) const {
-    const int64_t columns = window_.columns;
+  // The sum of x over what each output of a band sees: along the rows of the input, then over these,
+  // then what is padded at the sides of rows that see it.
+  void AddUp(const Band& band, Scratch* scratch) const {
+    const int64_t columns = window_.columns, rows = window_.Rows(s_, band.end - band.first);
     const float* sums = scratch->cell_sums.data();
-    int64_t cells = window_.Rows(s_, end - first) * columns;
+    int64_t cells = band.images * rows * columns;
     for (const auto& [taps, step, target] :
          {std::tuple(s_.kernel_width, int64_t{1}, scratch->row_sums.data()),
           std::tuple(s_.kernel_height, columns, scratch->cell_sums.data())}) {
@@ -243,25 +260,34 @@ class Forwarder {
       sums = target;
     }
     float* pixels = scratch->pixel_sums.data();
-    for (int64_t i = 0; i < end - first; ++i, sums += window_.row_stride * columns)
-      for (int64_t j = 0; j < s_.output_width; ++j) *pixels++ = sums[j * window_.column_stride];
-    if (packed_.padded_sum != 0.0f) AddPadded(first, end, scratch->pixel_sums.data());
+    for (int64_t image = 0; image < band.images; ++image) {
+      const float* row = sums + image * rows * columns;
+      for (int64_t i = band.first; i < band.end; ++i, row += window_.row_stride * columns)
+        for (int64_t j = 0; j < s_.output_width; ++j) *pixels++ = row[j * window_.column_stride];
+    }
+    if (packed_.padded_sum != 0.0f) AddPadded(band, scratch->pixel_sums.data());
   }
 
-  void AddPadded(int64_t first, int64_t end, float* sums) const {
-    for (const Span& rows : rows_)
-      if (!AreCut(rows))
-        for (int64_t i = std::max(first, rows.first); i < std::min(end, rows.end); ++i)
-          for (const Span& columns : columns_)
-            for (int64_t j = columns.first; j < columns.end; ++j)
-              sums[(i - first) * s_.output_width + j] +=
-                  rows.Taps() * (s_.kernel_width - columns.Taps()) * packed_.padded_sum;
+  void AddPadded(const Band& band, float* sums) const {
+    const int64_t all = band.end - band.first;
+    for (int64_t image = 0; image < band.images; ++image, sums += all * s_.output_width)
+      for (const Span& rows : rows_)
+        if (!AreCut(rows))
+          for (int64_t i = std::max(band.first, rows.first); i < std::min(band.end, rows.end); ++i)
+            for (const Span& columns : columns_)
+              for (int64_t j = columns.first; j < columns.end; ++j)
+                sums[(i - band.first) * s_.output_width + j] +=
+                    rows.Taps() * (s_.kernel_width - columns.Taps()) * packed_.padded_sum;
   }
 
-  // `next_row` is where the input of the next band starts, counted over all images.
-  void Compute(float* output, int64_t next_row, Scratch* scratch) const {
+  void Compute(const Band& band, Scratch* scratch) const {
     const Pixels& pixels = scratch->pixels;
     const int64_t count = pixels.numbers.size(), row = s_.width * s_.channels;
+    float* output =
+        output_ + (band.image * s_.output_height + band.first) * s_.output_width * s_.filters;
+    // Where the input of the next band starts, counted over all images.
+    const int64_t next_row =
+        (band.image + band.images - 1) * s_.height + band.end * s_.stride_height;
     // Of an input that is not all seen, more would be fetched than is read.
     const bool all = window_.row_step == 1 && window_.column_step == 1;
     Ahead ahead(input_, s_.batch * s_.height * row, next_row * row,

@@ -89,36 +89,37 @@ class Gatherer {
                for (int64_t i = first; i < end; ++i) Pack(filter, panels_[i]);
              });
     const int64_t rows = kBandFloats / std::max<int64_t>(1, columns_ * s_.filters);
-    band_rows_ = std::min(
-        s_.height,
-        std::max<int64_t>(1, rows * s_.stride_height - s_.kernel_height + 1));
+    const int64_t images = ImagesOfBand(rows / s_.output_height,
+                                        s_.height * s_.width * panels_[0].width, kBandFloats);
+    band_rows_ = images > 0
+                     ? images * s_.height
+                     : std::max<int64_t>(1, rows * s_.stride_height - s_.kernel_height + 1);
   }
 
   // Input rows, counted over all images.
   void Rows(int64_t first, int64_t end) const {
     Scratch scratch(*this, std::min(band_rows_, end - first));
-    ForEachBand(first, end, s_.height, band_rows_,
-                [&](int64_t image, int64_t first, int64_t end) {
-                  const Outputs outputs = OutputsOf(image, first, end, &scratch);
-                  int64_t tiles = 0;
-                  for (size_t i = 0; i < phases_.size(); ++i)
-                    tiles += List(phases_[i], first, end, outputs.first_row, &scratch.pixels[i]);
-                  const int64_t row = s_.width * s_.channels, all = s_.batch * s_.height * row;
-                  const int64_t place = (image * s_.height + first) * row;
-                  const int64_t next = place + (end - first) * row, count = next - place;
-                  Ahead ahead[] = {
-                      {input_, all, next, count, tiles},
-                      {result_, all, next, count, tiles},
-                  };
-                  for (size_t i = 0; i < phases_.size(); ++i)
-                    Compute(phases_[i], scratch.pixels[i], place, outputs.values, ahead, &scratch);
-                });
+    ForEachBand(first, end, s_.height, band_rows_, [&](const Band& band) {
+      const Outputs outputs = OutputsOf(band, &scratch);
+      int64_t tiles = 0;
+      for (size_t i = 0; i < phases_.size(); ++i)
+        tiles += List(phases_[i], band, outputs, &scratch.pixels[i]);
+      const int64_t row = s_.width * s_.channels, all = s_.batch * s_.height * row;
+      const int64_t place = (band.image * s_.height + band.first) * row;
+      const int64_t count = band.images * (band.end - band.first) * row;
+      Ahead ahead[] = {
+          {input_, all, place + count, count, tiles},
+          {result_, all, place + count, count, tiles},
+      };
+      for (size_t i = 0; i < phases_.size(); ++i)
+        Compute(phases_[i], scratch.pixels[i], place, outputs.values, ahead, &scratch);
+    });
   }
 
  private:
   struct Scratch {
     Scratch(const Gatherer& owner, int64_t rows)
-        : outputs((rows + owner.s_.kernel_height) * owner.columns_ * owner.s_.filters),
+        : outputs(owner.OutputRows(rows) * owner.columns_ * owner.s_.filters),
           // What whole vectors would read and write beyond the last channel of a pixel.
           own(Partial(owner, rows)),
           partial(Partial(owner, rows)),
@@ -133,6 +134,11 @@ class Gatherer {
     std::vector<Pixels> pixels;  // By phase.
   };
 
+  // At most so many for some rows of an image, or all of several.
+  int64_t OutputRows(int64_t rows) const {
+    return rows < s_.height ? rows + s_.kernel_height : rows / s_.height * s_.output_height;
+  }
+
   // The pixels whose rows and columns are of two phases.
   struct Both {
     Phase rows, columns;
@@ -141,9 +147,10 @@ class Gatherer {
     std::vector<Reduction> reductions;  // By part.
   };
 
-  // Gradients of output rows from `first_row` on, columns from first_column_ on.
+  // Gradients of output rows from `first_row` on, columns from first_column_ on; `rows` of an image
+  // lie before those of the next.
   struct Outputs {
-    int64_t first_row;
+    int64_t first_row, rows;
     const float* values;
   };
 
@@ -166,44 +173,44 @@ class Gatherer {
     }
   }
 
-  Outputs OutputsOf(int64_t image, int64_t first, int64_t end, Scratch* scratch) const {
-    const int64_t first_row = std::max<int64_t>(
-        0, FloorDivide(first + s_.pad_top - s_.kernel_height + 1, s_.stride_height));
-    const int64_t last_row = std::min(
-        s_.output_height - 1, FloorDivide(end - 1 + s_.pad_top, s_.stride_height));
-    const float* images = gradient_ + image * s_.output_height * s_.output_width * s_.filters;
+  Outputs OutputsOf(const Band& band, Scratch* scratch) const {
+    const int64_t first = std::max<int64_t>(
+        0, FloorDivide(band.first + s_.pad_top - s_.kernel_height + 1, s_.stride_height));
+    const int64_t end = 1 + std::min(s_.output_height - 1,
+                                     FloorDivide(band.end - 1 + s_.pad_top, s_.stride_height));
+    const float* image = gradient_ + band.image * s_.output_height * s_.output_width * s_.filters;
     if (first_column_ == 0 && columns_ == s_.output_width)
-      return {first_row, images + first_row * s_.output_width * s_.filters};
+      return {first, s_.output_height, image + first * s_.output_width * s_.filters};
     const int64_t left = std::max<int64_t>(0, -first_column_);
     const int64_t inside = std::max(left, std::min(columns_, s_.output_width - first_column_));
-    for (int64_t i = first_row; i <= last_row; ++i) {
-      float* row = scratch->outputs.data() + (i - first_row) * columns_ * s_.filters;
-      const float* from = images + (i * s_.output_width + first_column_ + left) * s_.filters;
-      std::fill_n(row, left * s_.filters, 0.0f);
-      std::copy_n(from, (inside - left) * s_.filters, row + left * s_.filters);
-      std::fill_n(row + inside * s_.filters, (columns_ - inside) * s_.filters, 0.0f);
-    }
-    return {first_row, scratch->outputs.data()};
+    float* row = scratch->outputs.data();
+    for (int64_t i = 0; i < band.images; ++i, image += s_.output_height * s_.output_width * s_.filters)
+      for (int64_t h = first; h < end; ++h, row += columns_ * s_.filters) {
+        const float* from = image + (h * s_.output_width + first_column_ + left) * s_.filters;
+        std::fill_n(row, left * s_.filters, 0.0f);
+        std::copy_n(from, (inside - left) * s_.filters, row + left * s_.filters);
+        std::fill_n(row + inside * s_.filters, (columns_ - inside) * s_.filters, 0.0f);
+      }
+    return {first, end - first, scratch->outputs.data()};
   }
 
-  // Lists the pixels of a phase in the rows [first, end) of an image, and returns how many tiles
-  // they take.
-  int64_t List(const Both& phase, int64_t first, int64_t end, int64_t first_output,
-               Pixels* pixels) const {
+  // Lists the pixels of a phase in a band, and returns how many tiles they take.
+  int64_t List(const Both& phase, const Band& band, const Outputs& outputs, Pixels* pixels) const {
     const Axis rows = phase.rows.Sees(s_.output_height);
     const Axis columns = phase.columns.Sees(s_.output_width);
-    if (pixels->Renew(first, end))
+    if (pixels->Renew(band))
       pixels->Fill(
-          phase.parts, phase.rows.Before(first, s_.stride_height),
-          phase.rows.Before(end, s_.stride_height),
-          [&](const Part& part, int64_t i, int64_t j) {
-            const int64_t row = rows.start + i + part.rows.first_tap - first_output;
+          phase.parts, band.images, phase.rows.Before(band.first, s_.stride_height),
+          phase.rows.Before(band.end, s_.stride_height),
+          [&](const Part& part, int64_t image, int64_t i, int64_t j) {
+            const int64_t row =
+                image * outputs.rows + rows.start + i + part.rows.first_tap - outputs.first_row;
             const int64_t column = columns.start + j + part.columns.first_tap - first_column_;
             return (row * columns_ + column) * s_.filters;
           },
-          [&](int64_t i, int64_t j) {
-            const int64_t h = phase.rows.first + i * s_.stride_height - first;
-            return h * s_.width + phase.columns.first + j * s_.stride_width;
+          [&](int64_t image, int64_t i, int64_t j) {
+            const int64_t h = phase.rows.first + i * s_.stride_height - band.first;
+            return (image * (band.end - band.first) + h) * s_.width + phase.columns.first + j * s_.stride_width;
           });
     return panels_.size() * CountTiles(*pixels, phase.reductions, Most(panels_[0]));
   }

@@ -100,6 +100,9 @@ padding: Zeros on top, bottom, left and right of x.
 x_gradient: Of the shape of x.
 )doc");
 
+// To wake another thread takes about as long as this work.
+constexpr int64_t kLeastShared = 300 * 1000;
+
 // Runs the kernels on TensorFlow's own threads.
 Parallel OnWorkersOf(OpKernelContext* context) {
   // Of two vectors; TensorFlow asks for cycles.
@@ -107,7 +110,9 @@ Parallel OnWorkersOf(OpKernelContext* context) {
   const auto* workers = context->device()->tensorflow_cpu_worker_threads();
   return [workers, of_cycle](int64_t total, int64_t cost,
                              const std::function<void(int64_t, int64_t)>& work) {
-    tensorflow::Shard(workers->num_threads, workers->workers, total, cost / of_cycle + 1, work);
+    const int64_t cycles = cost / of_cycle + 1;
+    if (total * cycles < kLeastShared) return work(0, total);
+    tensorflow::Shard(workers->num_threads, workers->workers, total, cycles, work);
   };
 }
 

@@ -103,16 +103,33 @@ class Ahead {
   int64_t piece_;
 };
 
-// Calls band(image, first, end) for pieces of a range of the rows of all images, none of which
-// reaches into a second image or has more than `most` rows.
+// The rows [first, end) of an image, or all rows of several.
+struct Band {
+  int64_t image, images, first, end;
+
+  bool SameRowsAs(const Band& other) const {
+    return images == other.images && first == other.first && end == other.end;
+  }
+};
+
+// How many images make a band: as many as `fitting` while their results, of `image` floats each in a
+// panel, take no more than `most`; one where an image by itself takes more.
+inline int64_t ImagesOfBand(int64_t fitting, int64_t image, int64_t most) {
+  return std::min(fitting, std::max<int64_t>(1, most / image));
+}
+
+// Calls function(band) for pieces of a range of the rows of all images, none of which has more than
+// `most` rows.
 template <typename Function>
 void ForEachBand(int64_t first, int64_t end, int64_t rows_of_image, int64_t most,
-                 const Function& band) {
+                 const Function& function) {
   while (first < end) {
     const int64_t image = first / rows_of_image, row = first % rows_of_image;
-    const int64_t rows = std::min({most, rows_of_image - row, end - first});
-    band(image, row, row + rows);
-    first += rows;
+    const int64_t rows = std::min(most, end - first);
+    const int64_t images = row == 0 ? std::max<int64_t>(1, rows / rows_of_image) : 1;
+    const Band band = {image, images, row, std::min(rows_of_image, row + rows)};
+    function(band);
+    first += images * (band.end - band.first);
   }
 }
 
