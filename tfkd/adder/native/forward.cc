@@ -41,7 +41,7 @@ struct PackedFilter {
 
  private:
   void Pack(const Geometry& sizes, const float* filter, const Panel& panel,
-            const std::vector<Part>& parts);
+            const std::vector<Part>& parts, const Level& level);
 };
 
 // The constant to subtract: the mean, rounded so coarsely that it is 0 for filters which lie about
@@ -77,12 +77,12 @@ PackedFilter::PackedFilter(const Geometry& s, const float* filter,
   std::fill_n(padded.data(), s.channels, 0.0f);
   level.shift(padded.data(), 0, shift.data(), 1, s.channels, padded.data(), &padded_sum);
   parallel(panels.size(), 4 * taps * s.channels * level.width, [&](int64_t first, int64_t end) {
-    for (int64_t i = first; i < end; ++i) Pack(s, filter, panels[i], parts);
+    for (int64_t i = first; i < end; ++i) Pack(s, filter, panels[i], parts, level);
   });
 }
 
 void PackedFilter::Pack(const Geometry& s, const float* filter, const Panel& panel,
-                        const std::vector<Part>& parts) {
+                        const std::vector<Part>& parts, const Level& level) {
   const int64_t taps = s.kernel_height * s.kernel_width;
   const float* from = filter + panel.first;
   float* to = values.data() + taps * s.channels * panel.first;
@@ -90,15 +90,10 @@ void PackedFilter::Pack(const Geometry& s, const float* filter, const Panel& pan
   for (int64_t tap = 0; tap < taps; ++tap) {
     std::fill(seen.begin(), seen.end(), 0.0);
     std::fill(unseen.begin(), unseen.end(), 0.0);
-    for (int64_t c = 0; c < s.channels; ++c, from += s.filters, to += panel.width) {
-      const float own = shift.data()[c];
-      for (int64_t f = 0; f < panel.valid; ++f) {
-        to[f] = from[f] - own;
-        seen[f] += to[f];
-        unseen[f] -= std::fabs(from[f]);
-      }
-      std::fill(to + panel.valid, to + panel.width, 0.0f);
-    }
+    level.pack(from, s.filters, shift.data(), s.channels, panel.valid, panel.width, to, seen.data(),
+               unseen.data());
+    from += s.channels * s.filters;
+    to += s.channels * panel.width;
     double* total = totals.data();
     for (const Part& part : parts) {
       const auto& each = part.Sees(tap / s.kernel_width, tap % s.kernel_width) ? seen : unseen;

@@ -61,6 +61,10 @@ struct Level {
   // target[i, c] = source[i, c] - shift[c] and sums[i] = sum over c of target[i, c].
   void (*shift)(const float* source, int64_t source_step, const float* shift, int64_t cells,
                 int64_t channels, float* target, float* sums);
+  // For `terms` rows of filters of a panel, `step` floats apart: target[k, f] = source[k, f] -
+  // shift[k], or 0 from `valid` of `width` on, added to seen[f], and -|source[k, f]| to unseen[f].
+  void (*pack)(const float* source, int64_t step, const float* shift, int64_t terms, int64_t valid,
+               int64_t width, float* target, double* seen, double* unseen);
   // The sum of values[i] - center, or of its absolute value.
   float (*deviations)(const float* values, int64_t count, float center, bool absolute);
 };

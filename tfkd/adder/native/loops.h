@@ -230,6 +230,37 @@ void Shift(const float* source, int64_t source_step, const float* shift, int64_t
   }
 }
 
+// The compiler makes vectors of this: panels are whole ones, and nothing lies in two places.
+template <typename Vector, int kVectors>
+void PackPanel(const float* __restrict source, int64_t step, const float* __restrict shift,
+               int64_t terms, int64_t valid, float* __restrict target, double* __restrict seen,
+               double* __restrict unseen) {
+  constexpr int kPanel = kVectors * Vector::kWidth;
+  for (int64_t k = 0; k < terms; ++k, source += step, target += kPanel) {
+    const float own = shift[k];
+    if (valid == kPanel) {
+      for (int f = 0; f < kPanel; ++f) target[f] = source[f] - own;
+      for (int f = 0; f < kPanel; ++f) seen[f] += target[f];
+      for (int f = 0; f < kPanel; ++f) unseen[f] -= __builtin_fabsf(source[f]);
+      continue;
+    }
+    for (int64_t f = 0; f < valid; ++f) {
+      target[f] = source[f] - own;
+      seen[f] += target[f];
+      unseen[f] -= __builtin_fabsf(source[f]);
+    }
+    for (int64_t f = valid; f < kPanel; ++f) target[f] = 0.0f;
+  }
+}
+
+template <typename Vector>
+void Pack(const float* source, int64_t step, const float* shift, int64_t terms, int64_t valid,
+          int64_t width, float* target, double* seen, double* unseen) {
+  static_assert(Level::kMaxVectors == 2);
+  (width == Vector::kWidth ? PackPanel<Vector, 1> : PackPanel<Vector, 2>)(
+      source, step, shift, terms, valid, target, seen, unseen);
+}
+
 template <typename Vector>
 float Deviations(const float* values, int64_t count, float center, bool absolute) {
   const typename Vector::Value zero = Vector::Hidden(0.0f), centers = Vector::Hidden(center);
@@ -276,6 +307,7 @@ constexpr Level MakeLevel(const char* name) {
   FillTiles<Vector, 2, Level::kMaxPixels>(&level);
   level.sum_windows = SumWindows<Vector>;
   level.shift = Shift<Vector>;
+  level.pack = Pack<Vector>;
   level.deviations = Deviations<Vector>;
   return level;
 }

@@ -112,6 +112,13 @@ struct Band {
   }
 };
 
+// The size of pieces of at most `most`, as even as can be; 1 where there is nothing to cut.
+inline int64_t EvenPiece(int64_t total, int64_t most) {
+  if (total <= 1 || most <= 1) return 1;
+  const int64_t pieces = (total + most - 1) / most;
+  return (total + pieces - 1) / pieces;
+}
+
 // How many images make a band: as many as `fitting` while their results, of `image` floats each in a
 // panel, take no more than `most`; one where an image by itself takes more.
 inline int64_t ImagesOfBand(int64_t fitting, int64_t image, int64_t most) {
@@ -119,15 +126,15 @@ inline int64_t ImagesOfBand(int64_t fitting, int64_t image, int64_t most) {
 }
 
 // Calls function(band) for pieces of a range of the rows of all images, none of which has more than
-// `most` rows.
+// `most` rows. Those of several images are even, so that few kinds of them are to be listed.
 template <typename Function>
 void ForEachBand(int64_t first, int64_t end, int64_t rows_of_image, int64_t most,
                  const Function& function) {
   while (first < end) {
     const int64_t image = first / rows_of_image, row = first % rows_of_image;
-    const int64_t rows = std::min(most, end - first);
-    const int64_t images = row == 0 ? std::max<int64_t>(1, rows / rows_of_image) : 1;
-    const Band band = {image, images, row, std::min(rows_of_image, row + rows)};
+    const int64_t whole = row == 0 ? (end - first) / rows_of_image : 0;
+    const int64_t images = EvenPiece(whole, most / rows_of_image);
+    const Band band = {image, images, row, std::min({rows_of_image, row + most, row + end - first})};
     function(band);
     first += images * (band.end - band.first);
   }

@@ -31,6 +31,8 @@ _SCALING = 1.8
 _NONE = (0, 0, 0, 0)
 # Layers of one call: what a call costs by itself is small beside them, as it is in a network.
 _LAYERS = 8
+# Of a call that has threads share each layer: the rest of the call is not theirs to share.
+_LAYERS_IN_TURN = 32
 
 _Layer = tuple[Callable[[tf.Tensor], tf.Tensor], tf.Variable]
 """A function from images to outputs, and its filters."""
@@ -188,7 +190,8 @@ def _threads(shape: _Shape, batch_size: int) -> Experiment:
     """
     images = _images(shape, batch_size)
     filters = [
-        _normal(shape.kernel, shape.kernel, shape.channels, shape.filters) for _ in range(_LAYERS)
+        _normal(shape.kernel, shape.kernel, shape.channels, shape.filters)
+        for _ in range(_LAYERS_IN_TURN)
     ]
     operations, pad = library.operations(), shape.kernel // 2
     settings = {"strides": [shape.stride] * 2, "padding": [pad] * 4}
@@ -234,7 +237,7 @@ def _threads(shape: _Shape, batch_size: int) -> Experiment:
         )
     return Experiment(
         f"threads, {shape}",
-        f"{_LAYERS} layers, batch of {batch_size} images",
+        f"{_LAYERS_IN_TURN} layers, batch of {batch_size} images",
         cases,
         comparisons,
         lambda: _keep_to(processors),
