@@ -186,7 +186,7 @@ def _threads(shape: _Shape, batch_size: int) -> Experiment:
     """The compiled ops alone, with all threads of the process on one processor, then on two.
 
     A call makes several layers, each after the one before, so that only the threads of an op share
-    its work.
+    its work. TensorFlow's convolution tells what the machine has to give.
     """
     images = _images(shape, batch_size)
     filters = [
@@ -219,9 +219,14 @@ def _threads(shape: _Shape, batch_size: int) -> Experiment:
             )
         )
 
+    @tf.function
+    def convolution():
+        return one_by_one(lambda each: tf.nn.conv2d(images, each, shape.stride, "SAME"))
+
     processors = _processors()
+    works = {"forward": forward, "input gradient": input_gradient, "conv2d, forward": convolution}
     cases, comparisons = [], []
-    for name, work in (("forward", forward), ("input gradient", input_gradient)):
+    for name, work in works.items():
         for count, words in ((1, "one processor"), (2, "two processors")):
             cases.append(
                 Case(
@@ -231,7 +236,7 @@ def _threads(shape: _Shape, batch_size: int) -> Experiment:
                 )
             )
         # One image alone may be too little work to be shared.
-        goal = _SCALING if batch_size > 1 else None
+        goal = _SCALING if batch_size > 1 and work is not convolution else None
         comparisons.append(
             Comparison(f"{name}, two processors", (f"{name}, one processor",), goal, True)
         )

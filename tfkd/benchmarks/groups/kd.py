@@ -12,6 +12,7 @@ from tfkd import core, distillers, models
 from tfkd.benchmarks import processor, steps
 from tfkd.benchmarks.measure import Case, Comparison, Experiment
 from tfkd.benchmarks.networks import as_trained
+from tfkd.core.constants import call_with_constants
 from tfkd.core.frozen import freeze
 from tfkd.training.build import precision
 
@@ -129,5 +130,6 @@ def _keras_distiller(teacher: keras.Model, student: keras.Model) -> keras.Model:
 
 
 def _forward(model: keras.Model, images: tf.Tensor) -> Callable[[], object]:
-    compute = tf.function(lambda images: model(images, training=False))
+    """As the step runs a frozen teacher: with its weights as constants."""
+    compute = tf.function(lambda images: call_with_constants(model, images))
     return lambda: compute(images)
