@@ -232,7 +232,7 @@ def _threads(shape: _Shape, batch_size: int) -> Experiment:
                 Case(
                     f"{name}, {words}",
                     work,
-                    lambda count=count: _keep_to(processors[:count]),
+                    functools.partial(_move, processors[:count], work),
                 )
             )
         # One image alone may be too little work to be shared.
@@ -254,6 +254,12 @@ def _processors() -> list[int]:
     if not hasattr(os, "sched_getaffinity"):
         return []
     return sorted(os.sched_getaffinity(0))
+
+
+def _move(processors: Sequence[int], work: Callable[[], object]) -> None:
+    """Keeps all threads to these processors; they come there during a run."""
+    _keep_to(processors)
+    work()
 
 
 def _keep_to(processors: Sequence[int]) -> None:
