@@ -256,6 +256,19 @@ def test_borders_of_many_rows(kernel, stride, pad, instructions):
     check_against_float64(x, filters, lambda shape: normal(*shape, seed=2), *where)
 
 
+@pytest.mark.parametrize(("size", "kernel", "stride", "padding"), [
+    ((1, 1), (1, 1), (1, 1), (0, 0, 0, 0)),
+    ((1, 4), (3, 3), (2, 1), (9, 40, 1, 1)),
+    ((2, 3), (5, 1), (3, 2), (4, 4, 0, 2)),
+    ((8, 8), (3, 3), (1, 1), (1, 1, 1, 1)),
+    ((6, 5), (2, 4), (1, 1), (7, 0, 30, 30)),
+])
+def test_many_small_images(size, kernel, stride, padding, instructions):
+    """Several make a band then; padding may be larger than kernel and image."""
+    x, filters = normal(70, *size, 5, mean=3.0), normal(*kernel, 5, 19, seed=1, mean=3.0)
+    check_against_float64(x, filters, lambda shape: normal(*shape, seed=2), stride, padding)
+
+
 def test_an_image_alone_is_bitwise_what_it_is_in_a_batch(instructions):
     """Work is cut differently then, over images and rows."""
     x, filters = normal(7, 16, 11, 20), normal(3, 3, 20, 36, seed=1)

@@ -240,8 +240,8 @@ class Forwarder {
         });
   }
 
-  // The sum of x over what each output of a band sees: along the rows of the input, then over these,
-  // then what is padded at the sides of rows that see it.
+  // The sum of x over what each output of a band sees: along the rows of the input, then over
+  // these, then what is padded at the sides of rows that see it.
   void AddUp(const Band& band, Scratch* scratch) const {
     const int64_t columns = window_.columns, rows = window_.Rows(s_, band.end - band.first);
     const float* sums = scratch->cell_sums.data();

@@ -89,11 +89,12 @@ class Gatherer {
                for (int64_t i = first; i < end; ++i) Pack(filter, panels_[i]);
              });
     const int64_t rows = kBandFloats / std::max<int64_t>(1, columns_ * s_.filters);
-    const int64_t images = ImagesOfBand(rows / s_.output_height,
+    const int64_t images = ImagesOfBand(rows / OutputRows(s_.height),
                                         s_.height * s_.width * panels_[0].width, kBandFloats);
     band_rows_ = images > 0
                      ? images * s_.height
-                     : std::max<int64_t>(1, rows * s_.stride_height - s_.kernel_height + 1);
+                     : std::min(s_.height, std::max<int64_t>(
+                                               1, rows * s_.stride_height - s_.kernel_height + 1));
   }
 
   // Input rows, counted over all images.
@@ -134,9 +135,10 @@ class Gatherer {
     std::vector<Pixels> pixels;  // By phase.
   };
 
-  // At most so many for some rows of an image, or all of several.
+  // Of outputs, at most, that see some rows of an image, or all of several images.
   int64_t OutputRows(int64_t rows) const {
-    return rows < s_.height ? rows + s_.kernel_height : rows / s_.height * s_.output_height;
+    const int64_t seen = std::min(rows, s_.height) + s_.kernel_height;
+    return std::max<int64_t>(1, rows / s_.height) * std::min(s_.output_height, seen);
   }
 
   // The pixels whose rows and columns are of two phases.
@@ -178,13 +180,14 @@ class Gatherer {
         0, FloorDivide(band.first + s_.pad_top - s_.kernel_height + 1, s_.stride_height));
     const int64_t end = 1 + std::min(s_.output_height - 1,
                                      FloorDivide(band.end - 1 + s_.pad_top, s_.stride_height));
-    const float* image = gradient_ + band.image * s_.output_height * s_.output_width * s_.filters;
+    const int64_t size = s_.output_height * s_.output_width * s_.filters;
+    const float* image = gradient_ + band.image * size;
     if (first_column_ == 0 && columns_ == s_.output_width)
       return {first, s_.output_height, image + first * s_.output_width * s_.filters};
     const int64_t left = std::max<int64_t>(0, -first_column_);
     const int64_t inside = std::max(left, std::min(columns_, s_.output_width - first_column_));
     float* row = scratch->outputs.data();
-    for (int64_t i = 0; i < band.images; ++i, image += s_.output_height * s_.output_width * s_.filters)
+    for (int64_t i = 0; i < band.images; ++i, image += size)
       for (int64_t h = first; h < end; ++h, row += columns_ * s_.filters) {
         const float* from = image + (h * s_.output_width + first_column_ + left) * s_.filters;
         std::fill_n(row, left * s_.filters, 0.0f);
@@ -210,7 +213,8 @@ class Gatherer {
           },
           [&](int64_t image, int64_t i, int64_t j) {
             const int64_t h = phase.rows.first + i * s_.stride_height - band.first;
-            return (image * (band.end - band.first) + h) * s_.width + phase.columns.first + j * s_.stride_width;
+            return (image * (band.end - band.first) + h) * s_.width + phase.columns.first +
+                   j * s_.stride_width;
           });
     return panels_.size() * CountTiles(*pixels, phase.reductions, Most(panels_[0]));
   }

@@ -119,14 +119,14 @@ inline int64_t EvenPiece(int64_t total, int64_t most) {
   return (total + pieces - 1) / pieces;
 }
 
-// How many images make a band: as many as `fitting` while their results, of `image` floats each in a
-// panel, take no more than `most`; one where an image by itself takes more.
-inline int64_t ImagesOfBand(int64_t fitting, int64_t image, int64_t most) {
-  return std::min(fitting, std::max<int64_t>(1, most / image));
+// How many images make a band, 0 where not even one fits: as many as `fitting` while their results,
+// some floats of a panel each, take no more than `most`; one where these alone take more.
+inline int64_t ImagesOfBand(int64_t fitting, int64_t results, int64_t most) {
+  return std::min(fitting, std::max<int64_t>(1, most / results));
 }
 
-// Calls function(band) for pieces of a range of the rows of all images, none of which has more than
-// `most` rows. Those of several images are even, so that few kinds of them are to be listed.
+// Calls function(band) for pieces of a range of the rows of all images, none of which has more
+// than `most` rows. Those of several images are about even: few kinds of them are to be listed.
 template <typename Function>
 void ForEachBand(int64_t first, int64_t end, int64_t rows_of_image, int64_t most,
                  const Function& function) {
@@ -134,7 +134,8 @@ void ForEachBand(int64_t first, int64_t end, int64_t rows_of_image, int64_t most
     const int64_t image = first / rows_of_image, row = first % rows_of_image;
     const int64_t whole = row == 0 ? (end - first) / rows_of_image : 0;
     const int64_t images = EvenPiece(whole, most / rows_of_image);
-    const Band band = {image, images, row, std::min({rows_of_image, row + most, row + end - first})};
+    const int64_t last = std::min({rows_of_image, row + most, row + end - first});
+    const Band band = {image, images, row, last};
     function(band);
     first += images * (band.end - band.first);
   }

@@ -12,16 +12,17 @@
 
 namespace tfkd {
 
-// Part by part, image by image in each, and row by row. Neighbouring pixels make a tile: so those of
-// small images fill larger tiles, and more of them use a filter while it is in the first-level cache.
+// Part by part, image by image in each, and row by row. Neighbouring pixels make a tile: so those
+// of small images fill larger tiles, and more of them use a filter while it is in the first-level
+// cache.
 struct Pixels {
   // Where those of a part are in the lists.
   struct Piece {
     int64_t place, count;
   };
 
-  // Notes whose pixels the lists hold from now on: those of a band, wherever its images are. Returns
-  // whether they are to be filled for it.
+  // Notes whose pixels the lists hold from now on: those of a band, wherever its images are.
+  // Returns whether they are to be filled for it.
   bool Renew(const Band& band) {
     const bool other = !band.SameRowsAs(band_);
     band_ = band;
