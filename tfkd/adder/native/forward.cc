@@ -10,6 +10,7 @@
 #include <tuple>
 #include <vector>
 
+#include "bands.h"
 #include "kernels.h"
 #include "level.h"
 #include "panels.h"

@@ -100,7 +100,7 @@ padding: Zeros on top, bottom, left and right of x.
 x_gradient: Of the shape of x.
 )doc");
 
-// To wake another thread takes about as long as this work.
+// Cycles of work: to wake another thread takes about as long.
 constexpr int64_t kLeastShared = 300 * 1000;
 
 // Runs the kernels on TensorFlow's own threads.

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "panels.h"
+#include "bands.h"
 #include "parts.h"
 
 namespace tfkd {
