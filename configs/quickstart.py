@@ -17,11 +17,15 @@ from tfkd.training.config import default, method
 def get_config(argument: str = "distilled"):
     """Returns the experiment of a role."""
     if argument not in ("distilled", "alone", "teacher"):
-        raise unknown("argument of configs/quickstart.py", argument, ("distilled", "alone", "teacher"))
+        raise unknown(
+            "argument of configs/quickstart.py", argument, ("distilled", "alone", "teacher")
+        )
     config = default()
     config.experiment = f"quickstart-{argument}"
     config.data.name = "digits"
-    config.data.augment = "none"  # A pixel is an eighth of these images: shifts hurt a thin student.
+    config.data.augment = (
+        "none"  # A pixel is an eighth of these images: shifts hurt a thin student.
+    )
     config.data.train_size = 300
 
     config.train.epochs = 30

@@ -13,8 +13,11 @@ import tomllib
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-TOOLS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("tools/*.py")
-               if path.name != "__init__.py")
+TOOLS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in ROOT.glob("tools/*.py")
+    if path.name != "__init__.py"
+)
 TESTS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("tests/**/test_*.py"))
 
 
@@ -76,16 +79,35 @@ def test_pip_install_gives_an_importable_tfkd(tmp_path):
             shutil.copytree(ROOT / name, source / name, ignore=ignored)
     shutil.copy(ROOT / "pyproject.toml", source)
     subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation", "--no-index",
-         "--disable-pip-version-check", "--quiet", "--target", target, source], check=True)
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--no-deps",
+            "--no-build-isolation",
+            "--no-index",
+            "--disable-pip-version-check",
+            "--quiet",
+            "--target",
+            target,
+            source,
+        ],
+        check=True,
+    )
     installed = {path.name for path in target.iterdir()}
     assert installed == {"tfkd", f"tfkd-{pyproject()['project']['version']}.dist-info"}
     modules = {path.relative_to(source) for path in (source / "tfkd").rglob("*.py")}
     assert modules == {path.relative_to(target) for path in (target / "tfkd").rglob("*.py")}
     environment = {**os.environ, "PYTHONPATH": str(target)}
-    found = subprocess.run([sys.executable, "-c", "import tfkd; print(tfkd.__file__)"],
-                           cwd=tmp_path, env=environment, check=True, capture_output=True,
-                           text=True)
+    found = subprocess.run(
+        [sys.executable, "-c", "import tfkd; print(tfkd.__file__)"],
+        cwd=tmp_path,
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     assert found.stdout.strip() == str(target / "tfkd" / "__init__.py")
 
 
@@ -93,10 +115,19 @@ def make(*arguments):
     if shutil.which("make") is None:
         pytest.skip("make is not installed")
     # What an outer make hands down, flags and variables, is not for this one.
-    environment = {name: value for name, value in os.environ.items()
-                   if name not in ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "VENV", "PYTHON")}
-    return subprocess.run(["make", "--no-print-directory", *arguments], cwd=ROOT, env=environment,
-                          capture_output=True, text=True, check=False)
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "VENV", "PYTHON")
+    }
+    return subprocess.run(
+        ["make", "--no-print-directory", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize("python", ["no-such-python", "false"])
@@ -147,14 +178,20 @@ def build_targets():
         return lambda **attributes: targets.append((kind, attributes))
 
     def glob(patterns, exclude=()):
-        paths = {path.relative_to(ROOT).as_posix() for pattern in patterns
-                 for path in ROOT.glob(pattern) if path.is_file()}
+        paths = {
+            path.relative_to(ROOT).as_posix()
+            for pattern in patterns
+            for path in ROOT.glob(pattern)
+            if path.is_file()
+        }
         return sorted(paths - set(exclude))
 
     kinds = ("filegroup", "py_binary", "py_library", "py_test")
     names = {kind: rule(kind) for kind in kinds}
-    exec((ROOT / "BUILD").read_text(encoding="utf-8"),  # pylint: disable=exec-used
-         {**names, "glob": glob, "package": lambda **attributes: None})
+    exec(
+        (ROOT / "BUILD").read_text(encoding="utf-8"),  # pylint: disable=exec-used
+        {**names, "glob": glob, "package": lambda **attributes: None},
+    )
     return targets
 
 
@@ -162,14 +199,19 @@ def test_build_names_the_library_every_tool_and_every_test():
     targets = build_targets()
     names = [attributes["name"] for _, attributes in targets]
     assert len(set(names)) == len(names)
-    mains = {kind: {attributes["name"]: attributes for each, attributes in targets if each == kind}
-             for kind in ("py_binary", "py_test", "py_library")}
+    mains = {
+        kind: {attributes["name"]: attributes for each, attributes in targets if each == kind}
+        for kind in ("py_binary", "py_test", "py_library")
+    }
     assert mains["py_library"]["tfkd"]["srcs"] == sorted(
-        path.relative_to(ROOT).as_posix() for path in ROOT.glob("tfkd/**/*.py"))
+        path.relative_to(ROOT).as_posix() for path in ROOT.glob("tfkd/**/*.py")
+    )
     assert {name: each["main"] for name, each in mains["py_binary"].items()} == {
-        pathlib.Path(path).stem: path for path in TOOLS}
+        pathlib.Path(path).stem: path for path in TOOLS
+    }
     assert {name: each["args"] for name, each in mains["py_test"].items()} == {
-        path.removesuffix(".py"): [path] for path in TESTS}
+        path.removesuffix(".py"): [path] for path in TESTS
+    }
     for attributes in [*mains["py_binary"].values(), *mains["py_test"].values()]:
         assert attributes["main"] in attributes["srcs"]
 
@@ -180,13 +222,15 @@ def bazel(tmp_path):
     program = shutil.which("bazel")
     if program is None:
         pytest.skip("bazel is not installed (Debian: apt-get install bazel-bootstrap)")
-    version = subprocess.run([program, "--version"], capture_output=True, text=True,
-                             cwd=tmp_path, check=False).stdout.strip()
+    version = subprocess.run(
+        [program, "--version"], capture_output=True, text=True, cwd=tmp_path, check=False
+    ).stdout.strip()
     if version != "bazel no_version" and not version.startswith("bazel 4."):
         pytest.skip(f"found {version!r}; BUILD is for Bazel 4 (Debian: bazel-bootstrap)")
     copy = tmp_path / "copy"
-    ignored = shutil.ignore_patterns(".git", ".venv", "runs", "build", "bazel-*", "__pycache__",
-                                     "*.egg-info", ".*_cache")
+    ignored = shutil.ignore_patterns(
+        ".git", ".venv", "runs", "build", "bazel-*", "__pycache__", "*.egg-info", ".*_cache"
+    )
     shutil.copytree(ROOT, copy, ignore=ignored)
     for folder in (".venv/lib/tensorflow", "runs/quickstart"):
         (copy / folder).mkdir(parents=True)
@@ -194,9 +238,19 @@ def bazel(tmp_path):
 
     def run(*arguments):
         found = subprocess.run(
-            [program, "--batch", "--nohome_rc", "--noworkspace_rc",
-             f"--output_user_root={tmp_path / 'bazel'}", *arguments],
-            cwd=copy, capture_output=True, text=True, check=False)
+            [
+                program,
+                "--batch",
+                "--nohome_rc",
+                "--noworkspace_rc",
+                f"--output_user_root={tmp_path / 'bazel'}",
+                *arguments,
+            ],
+            cwd=copy,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert found.returncode == 0, found.stderr
         return found.stdout.split()
 
@@ -209,8 +263,12 @@ def bazel(tmp_path):
 
 def test_bazel_finds_every_target_beside_an_environment(bazel):
     targets = set(bazel("query", "//..."))
-    wanted = {"tfkd", "configs", *(pathlib.Path(path).stem for path in TOOLS),
-              *(path.removesuffix(".py") for path in TESTS)}
+    wanted = {
+        "tfkd",
+        "configs",
+        *(pathlib.Path(path).stem for path in TOOLS),
+        *(path.removesuffix(".py") for path in TESTS),
+    }
     assert {f"//:{name}" for name in wanted} <= targets
 
 

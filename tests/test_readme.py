@@ -73,6 +73,8 @@ def test_every_relative_link_leads_somewhere():
     assert not missing
 
 
-@pytest.mark.parametrize("command", re.findall(r"python (tools/\w+\.py)", README.read_text("utf-8")))
+@pytest.mark.parametrize(
+    "command", re.findall(r"python (tools/\w+\.py)", README.read_text("utf-8"))
+)
 def test_every_binary_that_the_readme_names_exists(command):
     assert (README.parent / command).is_file()

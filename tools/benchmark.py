@@ -43,7 +43,9 @@ def main(argv: list[str]) -> None:
         raise TfkdError(f"wanted a group: {', '.join(benchmarks.names())} (see --help)")
     for name in argv[1:]:
         benchmarks.description(name)  # An unknown name is told before anything is measured.
-    settings = {"rounds": 1, "turn": 0.0, "tiny": True} if _TINY.value else {"rounds": _ROUNDS.value}
+    settings = (
+        {"rounds": 1, "turn": 0.0, "tiny": True} if _TINY.value else {"rounds": _ROUNDS.value}
+    )
     facts, rows = benchmarks.machine(), []
     for name in argv[1:]:
         rows += benchmarks.run(

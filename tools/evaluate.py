@@ -1,7 +1,7 @@
 """Measures a run folder's student or a SavedModel on a data set.
 
-    python tools/evaluate.py --run=runs/quickstart/distilled/seed0
-    python tools/evaluate.py --saved_model=runs/quickstart/export --data=digits --json=scores.json
+python tools/evaluate.py --run=runs/quickstart/distilled/seed0
+python tools/evaluate.py --saved_model=runs/quickstart/export --data=digits --json=scores.json
 """
 
 from __future__ import annotations

@@ -106,8 +106,12 @@ def test_two_processes_at_once_compile_once(compiler):
         "import fcntl, sys\nfile = open(sys.argv[1], 'a')\nfcntl.flock(file, fcntl.LOCK_EX)\n"
         "print('locked', flush=True)\nsys.stdin.read()\n"
     )
-    other = subprocess.Popen([sys.executable, "-c", holding, str(lock)], stdin=subprocess.PIPE,
-                             stdout=subprocess.PIPE, text=True)
+    other = subprocess.Popen(
+        [sys.executable, "-c", holding, str(lock)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert other.stdout.readline() == "locked\n"
     found = []
     thread = threading.Thread(target=lambda: found.append(building.build()))
@@ -182,8 +186,9 @@ def test_the_ops_can_be_switched_off(monkeypatch, compiler):
 
 
 def test_every_source_is_installed():
-    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))[
-        "tool"]["setuptools"]["package-data"]["tfkd.adder"]
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"][
+        "setuptools"
+    ]["package-data"]["tfkd.adder"]
     folder = ROOT / "tfkd" / "adder"
     installed = {path for pattern in patterns for path in folder.glob(pattern)}
     assert {path for path in (folder / "native").rglob("*") if path.is_file()} == installed
@@ -192,6 +197,11 @@ def test_every_source_is_installed():
 def test_make_op_compiles_ahead_of_time():
     if shutil.which("make") is None:
         pytest.skip("make is not installed")
-    lines = subprocess.run(["make", "--dry-run", "--no-print-directory", "op"], cwd=ROOT,
-                           capture_output=True, text=True, check=True).stdout.splitlines()
+    lines = subprocess.run(
+        ["make", "--dry-run", "--no-print-directory", "op"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
     assert "building.build()" in lines[-1]

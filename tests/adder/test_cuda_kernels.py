@@ -63,9 +63,10 @@ def compiled():
 def sizes_of(case):
     (batch, height, width, channels), (rows, columns), filters, strides, padding = SHAPES[case]
     top, bottom, left, right = padding
-    output = (height + top + bottom - rows) // strides[0] + 1, (
-        width + left + right - columns
-    ) // strides[1] + 1
+    output = (
+        (height + top + bottom - rows) // strides[0] + 1,
+        (width + left + right - columns) // strides[1] + 1,
+    )
     return gpu_kernels.Geometry(
         batch, height, width, channels, rows, columns, filters, *strides, top, left, *output
     )
@@ -115,7 +116,9 @@ def tiles_of(case):
     return range(TILES) if channels % 4 == filters % 4 == 0 else [0]
 
 
-@pytest.mark.parametrize(("case", "tile"), [(case, tile) for case in SHAPES for tile in tiles_of(case)])
+@pytest.mark.parametrize(
+    ("case", "tile"), [(case, tile) for case in SHAPES for tile in tiles_of(case)]
+)
 def test_the_text_of_the_kernels_equals_the_sum_over_patches(case, tile, on_host):
     assert on_host.choose(tile) == TILES
     check(case, on_host, host_memory)
@@ -157,7 +160,9 @@ def test_nan_in_a_filter_stays_nan(case, on_host):
 def test_the_gradient_is_clipped_at_both_ends(on_host):
     """Differences of exactly -1, 0 and 1, far beyond and infinite: one filter, one tap."""
     differences = np.float32([-np.inf, -300, -1, -0.5, 0, 0.25, 1, 4000, np.inf])
-    sizes = gpu_kernels.Geometry(1, 1, len(differences), 1, 1, 1, 1, 1, 1, 0, 0, 1, len(differences))
+    sizes = gpu_kernels.Geometry(
+        1, 1, len(differences), 1, 1, 1, 1, 1, 1, 0, 0, 1, len(differences)
+    )
     x, weights, found = 2 - differences, np.float32([2]), np.zeros_like(differences)
     gradient = np.full_like(differences, 3)
     pointers = [each.ctypes.data for each in (x, weights, gradient, found)]
@@ -169,7 +174,9 @@ def test_the_kernels_know_nothing_of_tensorflow():
     for path in gpu_kernels.SOURCES.glob("*.cu*"):
         includes = re.findall(r"#include\s+(\S+)", path.read_text())
         own = {f'"{each.name}"' for each in gpu_kernels.SOURCES.glob("*.cuh")}
-        assert set(includes) <= {'"../geometry.h"', "<algorithm>", "<cstdint>", "<type_traits>"} | own
+        assert (
+            set(includes) <= {'"../geometry.h"', "<algorithm>", "<cstdint>", "<type_traits>"} | own
+        )
 
 
 @needs_nvcc
@@ -183,8 +190,9 @@ def test_nvcc_compiles_them_once(compiled):
 @needs_nvcc
 def test_tensorflow_knows_the_gpu_kernels_of_its_ops():
     """Their registration needs no GPU; a process of its own, as it cannot be undone."""
-    done = subprocess.run([sys.executable, "-c", REGISTERED], capture_output=True, text=True,
-                          check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", REGISTERED], capture_output=True, text=True, check=False
+    )
     if "no op" in done.stdout:
         pytest.skip("the op cannot be compiled here")
     assert done.stdout.split() == ["True", "CPU", "GPU", "CPU", "GPU"], done.stderr
@@ -196,7 +204,9 @@ def test_without_a_compiler_one_line_says_so(tmp_path, monkeypatch):
     with pytest.raises(TfkdError, match="CUDA compiler: found no 'no-such-nvcc', wanted nvcc"):
         gpu_kernels.build()
     monkeypatch.setenv("NVCC", "false")
-    with pytest.raises(TfkdError, match="compiler .*: found exit status 1 .*, wanted compiled GPU kernels"):
+    with pytest.raises(
+        TfkdError, match="compiler .*: found exit status 1 .*, wanted compiled GPU kernels"
+    ):
         gpu_kernels.build()
     assert not list(tmp_path.glob("*.so"))
     with pytest.warns(TfkdWarning, match="no GPU kernels, and run on the CPU: compiler"):
@@ -214,7 +224,9 @@ def runtime():
         pytest.skip(f"there is no GPU: {error}")
     beside = pathlib.Path(shutil.which("nvcc")).resolve().parents[1] / "lib64" / "libcudart.so"
     usual = pathlib.Path("/usr/local/cuda/lib64/libcudart.so")
-    runtime = ctypes.CDLL(str(next((each for each in (beside, usual) if each.exists()), usual.name)))
+    runtime = ctypes.CDLL(
+        str(next((each for each in (beside, usual) if each.exists()), usual.name))
+    )
     count = ctypes.c_int(0)
     if driver.cuInit(0) or runtime.cudaGetDeviceCount(ctypes.byref(count)) or not count.value:
         pytest.skip("there is no GPU")

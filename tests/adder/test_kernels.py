@@ -119,8 +119,9 @@ def layers(draw):
 def test_any_layer(layer):
     """The ops and the twin give the same, that of float64."""
     x = normal(*layer["x"], seed=layer["seed"], mean=layer["mean"])
-    filters = normal(*layer["kernel"], x.shape[-1], layer["filters"], seed=layer["seed"] + 1,
-                     mean=layer["mean"])
+    filters = normal(
+        *layer["kernel"], x.shape[-1], layer["filters"], seed=layer["seed"] + 1, mean=layer["mean"]
+    )
     gradients = []
 
     def gradient_of(shape):
@@ -136,8 +137,9 @@ def test_any_layer(layer):
         np.testing.assert_allclose(found_outputs, outputs, rtol=3e-6, atol=1e-5)
         np.testing.assert_allclose(found_for_x, for_x, rtol=1e-5, atol=scale)
 
-    check(twin.convolution(x, filters, *where),
-          twin.input_gradient(x, filters, gradients[0], *where))
+    check(
+        twin.convolution(x, filters, *where), twin.input_gradient(x, filters, gradients[0], *where)
+    )
     for instructions in USABLE:
         library.use_instructions(instructions)
         check(forward(x, filters, *where), input_gradient(x, filters, gradients[0], *where))
@@ -256,13 +258,16 @@ def test_borders_of_many_rows(kernel, stride, pad, instructions):
     check_against_float64(x, filters, lambda shape: normal(*shape, seed=2), *where)
 
 
-@pytest.mark.parametrize(("size", "kernel", "stride", "padding"), [
-    ((1, 1), (1, 1), (1, 1), (0, 0, 0, 0)),
-    ((1, 4), (3, 3), (2, 1), (9, 40, 1, 1)),
-    ((2, 3), (5, 1), (3, 2), (4, 4, 0, 2)),
-    ((8, 8), (3, 3), (1, 1), (1, 1, 1, 1)),
-    ((6, 5), (2, 4), (1, 1), (7, 0, 30, 30)),
-])
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "padding"),
+    [
+        ((1, 1), (1, 1), (1, 1), (0, 0, 0, 0)),
+        ((1, 4), (3, 3), (2, 1), (9, 40, 1, 1)),
+        ((2, 3), (5, 1), (3, 2), (4, 4, 0, 2)),
+        ((8, 8), (3, 3), (1, 1), (1, 1, 1, 1)),
+        ((6, 5), (2, 4), (1, 1), (7, 0, 30, 30)),
+    ],
+)
 def test_many_small_images(size, kernel, stride, padding, instructions):
     """Several make a band then; padding may be larger than kernel and image."""
     x, filters = normal(70, *size, 5, mean=3.0), normal(*kernel, 5, 19, seed=1, mean=3.0)
@@ -305,18 +310,25 @@ def test_the_number_of_threads_changes_no_bit(tmp_path):
     np.savez(tmp_path / "given.npz", x=x, filters=filters, gradient=gradient)
     subprocess.run(
         [sys.executable, "-c", _ON_ONE_THREAD, tmp_path / "given.npz", tmp_path / "found.npz"],
-        cwd=ROOT, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     found = np.load(tmp_path / "found.npz")
     where = (1, 1), (1, 1, 1, 1)
     np.testing.assert_array_equal(found["outputs"], forward(x, filters, *where))
     np.testing.assert_array_equal(found["for_x"], input_gradient(x, filters, gradient, *where))
 
 
-@pytest.mark.parametrize("x, kernel", [
-    ((0, 4, 4, 3), (3, 3, 3, 5)),
-    ((2, 4, 4, 3), (3, 3, 3, 0)),
-    ((2, 4, 4, 0), (3, 3, 0, 5)),
-])
+@pytest.mark.parametrize(
+    "x, kernel",
+    [
+        ((0, 4, 4, 3), (3, 3, 3, 5)),
+        ((2, 4, 4, 3), (3, 3, 3, 0)),
+        ((2, 4, 4, 0), (3, 3, 0, 5)),
+    ],
+)
 def test_nothing_to_sum_is_no_error(x, kernel, instructions):
     outputs = forward(np.ones(x), np.ones(kernel))
     assert outputs.shape == (x[0], 2, 2, kernel[3])
@@ -326,15 +338,18 @@ def test_nothing_to_sum_is_no_error(x, kernel, instructions):
     np.testing.assert_array_equal(found, np.zeros(x))
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"strides": (0, 1)}, "strides: wanted two of at least 1"),
-    ({"strides": (1,)}, "strides: wanted two of at least 1"),
-    ({"padding": (1, 1)}, r"padding: wanted \(top, bottom, left, right\)"),
-    ({"padding": (0, 0, -1, 0)}, "padding: found -1, wanted at least 0"),
-    ({"x": np.ones((1, 4, 4, 2))}, r"x of shape \[1,4,4,2\] and filter of shape \[3,3,3,5\]"),
-    ({"x": np.ones((4, 4, 3))}, "wanted NHWC and HWIO"),
-    ({"x": np.ones((1, 2, 4, 3))}, r"on padded images of size 2x4: wanted one that fits"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"strides": (0, 1)}, "strides: wanted two of at least 1"),
+        ({"strides": (1,)}, "strides: wanted two of at least 1"),
+        ({"padding": (1, 1)}, r"padding: wanted \(top, bottom, left, right\)"),
+        ({"padding": (0, 0, -1, 0)}, "padding: found -1, wanted at least 0"),
+        ({"x": np.ones((1, 4, 4, 2))}, r"x of shape \[1,4,4,2\] and filter of shape \[3,3,3,5\]"),
+        ({"x": np.ones((4, 4, 3))}, "wanted NHWC and HWIO"),
+        ({"x": np.ones((1, 2, 4, 3))}, r"on padded images of size 2x4: wanted one that fits"),
+    ],
+)
 def test_wrong_arguments_are_named(change, message):
     arguments = {"x": np.ones((1, 4, 4, 3)), "filters": np.ones((3, 3, 3, 5)), **change}
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
@@ -344,17 +359,22 @@ def test_wrong_arguments_are_named(change, message):
 
 
 def test_a_gradient_of_another_shape_is_named():
-    with pytest.raises(tf.errors.InvalidArgumentError,
-                       match=r"gradient: found shape \[1,3,2,5\], wanted .* \[1,2,2,5\]"):
+    with pytest.raises(
+        tf.errors.InvalidArgumentError,
+        match=r"gradient: found shape \[1,3,2,5\], wanted .* \[1,2,2,5\]",
+    ):
         input_gradient(np.ones((1, 4, 4, 3)), np.ones((3, 3, 3, 5)), np.ones((1, 3, 2, 5)))
 
 
-@pytest.mark.parametrize("x, kernel, wanted", [
-    ((None, 7, 8, 3), (3, 3, 3, 5), (None, 4, 3, 5)),
-    ((2, None, 8, 3), (3, 3, 3, None), (2, None, 3, None)),
-    ((None, None, None, None), (3, 3, 3, 5), (None, None, None, 5)),
-    (None, None, (None, None, None, None)),
-])
+@pytest.mark.parametrize(
+    "x, kernel, wanted",
+    [
+        ((None, 7, 8, 3), (3, 3, 3, 5), (None, 4, 3, 5)),
+        ((2, None, 8, 3), (3, 3, 3, None), (2, None, 3, None)),
+        ((None, None, None, None), (3, 3, 3, 5), (None, None, None, 5)),
+        (None, None, (None, None, None, None)),
+    ],
+)
 def test_shapes_are_known_in_a_graph(x, kernel, wanted):
     operations, where = library.operations(), {"strides": (2, 3), "padding": (1, 1, 0, 1)}
 
@@ -362,7 +382,8 @@ def test_shapes_are_known_in_a_graph(x, kernel, wanted):
     def layer(x, filters):
         outputs = operations.tfkd_adder_conv2d(x=x, filter=filters, **where)
         found = operations.tfkd_adder_conv2d_input_grad(
-            x=x, filter=filters, gradient=outputs, **where)
+            x=x, filter=filters, gradient=outputs, **where
+        )
         return outputs, found
 
     outputs, found = layer.get_concrete_function().outputs
@@ -375,7 +396,8 @@ def test_a_kernel_that_cannot_fit_is_told_when_the_graph_is_made():
     @tf.function(input_signature=[tf.TensorSpec((None, 2, 9, 3)), tf.TensorSpec((3, 3, 3, 5))])
     def layer(x, filters):
         return library.operations().tfkd_adder_conv2d(
-            x=x, filter=filters, strides=(1, 1), padding=(0, 0, 0, 0))
+            x=x, filter=filters, strides=(1, 1), padding=(0, 0, 0, 0)
+        )
 
     with pytest.raises(ValueError, match="kernel of size 3 on a padded input of size 2"):
         layer.get_concrete_function()

@@ -25,7 +25,9 @@ def network(policy="float32", eta=0.2):
     image = keras.Input((6, 6, 2))
     features = AdderConv2D(4, 3, strides=2, eta=eta, dtype=policy, name="first")(image)
     features = models.BatchNormalization(dtype=policy)(features)
-    features = AdderConv2D(4, (3, 1), padding="valid", eta=eta, dtype=policy, name="second")(features)
+    features = AdderConv2D(4, (3, 1), padding="valid", eta=eta, dtype=policy, name="second")(
+        features
+    )
     features = models.BatchNormalization(dtype=policy)(features)
     features = keras.layers.GlobalAveragePooling2D(dtype="float32")(features)
     return keras.Model(image, keras.layers.Dense(3)(features))

@@ -32,8 +32,6 @@ def experiment(clock, **comparison):
     return Experiment("trial", "run", cases, [Comparison("fast", ("slow", "other"), **comparison)])
 
 
-
-
 def test_ratio_goal_and_holds_follow_the_times():
     clock = Clock()
     rows = {row.name: row for row in measure(experiment(clock, goal=0.5), 3, 0.5, clock)}

@@ -12,7 +12,6 @@ from tfkd.benchmarks.groups import adder
 from tfkd.benchmarks.groups import distillers as methods
 from tfkd.training import published
 
-
 QUICK = ("data", "export", "kd", "models")
 
 
@@ -38,7 +37,10 @@ def test_adder_layers_are_compared_with_convolutions(monkeypatch):
     rows = benchmarks.run("adder", rounds=1, turn=0.0, tiny=True, show=lambda rows: None)
     assert all(math.isfinite(row.milliseconds) and row.milliseconds > 0 for row in rows)
     layers = [row for row in rows if "multiply-adds" in row.facts]
-    assert [row.baseline for row in layers] == ["conv2d, forward", "conv2d, forward and backward"] * 2
+    assert [row.baseline for row in layers] == [
+        "conv2d, forward",
+        "conv2d, forward and backward",
+    ] * 2
     errors = [row.facts["error"] for row in rows if "error" in row.facts]
     assert len(errors) == 2 and all(0 <= error < 1e-6 for error in errors)
     assert rows[-1].name == "adder layers" and rows[-1].ratio > 0
@@ -86,7 +88,11 @@ def test_a_processor_without_bfloat16_is_known_by_its_flags(monkeypatch, tmp_pat
     facts = tmp_path / "cpuinfo"
     monkeypatch.setattr(processor, "_CPU_FACTS", facts)
     monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind: [])
-    for flags, found in (("sse avx2 fma", False), ("avx512f avx512_bf16", True), ("amx_bf16", True)):
+    for flags, found in (
+        ("sse avx2 fma", False),
+        ("avx512f avx512_bf16", True),
+        ("amx_bf16", True),
+    ):
         facts.write_text(f"model name\t: Some Processor\nflags\t\t: {flags}\n")
         assert processor.has_bfloat16() == found
         assert processor.name() == "Some Processor"

@@ -121,7 +121,9 @@ def test_what_replicas_cannot_do_is_refused(distiller_on, network, images, label
         with pytest.raises(tfkd.TfkdError, match="last batch of size 1 under 2 replicas"):
             use(np.concatenate([images, images[:1]]), np.zeros(17), batch_size=8, verbose=0)
     accumulate = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
-    with pytest.raises(tfkd.TfkdError, match="gradient_accumulation_steps=2 under 2 mirrored replica"):
+    with pytest.raises(
+        tfkd.TfkdError, match="gradient_accumulation_steps=2 under 2 mirrored replica"
+    ):
         distiller.compile(accumulate)
 
 

@@ -112,7 +112,9 @@ class LastConvolution(tfkd.Objective):
 
     def choose_taps(self, student, teachers):
         def last(model):
-            return [each.name for each in model.layers if isinstance(each, keras.layers.Conv2D)][-1:]
+            return [each.name for each in model.layers if isinstance(each, keras.layers.Conv2D)][
+                -1:
+            ]
 
         self.taps = {("student", "main"): last(student), ("teacher", "main"): last(teachers[0])}
         self.requires = dataclasses.replace(self.requires, taps=self.taps)

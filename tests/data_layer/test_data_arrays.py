@@ -43,7 +43,8 @@ def test_digits_are_scikit_learns_images_each_in_one_part():
         for image, label in zip(bunch.images, bunch.target)
     )
     found = sorted(
-        (int(label), image.tobytes()) for images, labels in parts
+        (int(label), image.tobytes())
+        for images, labels in parts
         for image, label in zip(images, labels)
     )
     assert found == wanted
@@ -82,8 +83,14 @@ def test_a_channel_that_never_changes_has_deviation_one():
 
 def test_given_facts_are_kept():
     dataset = data.from_arrays(
-        arrays(), arrays(), num_classes=5, class_names="abcde", name="mine",
-        mean=(1, 2, 3), std=(4, 5, 6), batch_size=3,
+        arrays(),
+        arrays(),
+        num_classes=5,
+        class_names="abcde",
+        name="mine",
+        mean=(1, 2, 3),
+        std=(4, 5, 6),
+        batch_size=3,
     )
     info = dataset.info
     assert info == data.DataInfo(

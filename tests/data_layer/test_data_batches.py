@@ -126,9 +126,7 @@ def test_replicas_together_see_the_global_batch(pipelines, replicas):
         assert all(len(batch["image"]) == BATCH // replicas for batch in part)
         parts.append(part)
     for step in range(STEPS):
-        slices = [
-            part[step * local + replica] for part in parts for replica in range(local)
-        ]
+        slices = [part[step * local + replica] for part in parts for replica in range(local)]
         for key, value in whole[step].items():
             np.testing.assert_array_equal(np.concatenate([each[key] for each in slices]), value)
 
@@ -173,8 +171,10 @@ def test_evaluation_keeps_the_order_and_fills_up_the_last_batch():
     source = np.random.default_rng(3).integers(0, 256, (SIZE, 6, 5, 3), np.uint8)
     np.testing.assert_array_equal(images, source[:11])
     np.testing.assert_array_equal(labels, np.arange(11) % 4)
-    assert sum(batch["sample_weight"].sum() for batch in dataset.validation()
-               .as_numpy_iterator()) == 16
+    assert (
+        sum(batch["sample_weight"].sum() for batch in dataset.validation().as_numpy_iterator())
+        == 16
+    )
     train = list(dataset.train_evaluation().as_numpy_iterator())
     np.testing.assert_array_equal(
         np.concatenate([batch["image"] for batch in train])[:SIZE], source
@@ -183,7 +183,7 @@ def test_evaluation_keeps_the_order_and_fills_up_the_last_batch():
 
 
 def test_an_evaluation_batch_larger_than_the_part_is_filled_up():
-    batch, = make(batch_size=SIZE).test().as_numpy_iterator()
+    (batch,) = make(batch_size=SIZE).test().as_numpy_iterator()
     assert batch["image"].shape[0] == SIZE and batch["sample_weight"].sum() == 11
 
 

@@ -232,7 +232,7 @@ def test_streamed_records_have_all_views_but_partners(folder):
     dataset = load(folder, in_memory_bytes=0, image_size=5)
     keys = ("index", "image_second", "image_strong", "image_rotations")
     whole = list(dataset.train(3, 6, extras=keys).as_numpy_iterator())
-    later, = dataset.train(5, 6, extras=keys).as_numpy_iterator()
+    (later,) = dataset.train(5, 6, extras=keys).as_numpy_iterator()
     for key, value in later.items():
         np.testing.assert_array_equal(value, whole[2][key], err_msg=key)
     with pytest.raises(tfkd.TfkdError) as caught:
@@ -260,7 +260,9 @@ def test_fewer_training_images(folder, in_memory_bytes):
         folder, train_size=30, batch_size=10, augment="none", in_memory_bytes=in_memory_bytes
     )
     batches = list(dataset.train(last_step=6, extras=("index",)))
-    epochs = [np.concatenate([each["index"] for each in half]) for half in (batches[:3], batches[3:])]
+    epochs = [
+        np.concatenate([each["index"] for each in half]) for half in (batches[:3], batches[3:])
+    ]
     for epoch in epochs:
         assert sorted(epoch) == list(range(30))
     found = {each.tobytes() for batch in batches for each in batch["image"].numpy()}

@@ -61,7 +61,7 @@ def test_they_are_a_function_of_seed_and_step_and_change_nothing_else():
 
 
 def test_replicas_share_them():
-    whole, = drawn(make(), 3, 4)
+    (whole,) = drawn(make(), 3, 4)
     parts = drawn(make(), 3, 4, input_context=tf.distribute.InputContext(1, 0, 2))
     assert [len(part["heldout_image"]) for part in parts] == [4, 4]
     for key in KEYS:
@@ -74,7 +74,7 @@ def test_a_validation_part_of_the_size_of_the_training_part_has_an_order_of_its_
         (same, np.arange(SIZE)), (same, np.arange(SIZE)), validation=(same, np.arange(SIZE)),
         batch_size=BATCH,
     )  # fmt: skip
-    batch, = drawn(dataset, 0, 1)
+    (batch,) = drawn(dataset, 0, 1)
     assert (batch["label"] != batch["heldout_label"]).any()
 
 
@@ -95,8 +95,8 @@ def test_streamed_files_bring_them_too(tmp_path):
 
 
 def test_mixing_leaves_them_alone():
-    plain, = drawn(make(), 2, 3)
-    mixed, = drawn(make(mixup=1.0), 2, 3)
+    (plain,) = drawn(make(), 2, 3)
+    (mixed,) = drawn(make(mixup=1.0), 2, 3)
     for key in KEYS:
         np.testing.assert_array_equal(plain[key], mixed[key])
 

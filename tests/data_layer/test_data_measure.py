@@ -14,7 +14,7 @@ def test_the_three_pipelines_yield_batches_of_one_kind(normalised):
         assert image.shape == (8, 32, 32, 3)
         assert image.dtype == (np.float32 if normalised else np.uint8)
         # Random pixels: mean 127.5, deviation 73.9, against the constants of `normalise`.
-        low, high = ((-0.2, 0.3) if normalised else (115, 140))
+        low, high = (-0.2, 0.3) if normalised else (115, 140)
         if name == "tfkd_no_augmentation":
             assert low < np.mean(image) < high
 

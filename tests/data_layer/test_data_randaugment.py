@@ -199,8 +199,13 @@ def test_every_image_of_a_batch_meets_its_own_operations():
     generator = np.random.default_rng(0)
     chosen = np.stack([generator.permutation(np.tile(np.arange(len(NAMES)), 2)) for _ in range(2)])
     chosen = chosen.T.astype(np.int32)
-    levels = np.array([[10 * generator.choice([-1, 1]) if NAMES[each] in SIGNED else 10
-                        for each in row] for row in chosen], np.int32)
+    levels = np.array(
+        [
+            [10 * generator.choice([-1, 1]) if NAMES[each] in SIGNED else 10 for each in row]
+            for row in chosen
+        ],
+        np.int32,
+    )
     found = tf.function(randaugment.apply)(tf.constant(images), chosen, levels).numpy()
     for result, image, names, level in zip(found, images, chosen, levels):
         for each, bin_ in zip(names, level):

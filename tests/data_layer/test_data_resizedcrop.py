@@ -66,7 +66,10 @@ def test_rectangles_have_the_areas_and_shapes_of_the_recipe():
     counts, _ = np.histogram(area, bins=4, range=(0.08, 0.5))
     assert counts.min() > 0.8 * counts.mean() and counts.max() < 1.2 * counts.mean()
     # and their places, which have nothing to do with each other.
-    place = [(top / np.maximum(high - rows, 1))[small], (left / np.maximum(wide - columns, 1))[small]]
+    place = [
+        (top / np.maximum(high - rows, 1))[small],
+        (left / np.maximum(wide - columns, 1))[small],
+    ]
     for each in place:
         counts, _ = np.histogram(each, bins=5, range=(0, 1))
         assert counts.min() > 0.8 * counts.mean()
@@ -159,7 +162,7 @@ def test_a_crop_depends_on_seed_epoch_and_index_alone(tmp_path):
     for batch in whole[2:4]:
         for index, image in zip(batch["index"], batch["image"]):
             np.testing.assert_array_equal(image, crops[index])
-    other, = load(tmp_path, seed=1).train(2, 3, extras=("index",)).as_numpy_iterator()
+    (other,) = load(tmp_path, seed=1).train(2, 3, extras=("index",)).as_numpy_iterator()
     assert any(
         (crops[index] != image).any() for index, image in zip(other["index"], other["image"])
     )

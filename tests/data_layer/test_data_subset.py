@@ -7,7 +7,9 @@ from tfkd import TfkdError, data
 
 
 def labels_of(dataset):
-    return np.concatenate([batch["label"] for batch in dataset.train(last_step=dataset.steps_per_epoch)])
+    return np.concatenate(
+        [batch["label"] for batch in dataset.train(last_step=dataset.steps_per_epoch)]
+    )
 
 
 def test_a_part_is_alike_in_every_class_and_the_same_for_every_seed():
@@ -65,8 +67,6 @@ def test_image_files_that_stream_give_a_part(tmp_path):
     parts = [
         data.load(f"folder:{tmp_path}", **settings, in_memory_bytes=limit) for limit in (0, 2**30)
     ]
-    found = [
-        [np.asarray(batch["image"]) for batch in part.train(last_step=2)] for part in parts
-    ]
+    found = [[np.asarray(batch["image"]) for batch in part.train(last_step=2)] for part in parts]
     np.testing.assert_array_equal(*found)
     assert sorted(labels_of(parts[0])) == [0, 0, 1, 1]

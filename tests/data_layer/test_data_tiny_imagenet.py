@@ -196,7 +196,8 @@ def test_a_wrong_archive_is_named(tmp_path, changed, words):
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda whole: whole[: len(whole) // 2], lambda whole: b"", lambda whole: b"text" * 99]
+    "damage",
+    [lambda whole: whole[: len(whole) // 2], lambda whole: b"", lambda whole: b"text" * 99],
 )
 def test_a_cut_archive_is_named(archive, tmp_path, damage):
     path = Path(archive)

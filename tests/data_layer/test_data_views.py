@@ -107,7 +107,7 @@ def test_replicas_together_see_the_views_of_the_global_batch(whole, pipelines, r
 
 def test_no_view_changes_the_others(whole):
     for key in ("image_third", "image_pair", "image_rotations"):
-        alone, = drawn(make(), 5, 6, (key,))
+        (alone,) = drawn(make(), 5, 6, (key,))
         np.testing.assert_array_equal(alone[key], whole[5][key])
         np.testing.assert_array_equal(alone["image"], whole[5]["image"])
 

@@ -246,9 +246,7 @@ def test_teacher_trains_as_it_does_alone():
     keras.utils.set_random_seed(7)
     alone = tfkd.Distiller(None, network("teacher"))
     alone.compile(keras.optimizers.SGD(0.05, momentum=0.9), run_eagerly=True)
-    history, own = (
-        each.fit(oracles.batches(), verbose=0).history for each in (distiller, alone)
-    )
+    history, own = (each.fit(oracles.batches(), verbose=0).history for each in (distiller, alone))
     for found, wanted in zip(distiller.teacher.variables, alone.student.variables, strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(history["teacher_loss"], own["student_loss"], rtol=1e-5)
@@ -271,9 +269,7 @@ def test_accuracy_of_the_teacher_is_logged():
 
 def lean(distiller):
     """The same networks in a distiller that evaluates no losses."""
-    made = PKKDDistiller(
-        distiller.teacher, distiller.student, PKKD(), evaluate_distillation=False
-    )
+    made = PKKDDistiller(distiller.teacher, distiller.student, PKKD(), evaluate_distillation=False)
     made.compile(run_eagerly=True)
     return made
 

@@ -74,12 +74,29 @@ def test_a_foreign_saved_model_is_measured_without_its_size(run_folder, tmp_path
 
 def test_the_table_shows_every_known_number():
     report = {
-        "network": "runs/a", "dataset": "digits", "split": "test", "top1": 97.5, "top5": 100.0,
-        "loss": 0.12345, "images": 360, "images_per_second": 12345.6, "params": 1494, "macs": None,
+        "network": "runs/a",
+        "dataset": "digits",
+        "split": "test",
+        "top1": 97.5,
+        "top5": 100.0,
+        "loss": 0.12345,
+        "images": 360,
+        "images_per_second": 12345.6,
+        "params": 1494,
+        "macs": None,
     }
     header, row = reports.table(report).splitlines()
     assert header.split() == [
-        "data", "split", "top-1", "%", "top-5", "%", "loss", "images", "images/s", "params"
+        "data",
+        "split",
+        "top-1",
+        "%",
+        "top-5",
+        "%",
+        "loss",
+        "images",
+        "images/s",
+        "params",
     ]
     assert row.split() == ["digits", "test", "97.50", "100.00", "0.1235", "360", "12,346", "1,494"]
     assert len(header) == len(row)

@@ -124,7 +124,9 @@ def test_one_pass_serves_all_networks(random):
     for name, table in tables.items():
         assert found.scores[name] == accuracy(table, batches(labels, 8))
     assert list(found.agreements) == [
-        ("student", "teacher"), ("student", "other"), ("teacher", "other")
+        ("student", "teacher"),
+        ("student", "other"),
+        ("teacher", "other"),
     ]
     expected = agreement(tables["student"], tables["teacher"], batches(labels, 8))
     assert found.agreement("teacher", "student") == expected

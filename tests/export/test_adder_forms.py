@@ -63,7 +63,10 @@ def in_a_fresh_process(script, folder, pixels, tmp_path):
     arguments = [folder, tmp_path / "pixels.npy", tmp_path / "found.npy"]
     finished = subprocess.run(
         [sys.executable, "-c", script, *map(str, arguments)],
-        capture_output=True, text=True, check=False, env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=dict(os.environ),
     )
     return finished, np.load(arguments[-1]) if finished.returncode == 0 else None
 
@@ -86,7 +89,9 @@ def test_the_op_form_loads_with_tfkd(adder_network, pixels, wanted, tmp_path, ne
     finished, _ = in_a_fresh_process(PLAIN_TENSORFLOW, folder, pixels, tmp_path)
     assert "Op type not registered 'TfkdAdderConv2D'" in finished.stderr
     predict = evaluation.saved_model_predictor(folder)
-    np.testing.assert_allclose(predict(tf.constant(pixels)), wanted, atol=1e-4 * np.abs(wanted).max())
+    np.testing.assert_allclose(
+        predict(tf.constant(pixels)), wanted, atol=1e-4 * np.abs(wanted).max()
+    )
 
 
 def test_another_adder_network_is_told_apart(adder_network, tmp_path):
@@ -127,7 +132,9 @@ def test_other_networks_have_no_form(network, tmp_path):
     folder = export.save(network, tmp_path / "exported", adder="op")
     assert export.describe(folder)["adder"] is None
     assert not adder.has_adder_layers(network.model)
-    with pytest.raises(TfkdError, match="unknown form of adder layers 'plan'; did you mean 'plain'"):
+    with pytest.raises(
+        TfkdError, match="unknown form of adder layers 'plan'; did you mean 'plain'"
+    ):
         export.save(network, tmp_path / "other", adder="plan")
 
 

@@ -106,7 +106,11 @@ def test_logits_are_normalised_or_not_as_asked():
         (True, None): "BatchNormalization",
         (True, False): "Dense",
     }
-    for name, shape in (("resnet8", (8, 8, 3)), ("vgg_small", (8, 8, 3)), ("resnet18", (32, 32, 3))):
+    for name, shape in (
+        ("resnet8", (8, 8, 3)),
+        ("vgg_small", (8, 8, 3)),
+        ("resnet18", (32, 32, 3)),
+    ):
         for (adder, normalization), kind in forms.items():
             arguments = {"adder": adder, "logit_normalization": normalization}
             model = models.create(name, 3, shape, **arguments)

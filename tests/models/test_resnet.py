@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tfkd import models
 
+
 @pytest.fixture
 def bfloat16_policy():
     before = keras.config.dtype_policy()

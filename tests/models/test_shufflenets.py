@@ -44,9 +44,7 @@ def test_a_unit_of_the_first_version_is_the_published_one():
         part["relu2"][..., 40 * group : 40 * group + 40] @ kernel[:, 160 * group :][:, :160]
         for group in range(3)
     ]
-    np.testing.assert_allclose(
-        part["conv3"], np.concatenate(expected, -1), rtol=1e-4, atol=1e-4
-    )
+    np.testing.assert_allclose(part["conv3"], np.concatenate(expected, -1), rtol=1e-4, atol=1e-4)
 
 
 def test_the_halving_unit_concatenates_its_convolutions_and_an_average_that_counts_zeros():
@@ -98,9 +96,7 @@ def test_a_unit_of_the_second_version_works_on_the_second_half():
     found = taps_of("shufflev2", names)
     kernel = families.trained("shufflev2").get_layer("stage1_block2_conv1").kernel.numpy()[0, 0]
     kept, worked = np.split(found["stage1_block1_shuffle"], 2, -1)
-    np.testing.assert_allclose(
-        found["stage1_block2_conv1"], worked @ kernel, rtol=1e-4, atol=1e-4
-    )
+    np.testing.assert_allclose(found["stage1_block2_conv1"], worked @ kernel, rtol=1e-4, atol=1e-4)
     after = np.concatenate([kept, np.maximum(found["stage1_block2_bn3"], 0)], -1)
     np.testing.assert_array_equal(found["stage1_block2_shuffle"], shuffled(after, 2))
 

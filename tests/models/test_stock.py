@@ -101,6 +101,8 @@ def test_adder_layers_stay(tmp_path):
     copy.save(tmp_path / "network.keras")
     again = keras.models.load_model(tmp_path / "network.keras")
     images = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype("float32")
-    taps = [models.tapped(each, ["stage1_block1_conv1", "logits"])(images) for each in (model, again)]
+    taps = [
+        models.tapped(each, ["stage1_block1_conv1", "logits"])(images) for each in (model, again)
+    ]
     for name, wanted in taps[0].items():
         np.testing.assert_allclose(taps[1][name], wanted, rtol=1e-5, atol=1e-5)

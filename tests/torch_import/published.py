@@ -23,9 +23,10 @@ class State(dict):
         return self[name]
 
     def normal(self, mean, deviation):
-        return lambda shape: np.float32(deviation) * self.random.standard_normal(
-            shape, np.float32
-        ) + np.float32(mean)
+        return lambda shape: (
+            np.float32(deviation) * self.random.standard_normal(shape, np.float32)
+            + np.float32(mean)
+        )
 
     def uniform(self, low, high):
         return lambda shape: self.random.uniform(low, high, shape).astype(np.float32)

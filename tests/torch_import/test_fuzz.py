@@ -52,9 +52,7 @@ def test_a_cut_off_file(form, data, path):
 @hypothesis.given(data=strategies.data())
 def test_a_file_with_changed_bytes(form, data, path):
     changed = bytearray(VALID[form])
-    spots = strategies.tuples(
-        strategies.integers(0, len(changed) - 1), strategies.integers(0, 255)
-    )
+    spots = strategies.tuples(strategies.integers(0, len(changed) - 1), strategies.integers(0, 255))
     for spot, value in data.draw(strategies.lists(spots, min_size=1, max_size=8)):
         changed[spot] = value
     check(path, bytes(changed))

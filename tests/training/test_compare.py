@@ -10,9 +10,9 @@ import pytest
 from tfkd import TfkdError, TfkdWarning, data, evaluation
 from tfkd.models.storage import load_network
 from tfkd.training import compare as comparison
+from tfkd.training import config as configs
 from tfkd.training import run
 from tfkd.training.checkpoints import Checkpoints
-from tfkd.training import config as configs
 from tfkd.training.compare import compare, of_methods, roles, table
 
 EXPERIMENT = Path(__file__).parents[1] / "data" / "tiny_experiment.py"
@@ -146,7 +146,6 @@ def test_the_table_gives_mean_and_deviation():
         "alone", "91.00", "±", "1.41", "-", "93.00", "±", "2.83", "1,234", "5,678,901", "2.5",
     ]  # fmt: skip
 
-
     # Its gain is paired with the seeds: 2 and 1, though the means differ by 1.5.
     assert lines[4].split()[:7] == ["method", "92.50", "±", "0.71", "+1.50", "±", "0.71"]
 
@@ -170,7 +169,9 @@ def test_several_methods_share_teacher_and_lone_student(experiment, tmp_path):
     assert used["workdir"] == str(out / "alone" / "seed0")
     result = json.loads((out / "twin" / "seed0" / "result.json").read_text())
     assert result["teacher_top1"] == rows[1]["top1"], "its own teacher is the lone student"
-    assert rows[4]["agreement"] != result["agreement"], "the table's agreement is with the common one"
+    assert rows[4]["agreement"] != result["agreement"], (
+        "the table's agreement is with the common one"
+    )
 
 
 def write_brief_alone(folder):
@@ -205,7 +206,9 @@ def test_the_lone_student_has_the_recipe_of_most_and_others_are_told(experiment,
     assert alone.train.learning_rate == config.train.learning_rate
     reverse = dict(reversed(experiments.items()))
     assert roles(reverse, 0, tmp_path)["alone"][0].to_json() == alone.to_json()
-    with pytest.warns(TfkdWarning, match="faster trains by a recipe of its own .train.learning_rate"):
+    with pytest.warns(
+        TfkdWarning, match="faster trains by a recipe of its own .train.learning_rate"
+    ):
         with pytest.raises(TfkdError, match="no such folder"):
             broken = {
                 role: configs.override(each, data__name="folder:/nowhere")

@@ -6,7 +6,6 @@ from tfkd.errors import TfkdError
 from tfkd.training import config as configs
 from tfkd.training import validation
 
-
 OPEN = ("student.kwargs", "teacher.kwargs", "student.taps", "teacher.taps")
 
 

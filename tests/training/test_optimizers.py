@@ -56,8 +56,9 @@ def problem():
 @pytest.mark.parametrize("form, rule", [("torch", torch_sgd), ("keras", caffe_sgd)])
 def test_sgd_follows_its_published_rule_over_a_drop(problem, form, rule, momentum, nesterov):
     start, gradients, rates = problem
-    optimizer = optimizers.SGD(drop(0.1, 7), momentum=momentum, nesterov=nesterov, form=form,
-                               weight_decay=0.02)
+    optimizer = optimizers.SGD(
+        drop(0.1, 7), momentum=momentum, nesterov=nesterov, form=form, weight_decay=0.02
+    )
     found = descend(optimizer, start, gradients)
     expected = rule(start, gradients, rates, momentum, nesterov, weight_decay=0.02)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
@@ -69,7 +70,8 @@ def test_keras_form_equals_keras_sgd(problem, momentum, nesterov):
     ours = optimizers.SGD(drop(0.1, 7), momentum=momentum, nesterov=nesterov, form="keras")
     theirs = keras.optimizers.SGD(drop(0.1, 7), momentum=momentum, nesterov=nesterov)
     np.testing.assert_allclose(
-        descend(ours, start, gradients), descend(theirs, start, gradients), rtol=1e-6, atol=1e-7)
+        descend(ours, start, gradients), descend(theirs, start, gradients), rtol=1e-6, atol=1e-7
+    )
 
 
 def test_the_forms_part_after_a_drop_of_the_rate():
@@ -96,8 +98,10 @@ def test_coupled_decay_is_the_gradient_of_half_the_squared_norm():
     regularizer = keras.regularizers.L2(0.5 / 2)
     for step in range(6):
         target = tf.constant([0.5, float(step), -1.0])
-        for variable, optimizer, penalty in ((first, decayed, lambda _: 0.0),
-                                             (second, plain, regularizer)):
+        for variable, optimizer, penalty in (
+            (first, decayed, lambda _: 0.0),
+            (second, plain, regularizer),
+        ):
             with tf.GradientTape() as tape:
                 tape.watch(variable.value)
                 value = tf.convert_to_tensor(variable)
@@ -110,8 +114,9 @@ def test_coupled_decay_is_the_gradient_of_half_the_squared_norm():
 @pytest.mark.parametrize("form", ["torch", "keras"])
 def test_decoupled_decay_shrinks_beside_the_step(problem, form):
     start, gradients, rates = problem
-    optimizer = optimizers.SGD(drop(0.1, 7), momentum=0.9, form=form, weight_decay=0.3,
-                               decay="decoupled")
+    optimizer = optimizers.SGD(
+        drop(0.1, 7), momentum=0.9, form=form, weight_decay=0.3, decay="decoupled"
+    )
     found = descend(optimizer, start, gradients)
     weights, buffer = start.copy(), np.zeros_like(start)
     for gradient, rate in zip(gradients, rates):
@@ -138,51 +143,76 @@ def test_adam_decays_coupled_as_torch_and_adamw_as_keras(problem):
         mean = 0.9 * mean + 0.1 * gradient
         square = 0.999 * square + 0.001 * gradient**2
         weights = weights - 0.01 * (mean / (1 - 0.9**step)) / (
-            np.sqrt(square / (1 - 0.999**step)) + 1e-8)
+            np.sqrt(square / (1 - 0.999**step)) + 1e-8
+        )
     np.testing.assert_allclose(found, weights, rtol=2e-5, atol=1e-6)
     decoupled = optimizers.create({**settings, "name": "adamw"}, 0.01)
     reference = keras.optimizers.AdamW(0.01, weight_decay=0.05, epsilon=1e-8)
-    np.testing.assert_allclose(descend(decoupled, start, gradients),
-                               descend(reference, start, gradients), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(
+        descend(decoupled, start, gradients),
+        descend(reference, start, gradients),
+        rtol=1e-5,
+        atol=1e-7,
+    )
 
 
 def test_rmsprop_is_that_of_keras(problem):
     start, gradients, _ = problem
     ours = optimizers.create({"name": "rmsprop", "rho": 0.8, "momentum": 0.5}, 0.01)
     theirs = keras.optimizers.RMSprop(0.01, rho=0.8, momentum=0.5)
-    np.testing.assert_allclose(descend(ours, start, gradients), descend(theirs, start, gradients),
-                               rtol=1e-6)
+    np.testing.assert_allclose(
+        descend(ours, start, gradients), descend(theirs, start, gradients), rtol=1e-6
+    )
 
 
 def small_network():
     inputs = keras.Input((6,))
     hidden = keras.layers.Dense(5, name="hidden")(inputs)
-    hidden = keras.layers.BatchNormalization(name="norm", gamma_initializer="uniform",
-                                             beta_initializer="uniform")(hidden)
+    hidden = keras.layers.BatchNormalization(
+        name="norm", gamma_initializer="uniform", beta_initializer="uniform"
+    )(hidden)
     outputs = keras.layers.Dense(3, name="logits", bias_initializer="uniform")(hidden)
     return keras.Model(inputs, outputs)
 
 
-@pytest.mark.parametrize("name, decay", [
-    ("sgd", "coupled"), ("sgd", "decoupled"), ("adamw", "decoupled")])
-@pytest.mark.parametrize("exclude, still", [
-    ((), {"hidden/kernel", "hidden/bias", "norm/gamma", "norm/beta", "logits/kernel",
-          "logits/bias"}),
-    (("bias",), {"hidden/kernel", "norm/gamma", "norm/beta", "logits/kernel"}),
-    (("bias", "batch_normalization"), {"hidden/kernel", "logits/kernel"}),
-    (["log*"], {"hidden/kernel", "hidden/bias", "norm/gamma", "norm/beta"}),
-])
+@pytest.mark.parametrize(
+    "name, decay", [("sgd", "coupled"), ("sgd", "decoupled"), ("adamw", "decoupled")]
+)
+@pytest.mark.parametrize(
+    "exclude, still",
+    [
+        (
+            (),
+            {
+                "hidden/kernel",
+                "hidden/bias",
+                "norm/gamma",
+                "norm/beta",
+                "logits/kernel",
+                "logits/bias",
+            },
+        ),
+        (("bias",), {"hidden/kernel", "norm/gamma", "norm/beta", "logits/kernel"}),
+        (("bias", "batch_normalization"), {"hidden/kernel", "logits/kernel"}),
+        (["log*"], {"hidden/kernel", "hidden/bias", "norm/gamma", "norm/beta"}),
+    ],
+)
 def test_excluded_variables_do_not_decay(name, decay, exclude, still):
     network = small_network()
     for variable in network.trainable_variables:
         variable.assign(np.full(variable.shape, 2.0))
     optimizer = optimizers.create(
-        {"name": name, "weight_decay": 0.1, "decay": decay, "decay_exclude": exclude}, 0.5)
+        {"name": name, "weight_decay": 0.1, "decay": decay, "decay_exclude": exclude}, 0.5
+    )
     before = [variable.numpy() for variable in network.trainable_variables]
-    optimizer.apply_gradients([(tf.zeros(variable.shape), variable)
-                               for variable in network.trainable_variables])
-    moved = {variable.path for variable, old in zip(network.trainable_variables, before)
-             if not np.array_equal(variable.numpy(), old)}
+    optimizer.apply_gradients(
+        [(tf.zeros(variable.shape), variable) for variable in network.trainable_variables]
+    )
+    moved = {
+        variable.path
+        for variable, old in zip(network.trainable_variables, before)
+        if not np.array_equal(variable.numpy(), old)
+    }
     assert moved == still
     for variable in network.trainable_variables:
         if variable.path in still:
@@ -208,7 +238,8 @@ def test_sparse_gradients_move_momentum_and_decay_of_every_row():
     dense = np.zeros((2, 3, 2))
     dense[:, 1] = 1.0
     np.testing.assert_allclose(
-        table.numpy(), torch_sgd(np.ones((3, 2)), dense, [0.1, 0.1], 0.5, False, 0.1), rtol=1e-6)
+        table.numpy(), torch_sgd(np.ones((3, 2)), dense, [0.1, 0.1], 0.5, False, 0.1), rtol=1e-6
+    )
 
 
 def test_pattern_that_fits_nothing_warns():
@@ -219,12 +250,22 @@ def test_pattern_that_fits_nothing_warns():
 
 CASES = {
     "torch": {"name": "sgd", "momentum": 0.9, "weight_decay": 0.05, "decay_exclude": ["bias"]},
-    "torch nesterov clipped": {"name": "sgd", "momentum": 0.9, "nesterov": True, "clip_norm": 0.1,
-                               "weight_decay": 0.05, "decay": "decoupled"},
+    "torch nesterov clipped": {
+        "name": "sgd",
+        "momentum": 0.9,
+        "nesterov": True,
+        "clip_norm": 0.1,
+        "weight_decay": 0.05,
+        "decay": "decoupled",
+    },
     "keras": {"name": "sgd", "momentum": 0.9, "form": "keras", "weight_decay": 0.05},
     "plain": {"name": "sgd"},
-    "adamw clipped": {"name": "adamw", "weight_decay": 0.05, "clip_norm": 0.1,
-                      "decay_exclude": ["bias", "batch_normalization"]},
+    "adamw clipped": {
+        "name": "adamw",
+        "weight_decay": 0.05,
+        "clip_norm": 0.1,
+        "decay_exclude": ["bias", "batch_normalization"],
+    },
 }
 
 
@@ -262,8 +303,10 @@ def train(settings, strategy, loss_scaling=False, steps=6):
             strategy.run(step)
 
     run()
-    return ([variable.numpy() for variable in network.trainable_variables],
-            [variable.numpy() for variable in optimizer.variables])
+    return (
+        [variable.numpy() for variable in network.trainable_variables],
+        [variable.numpy() for variable in optimizer.variables],
+    )
 
 
 @pytest.mark.parametrize("settings", CASES.values(), ids=CASES.keys())
@@ -289,7 +332,8 @@ def test_loss_scaling_changes_nothing_but_the_scale(two_replicas):
 def test_loss_scaling_skips_a_step_that_is_not_finite():
     variable = keras.Variable([1.0])
     optimizer = keras.optimizers.LossScaleOptimizer(
-        optimizers.SGD(0.1, momentum=0.9, weight_decay=0.1), initial_scale=4.0)
+        optimizers.SGD(0.1, momentum=0.9, weight_decay=0.1), initial_scale=4.0
+    )
     optimizer.apply_gradients([(tf.constant([np.inf]), variable)])
     assert variable.numpy()[0] == 1.0
     optimizer.apply_gradients([(tf.constant([4.0]), variable)])
@@ -300,8 +344,9 @@ def test_loss_scaling_skips_a_step_that_is_not_finite():
 def test_compiled_by_xla_the_steps_are_the_same(problem):
     start, gradients, rates = problem
     for form, rule in (("torch", torch_sgd), ("keras", caffe_sgd)):
-        optimizer = optimizers.SGD(drop(0.1, 7), momentum=0.9, nesterov=True, form=form,
-                                   weight_decay=0.02)
+        optimizer = optimizers.SGD(
+            drop(0.1, 7), momentum=0.9, nesterov=True, form=form, weight_decay=0.02
+        )
         variable = keras.Variable(start.astype(np.float32))
         optimizer.build([variable])
 
@@ -311,8 +356,9 @@ def test_compiled_by_xla_the_steps_are_the_same(problem):
 
         for gradient in gradients:
             step(tf.constant(gradient, tf.float32))
-        np.testing.assert_allclose(variable.numpy(), rule(start, gradients, rates, 0.9, True, 0.02),
-                                   rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            variable.numpy(), rule(start, gradients, rates, 0.9, True, 0.02), rtol=1e-5, atol=1e-6
+        )
 
 
 def test_buffers_are_optimizer_variables_and_continue_a_run(problem):
@@ -328,8 +374,9 @@ def test_buffers_are_optimizer_variables_and_continue_a_run(problem):
         target.assign(source)
     for gradient in gradients[5:]:
         second.apply_gradients([(tf.constant(gradient, tf.float32), variable)])
-    np.testing.assert_allclose(variable.numpy(), torch_sgd(start, gradients, rates, 0.9, False),
-                               rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        variable.numpy(), torch_sgd(start, gradients, rates, 0.9, False), rtol=1e-5, atol=1e-6
+    )
     assert optimizers.SGD(0.1).variables[-1].name == "learning_rate"
 
 
@@ -340,14 +387,17 @@ def test_round_trip_through_the_serialised_form(settings, problem):
     twin = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     assert type(twin) is type(optimizer)
     assert twin.get_config() == optimizer.get_config()
-    np.testing.assert_array_equal(descend(twin, start, gradients),
-                                  descend(optimizer, start, gradients))
+    np.testing.assert_array_equal(
+        descend(twin, start, gradients), descend(optimizer, start, gradients)
+    )
 
 
 def test_a_compiled_model_is_saved_and_goes_on_with_its_optimizer(tmp_path):
     network = small_network()
-    network.compile(optimizers.SGD(drop(0.05, 3), momentum=0.9, weight_decay=0.01,
-                                   decay_exclude=["bias"]), loss="mse")
+    network.compile(
+        optimizers.SGD(drop(0.05, 3), momentum=0.9, weight_decay=0.01, decay_exclude=["bias"]),
+        loss="mse",
+    )
     images, targets = np.ones((4, 6), np.float32), np.zeros((4, 3), np.float32)
     network.fit(images, targets, epochs=2, verbose=0)
     network.save(tmp_path / "network.keras")
@@ -366,35 +416,48 @@ def test_clip_norm_bounds_the_gradient_of_all_variables_together():
 
 
 def test_fields_of_another_optimizer_are_set_aside():
-    settings = {"name": "adam", "momentum": 0.9, "nesterov": False, "form": "torch",
-                "weight_decay": 1e-4, "beta_2": None}
+    settings = {
+        "name": "adam",
+        "momentum": 0.9,
+        "nesterov": False,
+        "form": "torch",
+        "weight_decay": 1e-4,
+        "beta_2": None,
+    }
     with pytest.warns(TfkdWarning, match="'adam' makes no use of momentum$"):
         optimizer = optimizers.create(settings, 0.1)
     assert optimizer.get_config()["beta_2"] == 0.999
     assert optimizer.get_config()["weight_decay"] == 1e-4
 
 
-@pytest.mark.parametrize("settings, message", [
-    ({"name": "sdg"}, "unknown optimizer 'sdg'; did you mean 'sgd'"),
-    ({"name": "sgd", "nestorov": True}, "unknown optimizer field 'nestorov'; did you mean "
-                                        "'nesterov'"),
-    ({"momentum": 0.9}, "optimizer has no 'name'; wanted one of adam, adamw, rmsprop, sgd"),
-    (["sgd"], r"optimizer is \['sgd'\]; wanted a mapping"),
-    ({"name": "sgd", "momentum": 1.0}, "momentum is 1.0; wanted a number >= 0 and < 1"),
-    ({"name": "sgd", "momentum": True}, "momentum is True; wanted a number"),
-    ({"name": "sgd", "nesterov": True}, "nesterov is True with momentum 0; wanted a momentum"),
-    ({"name": "sgd", "nesterov": "yes"}, "nesterov is 'yes'; wanted True or False"),
-    ({"name": "sgd", "form": "caffe"}, "unknown form 'caffe'.*known: keras, torch"),
-    ({"name": "sgd", "weight_decay": -1e-4}, "weight_decay is -0.0001; wanted a number >= 0"),
-    ({"name": "sgd", "decay": "l2"}, "unknown decay 'l2'.*known: coupled, decoupled"),
-    ({"name": "sgd", "decay_exclude": "bias"}, "decay_exclude is 'bias'; wanted a list"),
-    ({"name": "sgd", "decay_exclude": ["biases"]}, "unknown decay_exclude 'biases'; did you mean "
-                                                   "'bias'"),
-    ({"name": "sgd", "clip_norm": 0}, "clip_norm is 0; wanted a number > 0"),
-    ({"name": "adam", "beta_1": 1}, "beta_1 is 1; wanted a number >= 0 and < 1"),
-    ({"name": "adam", "epsilon": 0}, "epsilon is 0; wanted a number > 0"),
-    ({"name": "adamw", "decay": "coupled"}, "'adamw' has decay 'coupled'; wanted 'decoupled'"),
-])
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"name": "sdg"}, "unknown optimizer 'sdg'; did you mean 'sgd'"),
+        (
+            {"name": "sgd", "nestorov": True},
+            "unknown optimizer field 'nestorov'; did you mean 'nesterov'",
+        ),
+        ({"momentum": 0.9}, "optimizer has no 'name'; wanted one of adam, adamw, rmsprop, sgd"),
+        (["sgd"], r"optimizer is \['sgd'\]; wanted a mapping"),
+        ({"name": "sgd", "momentum": 1.0}, "momentum is 1.0; wanted a number >= 0 and < 1"),
+        ({"name": "sgd", "momentum": True}, "momentum is True; wanted a number"),
+        ({"name": "sgd", "nesterov": True}, "nesterov is True with momentum 0; wanted a momentum"),
+        ({"name": "sgd", "nesterov": "yes"}, "nesterov is 'yes'; wanted True or False"),
+        ({"name": "sgd", "form": "caffe"}, "unknown form 'caffe'.*known: keras, torch"),
+        ({"name": "sgd", "weight_decay": -1e-4}, "weight_decay is -0.0001; wanted a number >= 0"),
+        ({"name": "sgd", "decay": "l2"}, "unknown decay 'l2'.*known: coupled, decoupled"),
+        ({"name": "sgd", "decay_exclude": "bias"}, "decay_exclude is 'bias'; wanted a list"),
+        (
+            {"name": "sgd", "decay_exclude": ["biases"]},
+            "unknown decay_exclude 'biases'; did you mean 'bias'",
+        ),
+        ({"name": "sgd", "clip_norm": 0}, "clip_norm is 0; wanted a number > 0"),
+        ({"name": "adam", "beta_1": 1}, "beta_1 is 1; wanted a number >= 0 and < 1"),
+        ({"name": "adam", "epsilon": 0}, "epsilon is 0; wanted a number > 0"),
+        ({"name": "adamw", "decay": "coupled"}, "'adamw' has decay 'coupled'; wanted 'decoupled'"),
+    ],
+)
 def test_wrong_settings_are_named(settings, message):
     with pytest.raises(TfkdError, match=message) as caught:
         optimizers.create(settings, 0.1)

@@ -24,9 +24,7 @@ def test_every_preset_makes_its_method(images):
 
 def test_every_method_of_logits_has_a_preset():
     methods = {published.preset(name).method for name in published.names()}
-    assert methods >= set(
-        "kd dkd ipwd wsld cs_kd teacher_free ps_kd nkd uskd mld dist".split()
-    )
+    assert methods >= set("kd dkd ipwd wsld cs_kd teacher_free ps_kd nkd uskd mld dist".split())
 
 
 @pytest.mark.parametrize(
@@ -42,7 +40,13 @@ def test_every_method_of_logits_has_a_preset():
         ("dist", "imagenet", 2.0, 1.0, {"temperature": 1.0}),
         ("dkd", "imagenet", 1.0, 1.0, {"temperature": 1.0, "warmup_epochs": 1.0}),
         ("ipwd", "cifar100", 1.0, 0.1, {"temperature": 4.0, "kd_weight": 0.9}),
-        ("mld", "imagenet", 1.0, 1.0, {"label_weight": 0.5, "temperatures": (1.0, 3.0, 5.0, 2.0, 6.0)}),
+        (
+            "mld",
+            "imagenet",
+            1.0,
+            1.0,
+            {"label_weight": 0.5, "temperatures": (1.0, 3.0, 5.0, 2.0, 6.0)},
+        ),
         ("mld_clean", "imagenet", 1.0, 1.0, {"label_weight": 0.5, "variant": "clean"}),
         ("ps_kd", "cifar100", 1.0, 1.0, {"final_memory_weight": 0.8}),
         ("uskd", "imagenet", 1.0, 1.0, {"target_weight": 1.0, "weak_weight": 0.005}),
@@ -159,6 +163,8 @@ def test_every_method_has_an_experiment_on_a_folder():
         config = load(name, "cifar10_folder")
         assert config.student.name == ("resnet20" if name == "teacher" else "resnet8")
     scaled = load("dkd", "cifar10_folder")
-    assert scaled.distiller[0].settings.warmup_epochs / scaled.train.epochs == pytest.approx(20 / 240)
+    assert scaled.distiller[0].settings.warmup_epochs / scaled.train.epochs == pytest.approx(
+        20 / 240
+    )
     with pytest.raises(TfkdError, match="unknown argument of configs/cifar10_folder.py 'kdd'"):
         load("kdd", "cifar10_folder")

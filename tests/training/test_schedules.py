@@ -13,7 +13,8 @@ from tfkd.training import schedules
 
 def make(settings, *, base_rate=0.05, steps_per_epoch=10, epochs=240):
     return schedules.create(
-        settings, base_rate=base_rate, steps_per_epoch=steps_per_epoch, epochs=epochs)
+        settings, base_rate=base_rate, steps_per_epoch=steps_per_epoch, epochs=epochs
+    )
 
 
 def rates(schedule, steps):
@@ -21,10 +22,19 @@ def rates(schedule, steps):
 
 
 def test_step_changes_with_the_first_step_of_the_milestone_epoch():
-    schedule = make({"name": "step", "milestones": (150, 180, 210), "factor": 0.1},
-                    steps_per_epoch=781)
-    for epoch, factor in ((0, 1.0), (149, 1.0), (150, 0.1), (179, 0.1), (180, 0.01),
-                          (209, 0.01), (210, 0.001), (239, 0.001)):
+    schedule = make(
+        {"name": "step", "milestones": (150, 180, 210), "factor": 0.1}, steps_per_epoch=781
+    )
+    for epoch, factor in (
+        (0, 1.0),
+        (149, 1.0),
+        (150, 0.1),
+        (179, 0.1),
+        (180, 0.01),
+        (209, 0.01),
+        (210, 0.001),
+        (239, 0.001),
+    ):
         for step in (epoch * 781, epoch * 781 + 780):
             assert np.float32(schedule(step)) == np.float32(0.05 * factor), (epoch, step)
 
@@ -62,8 +72,12 @@ def test_cosine_moves_by_epoch_as_the_published_loops_do():
 
 
 def test_cosine_per_step_ends_at_the_final_rate():
-    schedule = make({"name": "cosine", "per_step": True, "final_rate": 0.01},
-                    base_rate=0.1, steps_per_epoch=7, epochs=2.5)
+    schedule = make(
+        {"name": "cosine", "per_step": True, "final_rate": 0.01},
+        base_rate=0.1,
+        steps_per_epoch=7,
+        epochs=2.5,
+    )
     for step in (0, 1, 8, 16, 17):
         expected = 0.01 + 0.045 * (1 + math.cos(math.pi * step / 17.5))
         assert float(schedule(step)) == pytest.approx(expected, rel=1e-6)
@@ -72,29 +86,41 @@ def test_cosine_per_step_ends_at_the_final_rate():
 
 def test_cosine_per_step_keeps_precision_late_in_a_long_run():
     steps = 50_000_001  # Above 2^24, where float32 steps no longer differ by one.
-    schedule = make({"name": "cosine", "per_step": True}, base_rate=1.0, steps_per_epoch=steps,
-                    epochs=1)
+    schedule = make(
+        {"name": "cosine", "per_step": True}, base_rate=1.0, steps_per_epoch=steps, epochs=1
+    )
     for left in (3001, 3002, 3003):
         expected = (1 + math.cos(math.pi * (steps - left) / steps)) / 2
         assert float(schedule(steps - left)) == pytest.approx(expected, rel=1e-5, abs=0)
 
 
-@pytest.mark.parametrize("settings", [
-    {"name": "constant"},
-    {"name": "step", "milestones": (6,)},
-    {"name": "cosine", "per_step": True},
-])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"name": "constant"},
+        {"name": "step", "milestones": (6,)},
+        {"name": "cosine", "per_step": True},
+    ],
+)
 def test_warmup_rises_in_a_line_and_meets_the_schedule(settings):
-    schedule = make({**settings, "warmup_epochs": 1.5, "warmup_factor": 0.2},
-                    base_rate=0.1, steps_per_epoch=10, epochs=9)
+    schedule = make(
+        {**settings, "warmup_epochs": 1.5, "warmup_factor": 0.2},
+        base_rate=0.1,
+        steps_per_epoch=10,
+        epochs=9,
+    )
     expected = [0.1 * (0.2 + 0.8 * step / 15) for step in range(15)]
     np.testing.assert_allclose(rates(schedule, range(15)), expected, rtol=1e-6)
     assert float(schedule(15)) == pytest.approx(0.1, rel=1e-6)
 
 
 def test_cosine_after_warmup_spans_the_remaining_epochs():
-    schedule = make({"name": "cosine", "warmup_epochs": 2, "final_rate": 0.02},
-                    base_rate=0.1, steps_per_epoch=5, epochs=10)
+    schedule = make(
+        {"name": "cosine", "warmup_epochs": 2, "final_rate": 0.02},
+        base_rate=0.1,
+        steps_per_epoch=5,
+        epochs=10,
+    )
     for epoch in range(2, 10):
         expected = 0.02 + 0.04 * (1 + math.cos(math.pi * (epoch - 2) / 8))
         assert float(schedule(epoch * 5)) == pytest.approx(expected, rel=1e-6)
@@ -118,23 +144,31 @@ def test_rate_is_computed_in_the_graph_from_the_step():
 
 def test_an_optimizer_follows_the_schedule_from_its_own_step():
     variable = keras.Variable(0.0)
-    optimizer = keras.optimizers.SGD(make({"name": "step", "milestones": (1,)}, base_rate=1.0,
-                                          steps_per_epoch=3))
+    optimizer = keras.optimizers.SGD(
+        make({"name": "step", "milestones": (1,)}, base_rate=1.0, steps_per_epoch=3)
+    )
     for _ in range(5):
         optimizer.apply_gradients([(tf.constant(-1.0), variable)])
     assert float(variable.numpy()) == pytest.approx(3 * 1.0 + 2 * 0.1, rel=1e-6)
 
 
-@pytest.mark.parametrize("settings", [
-    {"name": "constant", "warmup_epochs": 1},
-    {"name": "step", "milestones": (2, 3), "factor": 0.2, "warmup_epochs": 0.5,
-     "warmup_factor": 0.3},
-    {"name": "cosine", "per_step": True, "final_rate": 0.01, "warmup_epochs": 1},
-])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"name": "constant", "warmup_epochs": 1},
+        {
+            "name": "step",
+            "milestones": (2, 3),
+            "factor": 0.2,
+            "warmup_epochs": 0.5,
+            "warmup_factor": 0.3,
+        },
+        {"name": "cosine", "per_step": True, "final_rate": 0.01, "warmup_epochs": 1},
+    ],
+)
 def test_round_trip_through_the_serialised_form(settings):
     schedule = make(settings, epochs=5)
-    twin = keras.optimizers.schedules.deserialize(
-        keras.optimizers.schedules.serialize(schedule))
+    twin = keras.optimizers.schedules.deserialize(keras.optimizers.schedules.serialize(schedule))
     assert type(twin) is type(schedule)
     assert twin.get_config() == schedule.get_config()
     assert rates(twin, range(0, 60, 3)) == rates(schedule, range(0, 60, 3))
@@ -146,35 +180,46 @@ def test_fields_of_another_schedule_are_set_aside():
     assert float(schedule(10)) == pytest.approx(0.025, rel=1e-6)
 
 
-@pytest.mark.parametrize("settings, message", [
-    ({"name": "cosin"}, "unknown schedule 'cosin'; did you mean 'cosine'"),
-    ({"name": "step", "milestone": (1,)}, "unknown schedule field 'milestone'; did you mean "
-                                          "'milestones'"),
-    ({"milestones": (1,)}, "schedule has no 'name'; wanted one of constant, cosine, step"),
-    ("step", "schedule is 'step'; wanted a mapping"),
-    ({"name": "step", "milestones": (3, 2)}, r"milestones are \[3, 2\]; wanted increasing"),
-    ({"name": "step", "milestones": "150"}, "milestones is '150'; wanted a list of epochs"),
-    ({"name": "step", "milestones": (-1,)}, "a milestone is -1; wanted a number >= 0"),
-    ({"name": "step", "factor": 0}, "factor is 0; wanted a number > 0"),
-    ({"name": "constant", "warmup_epochs": float("nan")}, "warmup_epochs is nan; wanted"),
-    ({"name": "constant", "warmup_factor": 2}, "warmup_factor is 2; wanted .* >= 0 and <= 1"),
-    ({"name": "cosine", "warmup_epochs": 240}, "warmup_epochs is 240 of 240 epochs; wanted fewer"),
-    ({"name": "cosine", "per_step": 1}, "per_step is 1; wanted True or False"),
-    ({"name": "cosine", "final_rate": 0.06}, "final_rate is 0.06; wanted .* >= 0 and <= 0.05"),
-])
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"name": "cosin"}, "unknown schedule 'cosin'; did you mean 'cosine'"),
+        (
+            {"name": "step", "milestone": (1,)},
+            "unknown schedule field 'milestone'; did you mean 'milestones'",
+        ),
+        ({"milestones": (1,)}, "schedule has no 'name'; wanted one of constant, cosine, step"),
+        ("step", "schedule is 'step'; wanted a mapping"),
+        ({"name": "step", "milestones": (3, 2)}, r"milestones are \[3, 2\]; wanted increasing"),
+        ({"name": "step", "milestones": "150"}, "milestones is '150'; wanted a list of epochs"),
+        ({"name": "step", "milestones": (-1,)}, "a milestone is -1; wanted a number >= 0"),
+        ({"name": "step", "factor": 0}, "factor is 0; wanted a number > 0"),
+        ({"name": "constant", "warmup_epochs": float("nan")}, "warmup_epochs is nan; wanted"),
+        ({"name": "constant", "warmup_factor": 2}, "warmup_factor is 2; wanted .* >= 0 and <= 1"),
+        (
+            {"name": "cosine", "warmup_epochs": 240},
+            "warmup_epochs is 240 of 240 epochs; wanted fewer",
+        ),
+        ({"name": "cosine", "per_step": 1}, "per_step is 1; wanted True or False"),
+        ({"name": "cosine", "final_rate": 0.06}, "final_rate is 0.06; wanted .* >= 0 and <= 0.05"),
+    ],
+)
 def test_wrong_settings_are_named(settings, message):
     with pytest.raises(TfkdError, match=message) as caught:
         make(settings)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("changed, message", [
-    ({"base_rate": 0}, "base_rate is 0; wanted a number > 0"),
-    ({"base_rate": "0.1"}, "base_rate is '0.1'; wanted a number > 0"),
-    ({"steps_per_epoch": 0}, "steps_per_epoch is 0; wanted a number >= 1"),
-    ({"steps_per_epoch": 2.5}, "steps_per_epoch is 2.5; wanted a whole number"),
-    ({"epochs": 0}, "epochs is 0; wanted a number > 0"),
-])
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        ({"base_rate": 0}, "base_rate is 0; wanted a number > 0"),
+        ({"base_rate": "0.1"}, "base_rate is '0.1'; wanted a number > 0"),
+        ({"steps_per_epoch": 0}, "steps_per_epoch is 0; wanted a number >= 1"),
+        ({"steps_per_epoch": 2.5}, "steps_per_epoch is 2.5; wanted a whole number"),
+        ({"epochs": 0}, "epochs is 0; wanted a number > 0"),
+    ],
+)
 def test_wrong_run_lengths_are_named(changed, message):
     with pytest.raises(TfkdError, match=message):
         make({"name": "cosine"}, **changed)

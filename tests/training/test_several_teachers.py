@@ -7,14 +7,13 @@ import pytest
 import tensorflow as tf
 
 import tfkd
+from tests.training.conftest import EXPERIMENT
 from tfkd import evaluation
 from tfkd.errors import TfkdError
 from tfkd.models.storage import load_network
 from tfkd.training import build, run, teachers, validation
 from tfkd.training import compare as comparison
 from tfkd.training import config as configs
-
-from tests.training.conftest import EXPERIMENT
 
 TEACHER = f"{EXPERIMENT}:teacher"
 
@@ -78,7 +77,9 @@ def test_both_teach(finished, two, experiment, teacher_folder, second_folder, tm
         run(configs.override(two, teachers=(), **fields), tmp_path / folder.name)
         alone = load_network(tmp_path / folder.name).model.get_weights()
         both = load_network(finished).model.get_weights()
-        assert not all(np.allclose(one, other, rtol=1e-3, atol=1e-4) for one, other in zip(alone, both))
+        assert not all(
+            np.allclose(one, other, rtol=1e-3, atol=1e-4) for one, other in zip(alone, both)
+        )
     further = (configs.teacher(workdir=str(teacher_folder)),)
     run(
         experiment(
@@ -129,7 +130,10 @@ def test_fields_of_further_teachers_can_be_changed_by_flags(two):
 @pytest.mark.parametrize(
     ("further", "message"),
     [
-        ("tiny", r"teachers\[0\]: found 'tiny', wanted what tfkd.training.config.teacher\(\) gives"),
+        (
+            "tiny",
+            r"teachers\[0\]: found 'tiny', wanted what tfkd.training.config.teacher\(\) gives",
+        ),
         (configs.teacher(), r"teachers\[0\]: found none of config, workdir and weights"),
         (configs.teacher(name="resnet8"), r"teachers\[0\]: found none of config, workdir"),
         (configs.teacher(workdir="a", which="first"), r"unknown teachers\[0\].which 'first'"),
@@ -192,7 +196,9 @@ def test_one_finished_run_is_one_teacher_but_its_last_and_best_are_two(
 
 def test_a_finished_run_is_not_taught_by_itself(experiment, teacher_folder):
     config = experiment("teacher", teacher__workdir=str(teacher_folder))
-    with pytest.raises(TfkdError, match="is the --workdir of the student as well; wanted two folders"):
+    with pytest.raises(
+        TfkdError, match="is the --workdir of the student as well; wanted two folders"
+    ):
         teachers.check(config, teacher_folder)
 
 
@@ -205,7 +211,9 @@ def test_features_of_several_teachers_are_refused_before_one_is_trained(experime
         teachers=further,
         distiller=(configs.method("reads_features"),),
     )
-    with pytest.raises(TfkdError, match=r"reads_features reads \['\w+'\] of 'teacher': found 2 teachers"):
+    with pytest.raises(
+        TfkdError, match=r"reads_features reads \['\w+'\] of 'teacher': found 2 teachers"
+    ):
         run(config, tmp_path / "run")
     assert not list(tmp_path.iterdir())
 
@@ -243,9 +251,7 @@ def test_a_comparison_wants_one_teacher(two, tmp_path):
         comparison.compare(two, tmp_path, [0])
 
 
-def test_a_run_of_one_teacher_knows_its_folder_from_before_there_were_several(
-    experiment, tmp_path
-):
+def test_a_run_of_one_teacher_knows_its_folder_from_before_there_were_several(experiment, tmp_path):
     """Its config.json lacks the field."""
     config = experiment("alone", train__epochs=1)
     run(config, tmp_path / "run")

@@ -135,9 +135,7 @@ class AdderConv2D(keras.layers.Layer):
                 f"AdderConv2D {self.name!r}: found training in float16, whose loss scaling does not "
                 "fit normalised gradients, wanted float32 or mixed_bfloat16"
             )
-        outputs = adder_convolution(
-            inputs, self.kernel, self.strides, self._zeros(), self.eta
-        )
+        outputs = adder_convolution(inputs, self.kernel, self.strides, self._zeros(), self.eta)
         return outputs if self.bias is None else outputs + tf.cast(self.bias, outputs.dtype)
 
     def _zeros(self) -> tuple[int, int, int, int]:

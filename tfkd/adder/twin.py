@@ -330,7 +330,14 @@ class _Blocks:
     def from_rows(self, rows: Callable, parts: Sequence[tf.Tensor]) -> tf.Tensor:
         """Adds the entries of columns back to the padded images that they were taken from."""
         (kernel_height, kernel_width), (down, right) = self._kernel, self._strides
-        shape = (kernel_height, kernel_width, self._channels, self._images, self._height, self._width)
+        shape = (
+            kernel_height,
+            kernel_width,
+            self._channels,
+            self._images,
+            self._height,
+            self._width,
+        )
         taps = tf.transpose(tf.reshape(self.rows(rows, parts), shape), (0, 1, 3, 4, 5, 2))
         size = (self._images, *_sizes(self.x)[1:])
         total = tf.zeros(size, self.x.dtype)

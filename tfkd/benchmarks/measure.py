@@ -133,9 +133,7 @@ def measure(
 
 def _check_names(experiment: Experiment) -> None:
     known = [case.name for case in experiment.cases]
-    wanted = {
-        name for each in experiment.comparisons for name in (each.case, *each.baseline)
-    }
+    wanted = {name for each in experiment.comparisons for name in (each.case, *each.baseline)}
     if len(set(known)) < len(known) or wanted - set(known):
         raise TfkdError(
             f"experiment {experiment.name!r}: found cases {known} and comparisons of "

@@ -142,9 +142,13 @@ def _keys(builder, name: str) -> tuple[str, str]:
     import tensorflow_datasets as tfds
 
     keys, features = builder.info.supervised_keys, builder.info.features
-    if keys is None or len(keys) != 2 or not (
-        isinstance(features[keys[0]], tfds.features.Image)
-        and isinstance(features[keys[1]], tfds.features.ClassLabel)
+    if (
+        keys is None
+        or len(keys) != 2
+        or not (
+            isinstance(features[keys[0]], tfds.features.Image)
+            and isinstance(features[keys[1]], tfds.features.ClassLabel)
+        )
     ):
         raise TfkdError(
             f"{name}: is not a set of image classification; found supervised keys {keys}, wanted "

@@ -253,4 +253,3 @@ class DataSet:
             key: tf.gather(value, tf.minimum(rows, found - 1)) for key, value in tokens.items()
         }
         return filled | {"weight": tf.cast(rows < found, tf.float32)}
-

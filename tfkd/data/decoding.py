@@ -239,9 +239,7 @@ def read_batch(
     decoded = decoded.ignore_errors().concatenate(last).batch(batch + 1)
     places, images = decoded.get_single_element()
     missing = tf.ones([batch + 1], tf.bool)
-    missing = tf.tensor_scatter_nd_update(
-        missing, places[:, None], tf.zeros_like(places, tf.bool)
-    )
+    missing = tf.tensor_scatter_nd_update(missing, places[:, None], tf.zeros_like(places, tf.bool))
     bad = tf.boolean_mask(paths, missing[:-1])
     message = tf.strings.join([_MARK, "<", tf.strings.reduce_join(bad[:1]), ">"])
     with tf.control_dependencies([tf.debugging.Assert(tf.size(bad) == 0, [message])]):

@@ -157,9 +157,7 @@ def _split_names(root: Path) -> dict[str, str]:
 
 
 def _class_names(folder: Path) -> list[str]:
-    names = sorted(
-        each.name for each in folder.iterdir() if each.is_dir() and each.name[0] != "."
-    )
+    names = sorted(each.name for each in folder.iterdir() if each.is_dir() and each.name[0] != ".")
     if not names:
         raise TfkdError(f"{folder}: found no class folders, wanted {folder}/CLASS/*.jpg or *.png")
     return names
@@ -179,9 +177,7 @@ def _listed(folder: Path, classes: list[str]) -> _Split:
         if name not in present:
             raise TfkdError(f"{folder}: has no class {name!r}, wanted all those of the train split")
         with os.scandir(folder / name) as entries:
-            files = sorted(
-                each.name for each in entries if each.name.lower().endswith(_SUFFIXES)
-            )
+            files = sorted(each.name for each in entries if each.name.lower().endswith(_SUFFIXES))
         if not files:
             raise TfkdError(f"{folder / name}: found no images, wanted *.jpg, *.jpeg or *.png")
         paths.extend(str(folder / name / each) for each in files)

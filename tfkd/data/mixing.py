@@ -154,9 +154,7 @@ def mixup(images: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.round(share * own + (1 - share) * other), tf.uint8)
 
 
-def cutmix(
-    images: tf.Tensor, share: tf.Tensor, centre: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
+def cutmix(images: tf.Tensor, share: tf.Tensor, centre: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Replaces one rectangle of all images by that of their partners.
 
     Args:

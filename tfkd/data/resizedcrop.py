@@ -105,9 +105,7 @@ def decode(contents: tf.Tensor, draws: tf.Tensor, form: Form) -> tf.Tensor:
 
     def part_of_another() -> tf.Tensor:
         image = decode_as_it_is(contents, form.channels)
-        top, left, rows, columns = tf.unstack(
-            window(draws, tf.shape(image)[0], tf.shape(image)[1])
-        )
+        top, left, rows, columns = tf.unstack(window(draws, tf.shape(image)[0], tf.shape(image)[1]))
         return image[top : top + rows, left : left + columns]
 
     part = tf.cond(tf.io.is_jpeg(contents), part_of_jpeg, part_of_another)

@@ -98,9 +98,7 @@ def _walks(wide: int) -> np.ndarray:
         in the image as it is, and the steps to the pixel below and to the one on the right.
     """
     plain = np.arange(wide * wide, dtype=np.int32).reshape(wide, wide)
-    turned = [
-        [np.rot90(image, turn) for turn in range(TURNS)] for image in (plain, plain[:, ::-1])
-    ]
+    turned = [[np.rot90(image, turn) for turn in range(TURNS)] for image in (plain, plain[:, ::-1])]
     # These are views of one array, so NumPy knows their strides.
     return np.array(
         [[(each[0, 0], *np.divide(each.strides, 4)) for each in row] for row in turned], np.int32

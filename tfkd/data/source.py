@@ -78,7 +78,6 @@ class ImageSource(abc.ABC):
         del tokens
         return crop_pixels(pixels, placement, augmentation)
 
-
     def resized_crops(self, tokens: Tokens, draws: tf.Tensor) -> tf.Tensor:
         """Returns random rectangles of the images, resized, uint8 (B, H, W, C).
 

@@ -77,6 +77,8 @@ def stage_before_last(student: keras.Model, name: str = "uskd") -> str:
             "name of a feature (feature=...)"
         )
     return stages[-2]
+
+
 _EPSILON = 1e-6
 _SMOOTHING = 0.1
 

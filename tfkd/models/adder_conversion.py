@@ -37,9 +37,7 @@ _LINEAR = (
 )
 
 
-def convert(
-    model: keras.Model, keep: Iterable[str] | None = None, eta: float = 0.2
-) -> keras.Model:
+def convert(model: keras.Model, keep: Iterable[str] | None = None, eta: float = 0.2) -> keras.Model:
     """Builds the twin of a convolutional network whose convolutions are adder layers.
 
     As in the published networks the first convolution (the stem) and the last layers with weights

@@ -193,9 +193,7 @@ def _facts(
         axes.text(columns["params"], y, short(params), ha="right", **_cell())
     if macs:
         axes.text(columns["macs"], y, short(macs), ha="right", **_cell())
-        axes.barh(
-            y, 0.75 * macs / most, left=columns["bar"], height=0.12, color=_tint(colour, 0.7)
-        )
+        axes.barh(y, 0.75 * macs / most, left=columns["bar"], height=0.12, color=_tint(colour, 0.7))
     at = columns["taps"]
     for tap in block.taps:
         axes.text(

@@ -40,9 +40,7 @@ class Row:
     taps: tuple[str, ...]
 
 
-def build(
-    name: str, num_classes: int | None = None, image_size: int | None = None
-) -> keras.Model:
+def build(name: str, num_classes: int | None = None, image_size: int | None = None) -> keras.Model:
     """Builds a network as it was published, or for other classes or images.
 
     Args:
@@ -204,4 +202,3 @@ def _aligned(header: Sequence[str], cells: Sequence[Sequence[str]], left: Sequen
 
     ruler = "  ".join("-" * width for width in widths)
     return "\n".join((line(header), ruler, *map(line, cells)))
-

@@ -44,9 +44,7 @@ _DEPTHS_AND_WIDTHS = {
 def _register(network: str, depth: int, widths: tuple[int, ...]) -> None:
     # Two stages halve the image: below 4 pixels a side a halving would leave nothing to halve.
     @register(network, smallest=4)
-    def build(
-        num_classes, input_shape, name, widths=widths, adder=False, logit_normalization=None
-    ):
+    def build(num_classes, input_shape, name, widths=widths, adder=False, logit_normalization=None):
         if len(widths) != 4 or any(int(width) != width or width < 1 for width in widths):
             raise TfkdError(
                 f"{network}: widths {tuple(widths)}, wanted four channel counts >= 1, of the stem "

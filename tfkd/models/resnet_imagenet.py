@@ -41,9 +41,7 @@ _FORMS = {
 def _register_small(network: str, form: str) -> None:
     # Three stages halve the image: below 8 pixels a side a halving would leave nothing to halve.
     @register(network, smallest=8)
-    def build(
-        num_classes, input_shape, name, width=64, adder=False, logit_normalization=None
-    ):
+    def build(num_classes, input_shape, name, width=64, adder=False, logit_normalization=None):
         arguments = num_classes, input_shape, name, width, adder, logit_normalization
         return _checked(form, False, *arguments)
 
@@ -51,15 +49,20 @@ def _register_small(network: str, form: str) -> None:
 def _register_imagenet(network: str) -> None:
     # The stem quarters the image before that.
     @register(network, smallest=32, default_shape=(224, 224, 3), default_classes=1000)
-    def build(
-        num_classes, input_shape, name, width=64, adder=False, logit_normalization=None
-    ):
+    def build(num_classes, input_shape, name, width=64, adder=False, logit_normalization=None):
         arguments = num_classes, input_shape, name, width, adder, logit_normalization
         return _checked(network, True, *arguments)
 
 
 def _checked(
-    form: str, imagenet_stem: bool, num_classes, input_shape, name, width, adder, logit_normalization
+    form: str,
+    imagenet_stem: bool,
+    num_classes,
+    input_shape,
+    name,
+    width,
+    adder,
+    logit_normalization,
 ) -> keras.Model:
     if not isinstance(width, numbers.Integral) or width < 1:
         raise TfkdError(

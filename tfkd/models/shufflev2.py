@@ -99,9 +99,7 @@ def _unit(inputs, *, stage: int, unit: int, last: bool):
 
 def _pointwise(inputs, channels: int, prefix: str, number: int):
     """A 1x1 convolution and its normalisation."""
-    features = convolution(
-        inputs, channels, 1, name=f"{prefix}_conv{number}", start=torch_uniform
-    )
+    features = convolution(inputs, channels, 1, name=f"{prefix}_conv{number}", start=torch_uniform)
     return normalization(features, name=f"{prefix}_bn{number}")
 
 

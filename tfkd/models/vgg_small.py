@@ -45,7 +45,9 @@ def build(num_classes, input_shape, name, adder=False, logit_normalization=None)
             features = normalization(
                 features, name=f"stage{stage}_pre" if last else f"stage{stage}_bn{number}"
             )
-            features = relu(features, name=f"stage{stage}" if last else f"stage{stage}_relu{number}")
+            features = relu(
+                features, name=f"stage{stage}" if last else f"stage{stage}_relu{number}"
+            )
         if stage == len(_CHANNELS):
             features = tap(features, name="pre_pool")
         features = keras.layers.MaxPooling2D(2, name=f"stage{stage}_pool")(features)

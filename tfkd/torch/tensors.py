@@ -89,8 +89,7 @@ class Tensor:
         numbers = (self.offset, *self.shape, *self.strides)
         if not all(type(each) is int and 0 <= each < _LARGEST for each in numbers):
             raise TfkdError(
-                f"{name}: found an offset, length or stride that is none, wanted whole numbers "
-                ">= 0"
+                f"{name}: found an offset, length or stride that is none, wanted whole numbers >= 0"
             )
         # A view that repeats its numbers is nothing that weights need, and could be of any size.
         last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.strides))

@@ -30,9 +30,7 @@ COLUMNS = ("role", "seed", "top1", "agreement", "params", "macs", "seconds")
 Roles = dict[str, tuple[ml_collections.ConfigDict, Path]]
 
 
-def roles(
-    experiments: Mapping[str, ml_collections.ConfigDict], seed: int, workdir: Path
-) -> Roles:
+def roles(experiments: Mapping[str, ml_collections.ConfigDict], seed: int, workdir: Path) -> Roles:
     """Returns the config and run folder of each role for one seed, in the order of their runs.
 
     ``teacher`` is what ``teacher.config`` trains, ``alone`` the student with the recipe (``train``)

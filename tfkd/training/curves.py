@@ -102,7 +102,12 @@ def _draw_sideways(axes, folders, rows, colours) -> None:
         colour = colours[role]
         axes.vlines(np.mean(found[role]), position - 0.3, position + 0.3, color=colour, linewidth=3)
         axes.scatter(
-            found[role], np.full(len(found[role]), position), color=colour, alpha=0.6, s=28, zorder=3
+            found[role],
+            np.full(len(found[role]), position),
+            color=colour,
+            alpha=0.6,
+            s=28,
+            zorder=3,
         )
     labels = [f"{role}  {np.mean(found[role]):.2f}" for role in ordered]
     axes.set_yticks(range(len(ordered)), labels)

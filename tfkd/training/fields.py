@@ -10,8 +10,9 @@ from typing import Any
 from tfkd.errors import TfkdError, TfkdWarning, unknown
 
 
-def read(thing: str, settings: Mapping[str, Any],
-         fields: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, Any]]:
+def read(
+    thing: str, settings: Mapping[str, Any], fields: Mapping[str, Mapping[str, Any]]
+) -> tuple[str, dict[str, Any]]:
     """Reads settings of the form ``{"name": ..., field: value, ...}``.
 
     One mapping serves every name, so that changing the name alone (by a flag, say) is a valid
@@ -50,13 +51,21 @@ def read(thing: str, settings: Mapping[str, Any],
         elif value != known[field]:
             unused.append(field)
     if unused:
-        warnings.warn(f"{thing} {name!r} makes no use of {', '.join(unused)}",
-                      TfkdWarning, stacklevel=3)
+        warnings.warn(
+            f"{thing} {name!r} makes no use of {', '.join(unused)}", TfkdWarning, stacklevel=3
+        )
     return name, values
 
 
-def number(name: str, value: Any, *, low: float = 0.0, high: float = math.inf,
-           above: bool = False, below: bool = False) -> float:
+def number(
+    name: str,
+    value: Any,
+    *,
+    low: float = 0.0,
+    high: float = math.inf,
+    above: bool = False,
+    below: bool = False,
+) -> float:
     """Returns a value as a float after checking that it is a finite number within bounds.
 
     Args:
@@ -71,7 +80,8 @@ def number(name: str, value: Any, *, low: float = 0.0, high: float = math.inf,
         TfkdError: If it is no number, not finite, or out of bounds.
     """
     numeric = isinstance(value, (int, float)) or (
-        getattr(value, "shape", None) == () and hasattr(value, "__float__"))
+        getattr(value, "shape", None) == () and hasattr(value, "__float__")
+    )
     if not isinstance(value, bool) and numeric:
         found = float(value)
         enough = found > low if above else found >= low

@@ -33,9 +33,10 @@ _FIELDS = {
 }
 
 
-def create(settings: Mapping[str, Any],
-           schedule: float | keras.optimizers.schedules.LearningRateSchedule,
-           ) -> keras.optimizers.Optimizer:
+def create(
+    settings: Mapping[str, Any],
+    schedule: float | keras.optimizers.schedules.LearningRateSchedule,
+) -> keras.optimizers.Optimizer:
     """Makes an optimizer from settings.
 
     Args:
@@ -57,8 +58,10 @@ def create(settings: Mapping[str, Any],
         values["global_clipnorm"] = fields.number("clip_norm", clip_norm, above=True)
     if name == "adamw":
         if values["decay"] == "coupled":
-            raise TfkdError("optimizer 'adamw' has decay 'coupled'; wanted 'decoupled', which "
-                            "makes it AdamW, or the optimizer 'adam'")
+            raise TfkdError(
+                "optimizer 'adamw' has decay 'coupled'; wanted 'decoupled', which "
+                "makes it AdamW, or the optimizer 'adam'"
+            )
         values["decay"] = "decoupled"
     values["decay"] = values["decay"] or "coupled"
     if name == "sgd":
@@ -93,8 +96,14 @@ class Decayed:
         TfkdError: If a value is out of range or an exclusion is neither kind nor pattern.
     """
 
-    def __init__(self, learning_rate=0.01, weight_decay: float = 0.0, decay: str = "coupled",
-                 decay_exclude: Sequence[str] = (), **kwargs):
+    def __init__(
+        self,
+        learning_rate=0.01,
+        weight_decay: float = 0.0,
+        decay: str = "coupled",
+        decay_exclude: Sequence[str] = (),
+        **kwargs,
+    ):
         if not callable(learning_rate):
             learning_rate = fields.number("learning_rate", learning_rate)
         weight_decay = fields.number("weight_decay", weight_decay)
@@ -111,14 +120,19 @@ class Decayed:
         paths = [_path(variable) for variable in variables]
         for pattern in self.decay_exclude:
             if pattern not in _KINDS and not any(_excluded(path, pattern) for path in paths):
-                warnings.warn(f"decay_exclude {pattern!r} fits none of {len(paths)} variables, "
-                              f"for instance {paths[0]!r}", TfkdWarning, stacklevel=2)
+                warnings.warn(
+                    f"decay_exclude {pattern!r} fits none of {len(paths)} variables, "
+                    f"for instance {paths[0]!r}",
+                    TfkdWarning,
+                    stacklevel=2,
+                )
         # By position: under a distribution strategy `update_step` sees a bare variable of one
         # replica, which has no path.
         self._decays = tuple(
             self.weight_decay > 0
             and not any(_excluded(path, pattern) for pattern in self.decay_exclude)
-            for path in paths)
+            for path in paths
+        )
 
     def update_step(self, gradient, variable, learning_rate):
         """Updates one variable, its decay included, from its gradient over the whole batch."""
@@ -141,8 +155,11 @@ class Decayed:
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments from which `from_config` makes an equal, fresh optimizer."""
-        return {**super().get_config(), "decay": self.decay,
-                "decay_exclude": list(self.decay_exclude)}
+        return {
+            **super().get_config(),
+            "decay": self.decay,
+            "decay_exclude": list(self.decay_exclude),
+        }
 
 
 @keras.saving.register_keras_serializable("tfkd")
@@ -177,11 +194,24 @@ class SGD(Decayed, keras.optimizers.Optimizer):
         TfkdError: If a value is out of range.
     """
 
-    def __init__(self, learning_rate=0.01, momentum: float = 0.0, nesterov: bool = False,
-                 form: str = "torch", weight_decay: float = 0.0, decay: str = "coupled",
-                 decay_exclude: Sequence[str] = (), **kwargs):
-        super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, decay=decay,
-                         decay_exclude=decay_exclude, **kwargs)
+    def __init__(
+        self,
+        learning_rate=0.01,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        form: str = "torch",
+        weight_decay: float = 0.0,
+        decay: str = "coupled",
+        decay_exclude: Sequence[str] = (),
+        **kwargs,
+    ):
+        super().__init__(
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            decay=decay,
+            decay_exclude=decay_exclude,
+            **kwargs,
+        )
         self.momentum = fields.number("momentum", momentum, high=1, below=True)
         self.nesterov = fields.flag("nesterov", nesterov)
         if self.nesterov and not self.momentum:
@@ -193,27 +223,40 @@ class SGD(Decayed, keras.optimizers.Optimizer):
         if self.built:
             return
         super().build(variables)
-        self.momentums = self.add_optimizer_variables(variables, "momentum") if self.momentum \
-            else []
+        self.momentums = (
+            self.add_optimizer_variables(variables, "momentum") if self.momentum else []
+        )
 
     def update_step(self, gradient, variable, learning_rate):
         """Updates one variable and its buffer from its gradient over the whole batch."""
         gradient = self._with_decay(gradient, variable, learning_rate)
         rate = tf.cast(learning_rate, variable.dtype)
         if not self.momentum:
-            tf.raw_ops.ResourceApplyGradientDescent(
-                var=variable.handle, alpha=rate, delta=gradient)
+            tf.raw_ops.ResourceApplyGradientDescent(var=variable.handle, alpha=rate, delta=gradient)
             return
-        kernel = (tf.raw_ops.ResourceApplyMomentum if self.form == "torch"
-                  else tf.raw_ops.ResourceApplyKerasMomentum)
+        kernel = (
+            tf.raw_ops.ResourceApplyMomentum
+            if self.form == "torch"
+            else tf.raw_ops.ResourceApplyKerasMomentum
+        )
         buffer = self.momentums[self._get_variable_index(variable)].value
-        kernel(var=variable.handle, accum=buffer.handle, lr=rate, grad=gradient,
-               momentum=tf.constant(self.momentum, variable.dtype), use_nesterov=self.nesterov)
+        kernel(
+            var=variable.handle,
+            accum=buffer.handle,
+            lr=rate,
+            grad=gradient,
+            momentum=tf.constant(self.momentum, variable.dtype),
+            use_nesterov=self.nesterov,
+        )
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments from which `from_config` makes an equal, fresh optimizer."""
-        return {**super().get_config(), "momentum": self.momentum, "nesterov": self.nesterov,
-                "form": self.form}
+        return {
+            **super().get_config(),
+            "momentum": self.momentum,
+            "nesterov": self.nesterov,
+            "form": self.form,
+        }
 
 
 @keras.saving.register_keras_serializable("tfkd")

@@ -25,8 +25,9 @@ _FIELDS = {
 }
 
 
-def create(settings: Mapping[str, Any], *, base_rate: float, steps_per_epoch: int,
-           epochs: float) -> keras.optimizers.schedules.LearningRateSchedule:
+def create(
+    settings: Mapping[str, Any], *, base_rate: float, steps_per_epoch: int, epochs: float
+) -> keras.optimizers.schedules.LearningRateSchedule:
     """Makes the learning-rate schedule of a run, or of one stage of it.
 
     Args:
@@ -65,8 +66,13 @@ class Constant(keras.optimizers.schedules.LearningRateSchedule):
         TfkdError: If a value is out of range.
     """
 
-    def __init__(self, base_rate: float, steps_per_epoch: int, warmup_epochs: float = 0.0,
-                 warmup_factor: float = 0.1):
+    def __init__(
+        self,
+        base_rate: float,
+        steps_per_epoch: int,
+        warmup_epochs: float = 0.0,
+        warmup_factor: float = 0.1,
+    ):
         self.base_rate = fields.number("base_rate", base_rate, above=True)
         per_epoch = fields.number("steps_per_epoch", steps_per_epoch, low=1)
         if per_epoch != int(per_epoch):
@@ -126,9 +132,15 @@ class Step(Constant):
         TfkdError: If a value is out of range or the milestones do not increase.
     """
 
-    def __init__(self, base_rate: float, steps_per_epoch: int,
-                 milestones: Sequence[float] = (), factor: float = 0.1,
-                 warmup_epochs: float = 0.0, warmup_factor: float = 0.1):
+    def __init__(
+        self,
+        base_rate: float,
+        steps_per_epoch: int,
+        milestones: Sequence[float] = (),
+        factor: float = 0.1,
+        warmup_epochs: float = 0.0,
+        warmup_factor: float = 0.1,
+    ):
         super().__init__(base_rate, steps_per_epoch, warmup_epochs, warmup_factor)
         if isinstance(milestones, (str, bytes)) or not hasattr(milestones, "__iter__"):
             raise TfkdError(f"milestones is {milestones!r}; wanted a list of epochs")
@@ -141,15 +153,13 @@ class Step(Constant):
         if not self.milestones:
             return super()._settled(step)
         # A table, and not a power computed in the graph, so that every rate is exact.
-        rates = [self.base_rate * self.factor**passed
-                 for passed in range(len(self.milestones) + 1)]
+        rates = [self.base_rate * self.factor**passed for passed in range(len(self.milestones) + 1)]
         starts = tf.constant([self._first_step(each) for each in self.milestones], tf.int64)
         passed = tf.math.count_nonzero(step >= starts)
         return tf.gather(tf.constant(rates, tf.float64), passed)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "milestones": list(self.milestones),
-                "factor": self.factor}
+        return {**super().get_config(), "milestones": list(self.milestones), "factor": self.factor}
 
 
 @keras.saving.register_keras_serializable("tfkd")
@@ -175,16 +185,25 @@ class Cosine(Constant):
         TfkdError: If a value is out of range.
     """
 
-    def __init__(self, base_rate: float, steps_per_epoch: int, epochs: float,
-                 per_step: bool = False, final_rate: float = 0.0,
-                 warmup_epochs: float = 0.0, warmup_factor: float = 0.1):
+    def __init__(
+        self,
+        base_rate: float,
+        steps_per_epoch: int,
+        epochs: float,
+        per_step: bool = False,
+        final_rate: float = 0.0,
+        warmup_epochs: float = 0.0,
+        warmup_factor: float = 0.1,
+    ):
         super().__init__(base_rate, steps_per_epoch, warmup_epochs, warmup_factor)
         self.epochs = fields.number("epochs", epochs, above=True)
         self.per_step = fields.flag("per_step", per_step)
         self.final_rate = fields.number("final_rate", final_rate, high=self.base_rate)
         if self.warmup_epochs >= self.epochs:
-            raise TfkdError(f"warmup_epochs is {self.warmup_epochs:g} of {self.epochs:g} epochs; "
-                            "wanted fewer, so that the cosine has room")
+            raise TfkdError(
+                f"warmup_epochs is {self.warmup_epochs:g} of {self.epochs:g} epochs; "
+                "wanted fewer, so that the cosine has room"
+            )
 
     def _settled(self, step: tf.Tensor) -> tf.Tensor:
         if self.per_step:
@@ -196,5 +215,9 @@ class Cosine(Constant):
         return self.final_rate + (self.base_rate - self.final_rate) * height
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "epochs": self.epochs, "per_step": self.per_step,
-                "final_rate": self.final_rate}
+        return {
+            **super().get_config(),
+            "epochs": self.epochs,
+            "per_step": self.per_step,
+            "final_rate": self.final_rate,
+        }

@@ -142,7 +142,9 @@ def _check_further_teacher(position: int, entry: Any, config: ml_collections.Con
     """Refuses what is no teacher, and one beside a teacher that is none or trains."""
     where = f"teachers[{position}]"
     if not isinstance(entry, ml_collections.ConfigDict):
-        raise TfkdError(f"{where}: found {entry!r}, wanted what tfkd.training.config.teacher() gives")
+        raise TfkdError(
+            f"{where}: found {entry!r}, wanted what tfkd.training.config.teacher() gives"
+        )
     _check_fields(entry, configs.teacher(), f"{where}.")
     _check_source(entry, where)
     first, alone = configs.with_one_teacher(configs.override(config, teachers=(entry,)))

@@ -89,8 +89,7 @@ def _map(
     scores = np.full([len(each) for each in texts], np.nan)
     for row in rows:
         place = [
-            own.index(json.dumps(row["values"][each.fields[0]]))
-            for own, each in zip(texts, space)
+            own.index(json.dumps(row["values"][each.fields[0]])) for own, each in zip(texts, space)
         ]
         scores[tuple(place)] = row["score"]
     shown = axes.imshow(scores, cmap="viridis", aspect="auto")

@@ -133,6 +133,4 @@ def _identity(config, space, method: str) -> dict[str, Any]:
 
 def _values(space, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the values of a trial by the single fields."""
-    return {
-        field: configs.to_dict(chosen[each.name]) for each in space for field in each.fields
-    }
+    return {field: configs.to_dict(chosen[each.name]) for each in space for field in each.fields}

@@ -22,9 +22,7 @@ ORACLES = {
 }
 
 
-def oracle(
-    method: str, space: Sequence[Dimension], trials: int, seed: int
-) -> keras_tuner.Oracle:
+def oracle(method: str, space: Sequence[Dimension], trials: int, seed: int) -> keras_tuner.Oracle:
     """Returns what chooses the values of the next trial.
 
     Args:

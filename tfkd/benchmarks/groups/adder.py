@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import ctypes
 import functools
 import gc
-import concurrent.futures
 import json
 import math
 import os
@@ -387,7 +387,9 @@ def _extra_memory(tiny: bool) -> dict[str, dict[str, float]]:
     ]
     found: dict[str, dict[str, float]] = {}
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        for (shape, name, passes), ratio in zip(cases, pool.map(lambda case: measured(*case), cases)):
+        for (shape, name, passes), ratio in zip(
+            cases, pool.map(lambda case: measured(*case), cases)
+        ):
             found.setdefault(str(shape), {})[f"{name}, {passes}"] = ratio
     return found
 

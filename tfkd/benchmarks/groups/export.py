@@ -37,7 +37,11 @@ def experiments(tiny: bool) -> Iterator[Experiment]:
                     Case("keras export", lambda images=images: plain(images)),
                     Case("tfkd export, folded", lambda images=images: ours(images)),
                 ],
-                [Comparison("tfkd export, folded", ("keras export",), goal, False, None, facts, sound)],
+                [
+                    Comparison(
+                        "tfkd export, folded", ("keras export",), goal, False, None, facts, sound
+                    )
+                ],
             )
 
 
