@@ -8,7 +8,7 @@ from tfkd.core import registry
 from tfkd.errors import TfkdError
 from tfkd.models.registry import create
 from tfkd.training import config as configs
-from tfkd.training import validation
+from tfkd.training import config_checks
 
 ROLES = ("cnn", "adder", "kd", "pkkd", "fixed")
 SHORT = ("cnn", "adder", "adder_kd", "pkkd", "pkkd_fixed")
@@ -29,7 +29,7 @@ REFERENCES = [
 @pytest.mark.parametrize("reference", REFERENCES)
 def test_every_argument_is_an_experiment(reference):
     config = configs.load(reference)
-    validation.validate(config)
+    config_checks.validate(config)
     role = reference.split(":")[1].split(",")[0]
     twin = {"logit_normalization": True}
     assert configs.to_dict(config.student.kwargs) == (twin if role == "cnn" else {"adder": True})
@@ -39,7 +39,7 @@ def test_every_argument_is_an_experiment(reference):
     if trained:
         # The teacher is the twin with convolutions, trained by the same recipe on the same data.
         teacher = configs.load(config.teacher.config)
-        validation.validate(teacher)
+        config_checks.validate(teacher)
         assert configs.to_dict(teacher.student.kwargs) == twin
         assert teacher.student.name == config.student.name
         assert configs.to_dict(teacher.data) == configs.to_dict(config.data)

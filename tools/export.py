@@ -46,7 +46,7 @@ def main(_) -> None:
     """Exports and says what was written."""
     from tfkd import adder, export
     from tfkd.errors import TfkdError
-    from tfkd.models.storage import load_description, load_network
+    from tfkd.models.saving import load_description, load_network
 
     if not _RUN.value or not _OUTPUT.value:
         raise TfkdError("wanted --run=FOLDER and --output=FOLDER (see --help)")

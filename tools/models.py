@@ -36,7 +36,7 @@ _OUTPUT = flags.DEFINE_string(
 
 
 def main(_) -> None:
-    from tfkd.models import showing
+    from tfkd.models.summary import showing
 
     print(showing.show(_NAME.value, _CLASSES.value, _IMAGE_SIZE.value, _OUTPUT.value))
 

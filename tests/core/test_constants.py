@@ -5,14 +5,15 @@ import numpy as np
 import tensorflow as tf
 
 import tfkd
-from tfkd.core import constants, networks
+from tfkd.core import networks
+from tfkd.core.step import constant_weights
 from tfkd.distillers import KD
 
 FIT = {"batch_size": 8, "shuffle": False, "verbose": 0}
 
 
 def traced(model, images):
-    call = tf.function(lambda images: constants.call_with_constants(model, images))
+    call = tf.function(lambda images: constant_weights.call_with_constants(model, images))
     return call.get_concrete_function(tf.TensorSpec((None, *images.shape[1:])))
 
 
@@ -35,13 +36,13 @@ def test_taps_are_read_alike(network, images):
 
 def test_copies_become_constants_while_there_is_room(network, monkeypatch):
     teachers = [network(width, name=f"teacher{width}") for width in (6, 7, 5)]
-    sizes = [constants.size_as_constants(teacher) for teacher in teachers]
+    sizes = [constant_weights.size_as_constants(teacher) for teacher in teachers]
     assert sizes == [sum(each.numpy().nbytes for each in net.weights) for net in teachers]
 
     def chosen(most):
         monkeypatch.setattr(networks, "MOST_BYTES", most)
         distiller = tfkd.Distiller(teachers, network(), KD())
-        folded = [constants.size_as_constants(each) for each in distiller.teachers]
+        folded = [constant_weights.size_as_constants(each) for each in distiller.teachers]
         return sorted(name for name, _ in distiller._networks._constant), folded
 
     names, folded = chosen(2**20)
@@ -52,20 +53,20 @@ def test_copies_become_constants_while_there_is_room(network, monkeypatch):
 
 
 def test_a_model_with_a_random_state_has_no_size(network):
-    assert constants.size_as_constants(network(dropout=0.5)) == np.inf
+    assert constant_weights.size_as_constants(network(dropout=0.5)) == np.inf
 
 
 def test_eager_calls_follow_the_weights(network, images):
     model = network(6)
     for _ in range(2):
-        found = constants.call_with_constants(model, tf.constant(images))
+        found = constant_weights.call_with_constants(model, tf.constant(images))
         np.testing.assert_array_equal(found, model(images, training=False))
         model.set_weights([weight + 0.1 for weight in model.get_weights()])
 
 
 def test_students_learn_the_same(network, images, labels, monkeypatch):
     teacher, initial, found = network(6, name="teacher"), network().get_weights(), []
-    for most in (constants.MOST_BYTES, 0):
+    for most in (constant_weights.MOST_BYTES, 0):
         monkeypatch.setattr(networks, "MOST_BYTES", most)
         student = network()
         student.set_weights(initial)

@@ -17,7 +17,7 @@ class Bank(tfkd.Objective):
     requires = tfkd.Requires(
         taps={("student", "main"): ["logits"]}, index=True, epochs=True, train_size=True
     )
-    label_loss = "own"
+    replaces_label_loss = True
 
     def setup(self, spec):
         shape = (spec.train_size, spec.num_classes)

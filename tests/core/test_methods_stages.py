@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import tfkd
-from tfkd.core.updates import apply_if
+from tfkd.core.step.updates import apply_if
 from tfkd.distillers import KD
 
 RATE = 0.1
@@ -117,7 +117,7 @@ def blocks(name, width):
 class Block(tfkd.Objective):
     """One block of the student learns within the teacher's other blocks (after PBKD)."""
 
-    label_loss = "own"
+    replaces_label_loss = True
     terms = ("local", "label")
 
     def __init__(self, number):
@@ -205,16 +205,18 @@ class Mutual(tfkd.Distiller):
         own = self.teacher_optimizer.variables
         return {**super().state(), **{f"teacher_optimizer/{i}": v for i, v in enumerate(own)}}
 
-    def weigh(self, context):
-        outcome = super().weigh(context)
-        loss = context.mean(self.task.label_loss(context.labels, context.live("teacher")))
+    def combine(self, context):
+        outcome = super().combine(context)
+        loss = context.mean(
+            self.task.label_loss(context.labels, context.output("teacher", stop_gradient=False))
+        )
         return dataclasses.replace(outcome, values=tf.concat([outcome.values, [loss]], axis=0))
 
     def train_step(self, data):
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         with tf.GradientTape(persistent=True) as tape:
-            context = self.observe(self.task.batch(data), training=True)
-            outcome = self.weigh(context)
+            context = self.forward(self.task.batch(data), training=True)
+            outcome = self.combine(context)
             student_loss, teacher_loss = outcome.total / replicas, outcome.values[-1] / replicas
         own, teachers = self.trained_variables, self.teachers[0].trainable_variables
         gradients = tape.gradient(student_loss, own), tape.gradient(teacher_loss, teachers)

@@ -35,7 +35,7 @@ class Merged(tfkd.Objective):
     requires = tfkd.Requires(
         taps={("student", "main"): ["pre_pool"], ("teacher", "main"): ["pre_pool"]}
     )
-    label_loss = "own"
+    replaces_label_loss = True
     terms = ("label", "feature")
 
     def setup(self, spec):
@@ -52,7 +52,7 @@ class Merged(tfkd.Objective):
     def student_logits(self, context):
         features = context.output("student", "pre_pool")
         expanded = self.norm(self.expand(features), training=context.training)
-        context.kept[self.name] = expanded
+        context.scratch[self.name] = expanded
         return self.head(features + self.reduce(expanded), training=context.training)
 
     def compute(self, context):
@@ -61,7 +61,7 @@ class Merged(tfkd.Objective):
         log = tf.nn.log_softmax(context.student_logits)
         return {
             "label": 0.25 * context.mean(-tf.reduce_sum(labels * log, axis=1)),
-            "feature": 2 * context.mean(tf.square(context.kept[self.name] - target)),
+            "feature": 2 * context.mean(tf.square(context.scratch[self.name] - target)),
         }
 
     def schedule(self, epoch):
@@ -132,7 +132,7 @@ class Rotated(tfkd.Objective):
             ("teacher", "rotations"): ["logits", "pooled"],
         }
     )
-    label_loss = "own"
+    replaces_label_loss = True
     terms = ("label", "kd", "transfer", "similarity")
 
     def setup(self, spec):

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import tfkd
-from tfkd.core.frozen import folding_error
+from tfkd.core.frozen_copy import folding_error
 from tfkd.distillers import KD
 
 FIT = {"batch_size": 8, "shuffle": False, "verbose": 0}

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import tfkd
-from tfkd.core.gathering import replica_count
+from tfkd.core.step.replicas import replica_count
 from tfkd.distillers import KD
 
 FIT = {"batch_size": 8, "shuffle": False, "verbose": 0}
@@ -30,13 +30,15 @@ class Joint(tfkd.Distiller):
         return [*super().test_names(), "teacher_loss"]
 
     def teacher_loss(self, context):
-        return context.mean(self.task.label_loss(context.labels, context.live("teacher")))
+        return context.mean(
+            self.task.label_loss(context.labels, context.output("teacher", stop_gradient=False))
+        )
 
     def train_step(self, data):
         teacher = self.teachers[0].trainable_variables
         with tf.GradientTape(persistent=True) as tape:
-            context = self.observe(self.task.batch(data), training=True)
-            outcome = self.weigh(context)
+            context = self.forward(self.task.batch(data), training=True)
+            outcome = self.combine(context)
             total = outcome.total / replica_count()
             own = self.teacher_factor * self.teacher_loss(context) / replica_count()
         self.leaked = tape.gradient(total, teacher)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import tfkd
-from tfkd.core.updates import apply_if, check_optimizer, gradients_are_finite
+from tfkd.core.step.updates import apply_if, check_optimizer, gradients_are_finite
 
 # What each of two replicas contributes to the gradient of two variables.
 PARTS = [[[3.0, -1.0], [0.5]], [[1.0, 5.0], [-2.5]]]

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tfkd.core import Context, Distiller, Spec
 from tfkd.core.registry import create
 
-FILE = json.loads((Path(__file__).parents[1] / "data" / "oracles_logits.json").read_text())
+FILE = json.loads((Path(__file__).parents[1] / "fixtures" / "oracles_logits.json").read_text())
 TOLERANCES = {"float64": {"rtol": 0, "atol": 1e-9}, "float32": {"rtol": 1e-5, "atol": 1e-5}}
 NUM_CLASSES = 4
 
@@ -186,7 +186,7 @@ def assert_teacher_is_left_alone(method: str, **settings) -> None:
     batch = next(iter(batches()))
     with tf.GradientTape() as tape:
         tape.watch([variable.value for variable in teacher.variables])
-        total = distiller.weigh(distiller.observe(batch, training=True)).total
+        total = distiller.combine(distiller.forward(batch, training=True)).total
     both = tape.gradient(
         total, [[v.value for v in teacher.variables], distiller.student.trainable_variables]
     )

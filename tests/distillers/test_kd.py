@@ -12,7 +12,7 @@ import tfkd
 from tfkd.core.divergences import cross_entropy
 from tfkd.distillers import KD, kd_loss
 
-ORACLES = json.loads((Path(__file__).parents[1] / "data" / "oracles_logits.json").read_text())
+ORACLES = json.loads((Path(__file__).parents[1] / "fixtures" / "oracles_logits.json").read_text())
 CHECKS = ORACLES["methods"]["kd"]["checks"]
 IDS = [f"{check['case']}-T{check['params']['T']:g}" for check in CHECKS]
 

@@ -16,7 +16,7 @@ from tfkd.distillers.mld import (
     instance_level,
     mask_shares,
 )
-from tfkd.distillers.standardization import standardized
+from tfkd.distillers.shared.standardization import standardized
 from tfkd.errors import TfkdError
 
 EITHER = pytest.mark.parametrize("variant", VARIANTS)
@@ -197,7 +197,7 @@ def test_the_teacher_is_left_alone(variant):
     weights = [variable.value for variable in distiller.teachers[0].variables]
     with tf.GradientTape() as tape:
         tape.watch(weights)
-        loss = distiller.weigh(distiller.observe(batch, training=True)).total
+        loss = distiller.combine(distiller.forward(batch, training=True)).total
     found = tape.gradient(loss, [weights, distiller.student.trainable_variables])
     assert weights and all(gradient is None for gradient in found[0])
     assert all(gradient is not None for gradient in found[1])

@@ -10,7 +10,7 @@ import tensorflow as tf
 import tfkd
 from tests.distillers import logit_oracles as oracles
 from tfkd.distillers import PKKD, PKKDDistiller, blend_loss
-from tfkd.distillers.pkkd_kernels import kernel_response
+from tfkd.distillers.pkkd.kernels import kernel_response
 from tfkd.training import optimizers, schedules
 
 STUDENT, TEACHER = [[1.0, 0.0, -1.0]], [[2.0, 0.5, -0.5]]
@@ -93,8 +93,8 @@ def batch():
 
 def losses_of(distiller, **changes):
     """The context and the losses of one batch, in training mode, outside of a step."""
-    context = distiller.observe({**batch(), **changes}, training=True)
-    return context, distiller.weigh(context)
+    context = distiller.forward({**batch(), **changes}, training=True)
+    return context, distiller.combine(context)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,8 @@ def test_middle_loss_is_the_formula(kernel, relative):
     wanted = 0.0
     for name in ("block1_conv2", "block2_conv2"):
         student, teacher = (
-            context.live(each, name).numpy().astype("float64") for each in ("student", "teacher")
+            context.output(each, name, stop_gradient=False).numpy().astype("float64")
+            for each in ("student", "teacher")
         )
         fan_in = 3 * 3 * 4
         if kernel != "none":

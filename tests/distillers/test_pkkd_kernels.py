@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfkd.distillers.pkkd_kernels import (
+from tfkd.distillers.pkkd.kernels import (
     HIGHEST,
     LOWEST,
     kernel_response,

@@ -4,7 +4,7 @@ import keras
 import pytest
 
 import tfkd
-from tfkd.distillers.pkkd_positions import fan_in, matched_layers
+from tfkd.distillers.pkkd.positions import fan_in, matched_layers
 
 
 def image():

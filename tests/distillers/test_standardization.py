@@ -7,7 +7,7 @@ import tensorflow as tf
 from tests.distillers import logit_oracles as oracles
 from tfkd.core.divergences import kl_divergence
 from tfkd.distillers.kd import KD, kd_loss
-from tfkd.distillers.standardization import standardized
+from tfkd.distillers.shared.standardization import standardized
 from tfkd.errors import TfkdError
 
 STUDENT, TEACHER = oracles.random_logits(seed=1), oracles.random_logits(seed=2)

@@ -177,8 +177,8 @@ def test_weak_head_trains_the_stage_that_it_reads():
     )
     distiller.student_loss_weight = 0.0
     with tf.GradientTape() as tape:
-        context = distiller.observe(next(iter(oracles.batches())), training=True)
-        total = distiller.weigh(context).total
+        context = distiller.forward(next(iter(oracles.batches())), training=True)
+        total = distiller.combine(context).total
     stage = distiller.student.get_layer("stage2").trainable_variables
     assert all(np.any(gradient != 0) for gradient in tape.gradient(total, stage))
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tfkd import models
-from tfkd.models.storage import save_network
+from tfkd.models.saving import save_network
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from tfkd import TfkdError, data, export, models
 from tfkd.evaluation import reports
-from tfkd.models.storage import load_network
+from tfkd.models.saving import load_network
 
 
 def top1_by_hand(folder, which, dataset):

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tests.models import families
 from tfkd import models
-from tfkd.models.grouped_convolution import GroupedConvolution
+from tfkd.models.layers.grouped_convolution import GroupedConvolution
 
 IMAGES = np.random.default_rng(0).normal(size=(2, 5, 6, 6)).astype(np.float32)
 

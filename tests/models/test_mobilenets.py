@@ -6,7 +6,7 @@ import pytest
 
 from tests.models import families
 from tfkd import models
-from tfkd.models import blocks
+from tfkd.models.layers import blocks
 
 
 @pytest.mark.parametrize("side", [16, 17])

@@ -8,7 +8,7 @@ import pytest
 
 from tfkd import models
 
-_FILE = json.loads((pathlib.Path(__file__).parents[1] / "data" / "networks.json").read_text())
+_FILE = json.loads((pathlib.Path(__file__).parents[1] / "fixtures" / "networks.json").read_text())
 SMALL, IMAGENET = _FILE["networks"], _FILE["imagenet"]
 TABLE = {**SMALL, **IMAGENET}
 # These have no ReLU after the sum or convolution that ends a stage.

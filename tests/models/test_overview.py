@@ -10,8 +10,9 @@ from matplotlib import image as images
 
 from tfkd import models
 from tfkd.errors import TfkdError
-from tfkd.models import drawing, overview, registry, showing
-from tfkd.models.plan import plan, usual_taps
+from tfkd.models import registry
+from tfkd.models.summary import drawing, overview, showing
+from tfkd.models.summary.plan import plan, usual_taps
 
 TAPS = ["stem", *(f"stage{n}{end}" for n in (1, 2, 3) for end in ("_pre", "")), "pre_pool"]
 

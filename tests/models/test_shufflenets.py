@@ -6,7 +6,7 @@ import pytest
 
 from tests.models import families
 from tfkd import models
-from tfkd.models import channels
+from tfkd.models.layers import channel_ops
 
 
 def shuffled(features, groups):
@@ -23,7 +23,7 @@ def taps_of(name, taps):
 @pytest.mark.parametrize("shape", [(3, 5), (None, 5), (3, None)])
 def test_a_shuffle_takes_one_channel_of_every_group_in_turn(shape):
     image = keras.Input((*shape, 6))
-    model = keras.Model(image, channels.shuffle(image, 3, name="shuffle"))
+    model = keras.Model(image, channel_ops.shuffle(image, 3, name="shuffle"))
     features = np.random.default_rng(0).normal(size=(2, 3, 5, 6)).astype(np.float32)
     found = model(features).numpy()
     np.testing.assert_array_equal(found, shuffled(features, 3))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tfkd import TfkdError, models
-from tfkd.models.storage import in_precision, load_network, save_network
+from tfkd.models.saving import in_precision, load_network, save_network
 
 PREPROCESS = models.Preprocess((10.0,), (20.0,))
 

@@ -126,10 +126,10 @@ def test_a_function_of_a_file_or_package_is_called_with_what_it_accepts(folder, 
 def test_a_file_is_run_once_until_it_changes(folder):
     path = folder / "once.py"
     path.write_text(textwrap.dedent(NETS))
-    first = models.user.find("once.py:build")
-    assert models.user.find(f"{path}:build") is first
+    first = models.references.find("once.py:build")
+    assert models.references.find(f"{path}:build") is first
     path.write_text("def build():\n    return 'changed and of another length'\n")
-    assert models.user.find("once.py:build")() == "changed and of another length"
+    assert models.references.find("once.py:build")() == "changed and of another length"
 
 
 def test_a_module_of_the_working_folder_comes_before_those_of_the_program(folder, monkeypatch):
@@ -138,7 +138,7 @@ def test_a_module_of_the_working_folder_comes_before_those_of_the_program(folder
         (place / "nets_of_two_folders.py").write_text(f"def net():\n    return {value!r}\n")
     monkeypatch.syspath_prepend(str(folder / "program"))
     before = list(sys.path)
-    assert models.user.find("nets_of_two_folders:net")() == "own"
+    assert models.references.find("nets_of_two_folders:net")() == "own"
     assert sys.path == before
 
 

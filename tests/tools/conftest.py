@@ -64,7 +64,7 @@ def call_all(tmp_path_factory):
     def run(calls):
         path = tmp_path_factory.mktemp("calls") / "calls.json"
         path.write_text(json.dumps([[f"{ROOT}/tools/{tool}", *more] for tool, *more in calls]))
-        command = [sys.executable, ROOT / "tests" / "data" / "forked_calls.py", path]
+        command = [sys.executable, ROOT / "tests" / "fixtures" / "forked_calls.py", path]
         done = subprocess.run(
             command, env=inherited(), capture_output=True, text=True, timeout=LIMIT
         )
@@ -76,6 +76,6 @@ def call_all(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def experiment():
-    """``experiment("alone")``: the flag with a config of tests/data/tiny_experiment.py."""
-    path = ROOT / "tests" / "data" / "tiny_experiment.py"
+    """``experiment("alone")``: the flag with a config of tests/fixtures/tiny_experiment.py."""
+    path = ROOT / "tests" / "fixtures" / "tiny_experiment.py"
     return lambda argument: f"--config={path}:{argument}"

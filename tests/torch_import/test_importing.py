@@ -9,12 +9,12 @@ import pytest
 from tests.torch_import import files, published
 from tfkd import TfkdError, TfkdWarning
 from tfkd.evaluation import reports
-from tfkd.models.storage import load_network
+from tfkd.models.saving import load_network
 from tfkd.torch import importing
 from tfkd.training import config as configs
 from tfkd.training import run
 
-EXPERIMENT = pathlib.Path(__file__).parents[1] / "data" / "tiny_experiment.py"
+EXPERIMENT = pathlib.Path(__file__).parents[1] / "fixtures" / "tiny_experiment.py"
 MEAN, STD = 0.3, 0.4
 
 

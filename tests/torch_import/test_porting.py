@@ -12,7 +12,7 @@ from tfkd import models, torch
 from tfkd.errors import TfkdError
 from tfkd.torch.rules import rules_of
 
-TABLE = json.loads((pathlib.Path(__file__).parents[1] / "data" / "networks.json").read_text())[
+TABLE = json.loads((pathlib.Path(__file__).parents[1] / "fixtures" / "networks.json").read_text())[
     "networks"
 ]
 # Of each family the smallest, and whatever is built in another way; the rest is slow.

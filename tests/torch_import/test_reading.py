@@ -12,7 +12,7 @@ from tests.torch_import import files
 from tfkd import torch
 from tfkd.errors import TfkdError
 
-REAL = json.loads((pathlib.Path(__file__).parents[1] / "data" / "torch_files.json").read_text())
+REAL = json.loads((pathlib.Path(__file__).parents[1] / "fixtures" / "torch_files.json").read_text())
 WEIGHTS = {"conv1.weight": files.counting(2, 3, 1, 1), "fc.bias": files.counting(5, start=100)}
 WRITERS = {
     "zip": files.zipped,

@@ -9,7 +9,7 @@ from tfkd.training import config as configs
 from tfkd.training import run
 from tfkd.training.checkpoints import Checkpoints
 
-EXPERIMENT = Path(__file__).parents[1] / "data" / "tiny_experiment.py"
+EXPERIMENT = Path(__file__).parents[1] / "fixtures" / "tiny_experiment.py"
 
 
 class Stopped(BaseException):
@@ -30,7 +30,7 @@ def teacher_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def experiment(teacher_folder):
-    """``experiment(argument, **fields)``: a config of tests/data/tiny_experiment.py, changed."""
+    """``experiment(argument, **fields)``: a config of tests/fixtures/tiny_experiment.py, changed."""
 
     def make(argument="alone", **fields):
         if argument not in ("alone", "teacher"):

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from tfkd import TfkdError, TfkdWarning, data, evaluation
-from tfkd.models.storage import load_network
+from tfkd.models.saving import load_network
 from tfkd.training import compare as comparison
 from tfkd.training import config as configs
 from tfkd.training import run
 from tfkd.training.checkpoints import Checkpoints
 from tfkd.training.compare import compare, of_methods, roles, table
 
-EXPERIMENT = Path(__file__).parents[1] / "data" / "tiny_experiment.py"
+EXPERIMENT = Path(__file__).parents[1] / "fixtures" / "tiny_experiment.py"
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_alone_differs_from_distilled_in_nothing_but_the_teacher(config, tmp_pat
 def test_again_it_trains_nothing_and_finds_the_same(compared, config, capsys, monkeypatch):
     folder, rows = compared
     (folder / "summary.json").unlink()
-    monkeypatch.setattr("tfkd.training.fitting.fit", None)
+    monkeypatch.setattr("tfkd.training.train_loop.fit", None)
     assert compare(config, folder, [0, 3, 0]) == rows
     assert json.loads((folder / "summary.json").read_text())["rows"] == rows
     assert capsys.readouterr().out.count("is finished") == 6

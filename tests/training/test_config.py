@@ -4,7 +4,7 @@ import pytest
 
 from tfkd.errors import TfkdError
 from tfkd.training import config as configs
-from tfkd.training import validation
+from tfkd.training import config_checks
 
 OPEN = ("student.kwargs", "teacher.kwargs", "student.taps", "teacher.taps")
 
@@ -24,7 +24,7 @@ def test_every_field_has_a_meaning_and_every_meaning_a_field():
 
 def test_the_default_is_valid_and_a_fresh_one_each_time():
     first = configs.default()
-    validation.validate(first)
+    config_checks.validate(first)
     first.train.epochs = 7
     assert configs.default().train.epochs == 1
 
@@ -137,7 +137,7 @@ def test_a_wrong_config_file_is_one_line(text, message, tmp_path):
 def test_a_wrong_value_names_field_found_and_wanted(fields, message):
     config = configs.override(configs.default(), **fields)
     with pytest.raises(TfkdError, match=message):
-        validation.validate(config)
+        config_checks.validate(config)
 
 
 @pytest.mark.parametrize(
@@ -161,14 +161,14 @@ def test_a_wrong_value_names_field_found_and_wanted(fields, message):
 def test_a_wrong_method_names_what_is_wrong(entry, message):
     config = configs.override(configs.default(), distiller=(entry,))
     with pytest.raises(TfkdError, match=message):
-        validation.validate(config)
+        config_checks.validate(config)
 
 
 def test_a_method_without_its_teacher_is_refused():
     config = configs.override(configs.default(), distiller=(configs.method("kd"),))
     with pytest.raises(TfkdError, match="the distiller needs a teacher: found none of"):
-        validation.validate(config)
-    validation.validate(configs.override(config, teacher__workdir="somewhere"))
+        config_checks.validate(config)
+    config_checks.validate(configs.override(config, teacher__workdir="somewhere"))
 
 
 def test_two_sources_of_the_teacher_are_refused():
@@ -176,7 +176,7 @@ def test_two_sources_of_the_teacher_are_refused():
         configs.default(), teacher__weights="a.keras", teacher__config="configs/quickstart.py"
     )
     with pytest.raises(TfkdError, match="found teacher.weights besides teacher.config"):
-        validation.validate(config)
+        config_checks.validate(config)
 
 
 def test_fields_too_many_too_few_or_of_another_kind():
@@ -184,16 +184,16 @@ def test_fields_too_many_too_few_or_of_another_kind():
     with config.unlocked():
         config.train.epoch = 3
     with pytest.raises(TfkdError, match="unknown config field 'train.epoch'; did you mean"):
-        validation.validate(config)
+        config_checks.validate(config)
     config = configs.default()
     config.train = {"epochs": 3}
     with pytest.raises(TfkdError, match="config without train.batch_norm; wanted one that starts"):
-        validation.validate(config)
+        config_checks.validate(config)
     config = configs.default()
     with config.unlocked(), config.ignore_type():
         config.train.epochs = 2.5
     with pytest.raises(TfkdError, match="config field train.epochs: found 2.5, wanted int"):
-        validation.validate(config)
+        config_checks.validate(config)
 
 
 def test_override_leaves_the_original_alone_and_refuses_new_fields():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfkd.core import updates
+from tfkd.core.step import updates
 from tfkd.errors import TfkdError, TfkdWarning
 from tfkd.training import optimizers, schedules
 

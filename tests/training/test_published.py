@@ -4,7 +4,7 @@ import pytest
 
 from tfkd import TfkdError, distillers
 from tfkd.training import config as configs
-from tfkd.training import published, validation
+from tfkd.training import config_checks, published
 
 
 def settings(name, **networks):
@@ -83,7 +83,7 @@ def test_unknown_names_are_refused_with_the_nearest():
 
 def load(argument, file="cifar100"):
     config = configs.load(f"configs/{file}.py:{argument}")
-    validation.validate(config)
+    config_checks.validate(config)
     return config
 
 

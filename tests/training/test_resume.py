@@ -13,7 +13,7 @@ import pytest
 from tfkd.training import run
 from tfkd.training.checkpoints import Checkpoints
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[1] / "fixtures"
 OFTEN = {"train__checkpoint_seconds": 0.0}
 MOMENTS = (
     "first_checkpoint",

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tfkd import NonFiniteLoss, TfkdError, data, evaluation, models
-from tfkd.models.storage import load_network, save_network
+from tfkd.models.saving import load_network, save_network
 from tfkd.training import run
 from tfkd.training.checkpoints import Checkpoints
 

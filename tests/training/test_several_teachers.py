@@ -10,8 +10,8 @@ import tfkd
 from tests.training.conftest import EXPERIMENT
 from tfkd import evaluation
 from tfkd.errors import TfkdError
-from tfkd.models.storage import load_network
-from tfkd.training import build, run, teachers, validation
+from tfkd.models.saving import load_network
+from tfkd.training import build, config_checks, run, teachers
 from tfkd.training import compare as comparison
 from tfkd.training import config as configs
 
@@ -149,13 +149,13 @@ def test_fields_of_further_teachers_can_be_changed_by_flags(two):
 )
 def test_a_wrong_further_teacher_is_named(further, message, experiment):
     with pytest.raises(TfkdError, match=message):
-        validation.validate(experiment("distilled", teachers=(further,)))
+        config_checks.validate(experiment("distilled", teachers=(further,)))
 
 
 def test_a_further_teacher_needs_a_first(experiment):
     config = experiment("alone", teachers=(configs.teacher(workdir="a"),))
     with pytest.raises(TfkdError, match=r"teachers\[0\]: found it without a trained teacher"):
-        validation.validate(config)
+        config_checks.validate(config)
 
 
 def test_teacher_refuses_unknown_fields_and_other_types():

@@ -9,12 +9,12 @@ import pytest
 
 from tfkd import evaluation, models
 from tfkd.errors import TfkdError
-from tfkd.models.storage import load_network
-from tfkd.training import build, run, validation
+from tfkd.models.saving import load_network
+from tfkd.training import build, config_checks, run
 from tfkd.training import config as configs
 from tfkd.training.checkpoints import Checkpoints
 
-EXPERIMENT = Path(__file__).parents[1] / "data" / "joint_experiment.py"
+EXPERIMENT = Path(__file__).parents[1] / "fixtures" / "joint_experiment.py"
 OFTEN = {"train__checkpoint_seconds": 0.0}
 
 
@@ -119,7 +119,7 @@ def test_two_replicas_are_as_one(whole, two_replicas, tmp_path):
 )
 def test_another_teacher_is_refused(fields, message):
     with pytest.raises(TfkdError, match=message):
-        validation.validate(joint(**fields))
+        config_checks.validate(joint(**fields))
 
 
 def test_arguments_of_the_teacher_are_checked_before_anything_is_written(tmp_path):

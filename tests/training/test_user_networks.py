@@ -10,11 +10,11 @@ import tensorflow as tf
 
 from tfkd import export, models
 from tfkd.errors import TfkdError
-from tfkd.models.storage import load_network
-from tfkd.training import build, run, teachers, validation
+from tfkd.models.saving import load_network
+from tfkd.training import build, config_checks, run, teachers
 from tfkd.training import config as configs
 
-NETWORKS = Path(__file__).parents[1] / "data" / "user_networks.py"
+NETWORKS = Path(__file__).parents[1] / "fixtures" / "user_networks.py"
 TAPS = {"pre_pool": "last_maps", "pooled": "average"}
 MOBILENET = "keras.applications:MobileNetV2"
 
@@ -83,7 +83,7 @@ def test_a_teacher_of_the_users_own_takes_weights_from_a_file(own, tmp_path):
     model.save_weights(path)
     fields = dict(teacher__weights=str(path), teacher__kwargs={"width": 5})
     config = own("distilled", teacher__name=f"{NETWORKS}:build", **fields)
-    validation.validate(config)
+    config_checks.validate(config)
     (teacher,) = teachers.obtain(config, build.data_set(config).info, train=None)
     for found, wanted in zip(teacher.model.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(found, wanted)
@@ -100,7 +100,7 @@ def test_a_lone_file_and_a_function_see_pixels_as_the_config_says(own, tmp_path)
             ("none", models.Preprocess.none()),
         ):
             config = own(**source, teacher__preprocess=kind)
-            validation.validate(config)
+            config_checks.validate(config)
             (teacher,) = teachers.obtain(config, info, train=None)
             assert teacher.preprocess == wanted
 
@@ -108,7 +108,7 @@ def test_a_lone_file_and_a_function_see_pixels_as_the_config_says(own, tmp_path)
 @pytest.mark.parametrize("kind", ["tf", "torch", "caffe"])
 def test_a_published_preprocessing_is_for_images_in_colour(own, kind):
     config = own(student__preprocess=kind)
-    validation.validate(config)
+    config_checks.validate(config)
     with pytest.raises(TfkdError, match=f"preprocess '{kind}': found images .* wanted 3 channels"):
         build.student(config, build.data_set(config).info)
 
@@ -131,7 +131,7 @@ def test_a_published_preprocessing_is_for_images_in_colour(own, kind):
 )
 def test_a_wrong_field_is_told_before_anything_is_loaded(own, fields, message):
     with pytest.raises(TfkdError, match=message):
-        validation.validate(own(**fields))
+        config_checks.validate(own(**fields))
 
 
 @pytest.mark.parametrize(

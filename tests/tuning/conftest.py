@@ -6,7 +6,7 @@ import pytest
 
 from tfkd.training import config as configs
 
-EXPERIMENT = Path(__file__).parents[1] / "data" / "tiny_experiment.py"
+EXPERIMENT = Path(__file__).parents[1] / "fixtures" / "tiny_experiment.py"
 
 
 @pytest.fixture(scope="session")

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from tfkd import tuning
-from tfkd.training import fitting
+from tfkd.training import train_loop
 from tfkd.training.checkpoints import Checkpoints
 
 # keras-tuner's, of threading.currentThread in its oracle.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:keras_tuner")
 
-SCRIPT = Path(__file__).parents[1] / "data" / "killed_search.py"
+SCRIPT = Path(__file__).parents[1] / "fixtures" / "killed_search.py"
 MOMENTS = {
     # The trials that are still to be trained, and whether the first of them goes on.
     "within_trial_2": ([2, 3], True),
@@ -77,13 +77,13 @@ def test_a_killed_search_is_continued(moment, killed, whole, config, monkeypatch
     for path in (folder / "keras_tuner").rglob("*.json"):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     trained = []
-    fit = fitting.fit
+    fit = train_loop.fit
 
     def counted(settings, *arguments):
         trained.append(1 + [0.1, 1.0, 10.0].index(settings.train.learning_rate))
         fit(settings, *arguments)
 
-    monkeypatch.setattr(fitting, "fit", counted)
+    monkeypatch.setattr(train_loop, "fit", counted)
     rows = tuning.search(config, folder)
     assert trained == remaining
     assert ("continuing after step" in capsys.readouterr().out) == goes_on
@@ -102,6 +102,6 @@ def test_a_killed_search_is_continued(moment, killed, whole, config, monkeypatch
 def test_a_finished_search_trains_nothing(whole, config, monkeypatch):
     folder, rows = whole
     (folder / "search.json").unlink()
-    monkeypatch.setattr(fitting, "fit", None)
+    monkeypatch.setattr(train_loop, "fit", None)
     assert tuning.search(config, folder) == rows
     assert json.loads((folder / "search.json").read_text())["rows"] == rows

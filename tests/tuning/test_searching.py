@@ -6,10 +6,10 @@ import json
 import pytest
 
 from tfkd import training, tuning
-from tfkd.core.finite import NonFiniteLoss
+from tfkd.core.step.nonfinite import NonFiniteLoss
 from tfkd.errors import TfkdError, TfkdWarning
 from tfkd.training import config as configs
-from tfkd.training import fitting
+from tfkd.training import train_loop
 from tfkd.training.config import vary
 from tfkd.training.run_folder import RunFolder
 from tfkd.tuning import searching
@@ -57,7 +57,7 @@ def test_a_trial_is_an_ordinary_run(experiment, tmp_path, monkeypatch, capsys):
     rows = tuning.search(config, tmp_path / "search")
     assert [row["trial"] for row in rows] == [1, 2]
     trial = configs.override(config, search_space=(), train__learning_rate=1.0)
-    monkeypatch.setattr(fitting, "fit", None)
+    monkeypatch.setattr(train_loop, "fit", None)
     result = training.run(trial, tmp_path / "search" / "trials" / "01")
     assert rows[0]["top1_best"] == result["top1_best"]
     assert rows[0]["scored_on"] == result["best_selected_on"] == "validation"

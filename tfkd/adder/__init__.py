@@ -30,9 +30,9 @@ __all__ = [
 # What reads whole networks belongs to `tfkd.models`, which imports this package; it is fetched from
 # there at its first use, so that imports run one way.
 _OF_NETWORKS = {
-    "check_normalized": "tfkd.models.adder_conversion",
-    "convert": "tfkd.models.adder_conversion",
-    "energy": "tfkd.models.energy",
+    "check_normalized": "tfkd.models.graph.adder_conversion",
+    "convert": "tfkd.models.graph.adder_conversion",
+    "energy": "tfkd.models.summary.energy",
 }
 
 

@@ -27,6 +27,7 @@ def table(rows: Sequence[Row]) -> str:
     """
     lines: list[tuple[str, ...]] = []
     headings: list[str | None] = []
+    previous = None
     for row in rows:
         new = not lines or row.experiment != previous
         previous = row.experiment

@@ -1,13 +1,13 @@
 """What every distiller is made of."""
 
-from tfkd.core.context import Context
 from tfkd.core.distiller import Distiller
-from tfkd.core.finite import NonFiniteLoss
 from tfkd.core.objective import VIEW_KEYS, Companion, Objective, Requires, Spec, Terms
 from tfkd.core.registry import register
 from tfkd.core.stage import Stage
-from tfkd.core.task import Classification
-from tfkd.core.weighing import Outcome
+from tfkd.core.step.context import Context
+from tfkd.core.step.losses import StepLosses
+from tfkd.core.step.nonfinite import NonFiniteLoss
+from tfkd.core.tasks.classification import Classification
 
 __all__ = [
     "VIEW_KEYS",
@@ -17,7 +17,7 @@ __all__ = [
     "Distiller",
     "NonFiniteLoss",
     "Objective",
-    "Outcome",
+    "StepLosses",
     "Requires",
     "Spec",
     "Stage",

@@ -58,7 +58,7 @@ def check_batch(
         )
     if width == num_classes and num_classes > 1:
         for objective in objectives:
-            if not objective.requires.dense_labels:
+            if not objective.requires.allows_soft_labels:
                 raise TfkdError(
                     f"{objective.name} works on class numbers: found dense labels of width {width}"
                 )

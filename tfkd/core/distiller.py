@@ -10,23 +10,23 @@ import tensorflow as tf
 
 from tfkd import models
 from tfkd.core.arguments import as_list, as_objectives, as_weights, non_negative
-from tfkd.core.clock import NO_LIMIT, Clock
-from tfkd.core.context import Context
-from tfkd.core.finite import FiniteWatch
-from tfkd.core.gathering import replica_count, sum_over_replicas
-from tfkd.core.keras_doors import KerasDoors
+from tfkd.core.fit.trainer import Trainer
 from tfkd.core.networks import STUDENT, Networks
-from tfkd.core.objective import Objective, Place, Spec
+from tfkd.core.objective import NetworkView, Objective, Spec
 from tfkd.core.stage import Stage, frozen_layers
 from tfkd.core.state import by_role
-from tfkd.core.task import Classification
-from tfkd.core.term_means import TermMeans
-from tfkd.core.updates import Pairs, apply_if, gradients_are_finite
-from tfkd.core.weighing import Outcome, names_of, weigh
+from tfkd.core.step.clock import NO_LIMIT, Clock
+from tfkd.core.step.context import Context
+from tfkd.core.step.losses import StepLosses, combine, names_of
+from tfkd.core.step.nonfinite import NonFiniteWatch
+from tfkd.core.step.replicas import replica_count, sum_over_replicas
+from tfkd.core.step.term_means import TermMeans
+from tfkd.core.step.updates import Pairs, apply_if, gradients_are_finite
+from tfkd.core.tasks.classification import Classification
 from tfkd.errors import TfkdError, unknown
 
 
-class Distiller(KerasDoors, keras.Model):
+class Distiller(Trainer, keras.Model):
     """Trains a student with a label loss and any number of distillation losses.
 
     ``total = student_loss_weight * label_loss + sum_i weight_i * schedule_i(epoch) * loss_i``
@@ -152,7 +152,7 @@ class Distiller(KerasDoors, keras.Model):
 
     def _make_state(self) -> None:
         self.clock = Clock()
-        self.watch = FiniteWatch(self.loss_names())
+        self.watch = NonFiniteWatch(self.loss_names())
         self._train_means = TermMeans(self.loss_names(), name="train_losses")
         self._test_means = TermMeans(self.test_names(), name="test_losses")
 
@@ -175,7 +175,7 @@ class Distiller(KerasDoors, keras.Model):
         return [network.model for network in self._networks.run_teachers]
 
     def loss_names(self) -> list[str]:
-        """Returns the names of all logged losses, in the order of :attr:`Outcome.values`."""
+        """Returns the names of all logged losses, in the order of :attr:`StepLosses.values`."""
         return names_of(self.objectives)
 
     def test_names(self) -> list[str]:
@@ -187,7 +187,7 @@ class Distiller(KerasDoors, keras.Model):
 
     def _distillation_is_evaluated(self) -> bool:
         return self.evaluate_distillation and all(
-            objective.requires.views in ((), ("main",)) and not objective.requires.keys
+            objective.requires.views in ((), ("main",)) and not objective.requires.all_keys
             for objective in self.objectives
         )
 
@@ -298,8 +298,8 @@ class Distiller(KerasDoors, keras.Model):
         """Runs one training step: networks once, all losses, one gradient, one update."""
         batch = self.task.batch(data)
         with tf.GradientTape() as tape:
-            context = self.observe(batch, training=True)
-            outcome = self.weigh(context)
+            context = self.forward(batch, training=True)
+            outcome = self.combine(context)
             scaled = self.optimizer.scale_loss(outcome.total / replica_count())
         variables = self.trained_variables
         gradients = tape.gradient(scaled, variables)
@@ -309,7 +309,7 @@ class Distiller(KerasDoors, keras.Model):
     def test_step(self, data):
         """Evaluates the student on one batch, in inference mode, without touching any state."""
         batch = self.task.batch(data)
-        context = self.observe(batch, training=False)
+        context = self.forward(batch, training=False)
         weights = batch.get("sample_weight")
         logits = context.student_logits
         values = self.test_values(context)
@@ -319,7 +319,7 @@ class Distiller(KerasDoors, keras.Model):
             self._compile_metrics.update_state(batch["label"], logits, weights)
         return self.test_results()
 
-    def test_places(self) -> set[Place]:
+    def test_places(self) -> set[NetworkView]:
         """Returns which networks ``evaluate`` runs on which views."""
         with_losses = self._distillation_is_evaluated()
         return {STUDENT, *(self._networks.places("main") if with_losses else ())}
@@ -328,19 +328,19 @@ class Distiller(KerasDoors, keras.Model):
         """Returns the numbers of :meth:`test_names` for a batch of an evaluation.
 
         Args:
-            context: What :meth:`observe` returned.
+            context: What :meth:`forward` returned.
         """
         logits = context.student_logits
         if not self._distillation_is_evaluated():
             loss = context.mean(self.task.label_loss(context.labels, logits))
             return [self.student_loss_weight * loss, loss]
-        values = list(tf.unstack(self.weigh(context).values))
+        values = list(tf.unstack(self.combine(context).values))
         if self._networks.has_teacher_logits:
             same = tf.equal(tf.argmax(context.teacher(), -1), tf.argmax(logits, -1))
             values.append(context.mean(tf.cast(same, tf.float32)))
         return values
 
-    def observe(self, batch: Mapping[str, tf.Tensor], *, training: bool) -> Context:
+    def forward(self, batch: Mapping[str, tf.Tensor], *, training: bool) -> Context:
         """Runs the networks on a batch and returns what the objectives see.
 
         Args:
@@ -373,22 +373,22 @@ class Distiller(KerasDoors, keras.Model):
             outputs.update(self._networks.run(batch, {STUDENT}, training=training))
         return context
 
-    def weigh(self, context: Context) -> Outcome:
+    def combine(self, context: Context) -> StepLosses:
         """Forms every loss of a batch, and their weighted sum.
 
         Args:
-            context: What :meth:`observe` returned.
+            context: What :meth:`forward` returned.
         """
         label_weight = self.student_loss_weight
         if self.stage is not None and self.stage.student_loss_weight is not None:
             label_weight = self.stage.student_loss_weight
         active = self.active_objectives()
-        return weigh(context, self.task, self.objectives, active, label_weight)
+        return combine(context, self.task, self.objectives, active, label_weight)
 
     def update(
         self,
         context: Context,
-        outcome: Outcome,
+        outcome: StepLosses,
         gradients: Sequence[tf.Tensor | None],
         variables: Sequence[keras.Variable],
         further: Sequence[tuple[keras.optimizers.Optimizer, Pairs]] = (),

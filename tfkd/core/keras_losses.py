@@ -8,8 +8,8 @@ import keras
 import tensorflow as tf
 
 from tfkd.core.divergences import as_float
-from tfkd.core.gathering import replica_count
 from tfkd.core.objective import Objective, Requires, snake_case
+from tfkd.core.step.replicas import replica_count
 from tfkd.errors import TfkdWarning
 
 
@@ -36,7 +36,7 @@ class KerasObjective(Objective):
                 ("teacher", "main"): [self._teacher_tap],
                 ("student", "main"): [self._student_tap],
             },
-            dense_labels=True,
+            allows_soft_labels=True,
         )
         parts = keras.tree.flatten(getattr(loss, "loss", None))
         self._undo = any(isinstance(part, keras.Loss) for part in parts)

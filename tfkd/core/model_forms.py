@@ -6,8 +6,8 @@ import keras
 
 from tfkd import models
 from tfkd.errors import TfkdError
-from tfkd.models.ending import final_activation
-from tfkd.models.graph import graph_of
+from tfkd.models.graph.calls import graph_of
+from tfkd.models.graph.inspection import final_activation
 
 
 def image_shape(model: keras.Model, role: str) -> tuple[int | None, ...] | None:

@@ -8,15 +8,15 @@ import keras
 import tensorflow as tf
 
 from tfkd import models
-from tfkd.core.constants import MOST_BYTES, call_with_constants, size_as_constants
 from tfkd.core.divergences import mean_of_probabilities
-from tfkd.core.frozen import freeze
+from tfkd.core.frozen_copy import frozen_copy
 from tfkd.core.model_forms import class_count, image_shape
-from tfkd.core.objective import VIEW_KEYS, Companion, Place, Requires
+from tfkd.core.objective import VIEW_KEYS, Companion, NetworkView, Requires
+from tfkd.core.step.constant_weights import MOST_BYTES, call_with_constants, size_as_constants
 from tfkd.errors import TfkdError, unknown
-from tfkd.models.adder_conversion import check_normalized
+from tfkd.models.graph.adder_conversion import check_normalized
 
-STUDENT: Place = ("student", "main")
+STUDENT: NetworkView = ("student", "main")
 
 
 class Networks:
@@ -58,18 +58,20 @@ class Networks:
         self.run_teachers = list(self.teachers)
         if not trainable_teacher:
             self.run_teachers = [
-                freeze(teacher, keep=self._taps_of(name), dtype=teacher_dtype, fold=fold_teacher)
+                frozen_copy(
+                    teacher, keep=self._taps_of(name), dtype=teacher_dtype, fold=fold_teacher
+                )
                 for teacher, name in zip(self.teachers, self._names)
             ]
-        self._runners: dict[Place, keras.Model | None] = {}
+        self._runners: dict[NetworkView, keras.Model | None] = {}
         for place in self._own_places():
             self._runners[place] = self._runner(self.network(place[0]), self._taps[place])
         self._constant = self._constant_places()
 
-    def _constant_places(self) -> set[Place]:
+    def _constant_places(self) -> set[NetworkView]:
         """Returns which copies of teachers run with constants, as many as the step may hold."""
         left: float = MOST_BYTES
-        places: set[Place] = set()
+        places: set[NetworkView] = set()
         for place, runner in self._runners.items():
             if place[0] == "student" or self.network(place[0]) in self.teachers:
                 continue
@@ -91,9 +93,9 @@ class Networks:
             {tap for (each, _), taps in self._taps.items() if each in wanted for tap in taps}
         )
 
-    def _own_places(self) -> list[Place]:
+    def _own_places(self) -> list[NetworkView]:
         """Spells ``teacher`` out as each teacher's own place, and leaves companions for later."""
-        places: list[Place] = []
+        places: list[NetworkView] = []
         for (network, view), taps in list(self._taps.items()):
             if network == "teacher" and len(self.teachers) > 1:
                 if set(taps) != {"logits"}:
@@ -158,13 +160,13 @@ class Networks:
         """The keys of the batch that hold the images of the views that are run."""
         return sorted({VIEW_KEYS[view] for _, view in self._taps})
 
-    def places(self, view: str) -> list[Place]:
+    def places(self, view: str) -> list[NetworkView]:
         """Returns every network that is run on a view, with that view."""
         return [place for place in self._taps if place[1] == view]
 
-    def shapes(self) -> dict[Place, dict[str, tuple[int | None, ...]]]:
+    def shapes(self) -> dict[NetworkView, dict[str, tuple[int | None, ...]]]:
         """Returns the shape of each tap of student and teachers, ``None`` for the batch axis."""
-        found: dict[Place, dict[str, tuple[int | None, ...]]] = {}
+        found: dict[NetworkView, dict[str, tuple[int | None, ...]]] = {}
         for place in self._runners:
             own = self.network(place[0])
             shapes = models.tap_shapes(own.model, own.paths(self._taps[place]))
@@ -217,8 +219,8 @@ class Networks:
         return self._heads[name]
 
     def run(
-        self, batch: Mapping[str, tf.Tensor], places: Iterable[Place], *, training: bool
-    ) -> dict[Place, dict[str, tf.Tensor]]:
+        self, batch: Mapping[str, tf.Tensor], places: Iterable[NetworkView], *, training: bool
+    ) -> dict[NetworkView, dict[str, tf.Tensor]]:
         """Runs networks on views, each pair once.
 
         Pixels are normalised once for each view and kind of normalisation. Outputs of frozen
@@ -242,7 +244,7 @@ class Networks:
                 images[(view, preprocess)] = preprocess(batch[VIEW_KEYS[view]])
             return images[(view, preprocess)]
 
-        outputs: dict[Place, dict[str, tf.Tensor]] = {}
+        outputs: dict[NetworkView, dict[str, tf.Tensor]] = {}
         for (name, view), runner in self._runners.items():
             if (name, view) not in places:
                 continue
@@ -272,8 +274,8 @@ class Networks:
         return outputs
 
 
-def _union(requirements: Iterable[Requires]) -> dict[Place, list[str]]:
-    taps: dict[Place, list[str]] = {}
+def _union(requirements: Iterable[Requires]) -> dict[NetworkView, list[str]]:
+    taps: dict[NetworkView, list[str]] = {}
     for requires in requirements:
         for place, names in requires.taps.items():
             union = taps.setdefault(tuple(place), [])

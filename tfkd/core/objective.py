@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tfkd.errors import TfkdError
 
-Place = tuple[str, str]
+NetworkView = tuple[str, str]
 """A (network, view): ``("student", "main")``, ``("teacher", "strong")``."""
 
 _MAY_OVERRIDE = ("get_config", "from_config", "supports_masking")
@@ -30,15 +30,15 @@ class Requires:
         index: Whether the batch must hold the position of each image in the training set.
         epochs: Whether the number of epochs of the run must be known.
         train_size: Whether the size of the training set must be known (banks, memories).
-        dense_labels: Whether labels may be distributions (mixup, cutmix).
+        allows_soft_labels: Whether labels may be distributions (mixup, cutmix).
         batch_keys: Further keys that the batch must hold.
     """
 
-    taps: Mapping[Place, Sequence[str]] = field(default_factory=dict)
+    taps: Mapping[NetworkView, Sequence[str]] = field(default_factory=dict)
     index: bool = False
     epochs: bool = False
     train_size: bool = False
-    dense_labels: bool = False
+    allows_soft_labels: bool = False
     batch_keys: tuple[str, ...] = ()
 
     @property
@@ -52,7 +52,7 @@ class Requires:
         return tuple(sorted({view for _, view in self.taps}))
 
     @property
-    def keys(self) -> tuple[str, ...]:
+    def all_keys(self) -> tuple[str, ...]:
         """The keys, besides image and label, that the batch must hold."""
         views = [VIEW_KEYS[view] for view in self.views if view != "main"]
         return tuple(views) + (("index",) if self.index else ()) + tuple(self.batch_keys)
@@ -88,7 +88,7 @@ class Spec:
 
     num_classes: int
     image_shape: tuple[int | None, ...] | None
-    shapes: Mapping[Place, Mapping[str, tuple[int | None, ...]]]
+    shapes: Mapping[NetworkView, Mapping[str, tuple[int | None, ...]]]
     train_size: int | None
     batch_size: int | None
     seed: int
@@ -135,8 +135,8 @@ class Objective(keras.layers.Layer):
         requires: A :class:`Requires`, as a class attribute, an instance attribute or a property.
         terms: The names of the losses that ``compute`` returns; ``()`` means one, called as the
             objective is.
-        label_loss: ``"add"`` where the label loss is added by the distiller, ``"own"`` where a term
-            of this objective takes its place (``student_loss`` is then logged, with weight 0).
+        replaces_label_loss: Whether a term of this objective takes the place of the label loss
+            (``student_loss`` is then logged, with weight 0).
         distiller_class: The :class:`tfkd.Distiller` that a method with a training step of its own
             needs; ``None`` is the common one. Runs from a config make it, and the common one refuses
             such a method.
@@ -146,7 +146,7 @@ class Objective(keras.layers.Layer):
 
     requires: Requires = Requires()
     terms: tuple[str, ...] = ()
-    label_loss: str = "add"
+    replaces_label_loss: bool = False
     distiller_class: type | None = None
 
     def __init_subclass__(cls, **kwargs) -> None:
@@ -227,7 +227,7 @@ class Objective(keras.layers.Layer):
         """Returns the losses of a batch.
 
         Args:
-            context: A :class:`tfkd.core.context.Context`: outputs of every network that
+            context: A :class:`tfkd.core.step.context.Context`: outputs of every network that
                 ``requires`` names, labels, epoch, ``mean`` and ``gather``. Nothing is written here,
                 but for this objective's own batch-normalisation statistics and spectral-norm
                 vectors.

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from tfkd.data import splits
+from tfkd.data import holdout
 from tfkd.data.dataset import DataSet
 from tfkd.data.decoding import resized
 from tfkd.data.mixing import Mixing
-from tfkd.data.parts import Parts
 from tfkd.data.source import MemoryImages
+from tfkd.data.splits import Splits
 from tfkd.data.statistics import mean_and_std
 from tfkd.errors import TfkdError
 
@@ -64,7 +64,7 @@ def from_arrays(
     return parts.data_set(name, augment, batch_size, seed, Mixing(mixup, cutmix))
 
 
-def digit_parts(validation: float | int | None, image_size: tuple[int, int] | None) -> Parts:
+def digit_parts(validation: float | int | None, image_size: tuple[int, int] | None) -> Splits:
     """Returns scikit-learn's handwritten digits.
 
     1,797 grey images of 8 x 8 pixels; the values 0..16 become 0..255. The set has no official
@@ -82,7 +82,7 @@ def digit_parts(validation: float | int | None, image_size: tuple[int, int] | No
     if image_size is not None:
         images = resized(tf.constant(images), image_size).numpy()
     labels = bunch.target.astype(np.int32)
-    rest, test = splits.stratified(labels, _DIGITS_APART)
+    rest, test = holdout.stratified(labels, _DIGITS_APART)
     return _parts(
         train=(images[rest], labels[rest]),
         test=(images[test], labels[test]),
@@ -95,7 +95,7 @@ def digit_parts(validation: float | int | None, image_size: tuple[int, int] | No
     )
 
 
-def _parts(train, test, validation, num_classes, class_names, name, mean, std) -> Parts:
+def _parts(train, test, validation, num_classes, class_names, name, mean, std) -> Splits:
     """Returns the parts of a set of arrays; arguments as for `from_arrays`."""
     train_images, train_labels = _checked(name, "train", train)
     shape = train_images.shape[1:]
@@ -103,9 +103,9 @@ def _parts(train, test, validation, num_classes, class_names, name, mean, std) -
     if isinstance(validation, (tuple, list)):
         parts["validation"] = _checked(name, "validation", validation, shape)
     elif validation is not None:
-        count = splits.part_size(validation, len(train_labels))
+        count = holdout.part_size(validation, len(train_labels))
         if count:
-            kept, apart = splits.stratified(train_labels, count)
+            kept, apart = holdout.stratified(train_labels, count)
             parts["validation"] = (train_images[apart], train_labels[apart])
             train_images, train_labels = train_images[kept], train_labels[kept]
     parts["train"] = (train_images, train_labels)
@@ -132,7 +132,7 @@ def _parts(train, test, validation, num_classes, class_names, name, mean, std) -
             )
 
     sources = {key: MemoryImages(images, labels) for key, (images, labels) in parts.items()}
-    return Parts(
+    return Splits(
         train=sources["train"],
         test=sources["test"],
         validation=sources.get("validation"),

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfkd.data import augmentation as augmentations
 from tfkd.data import pairs, randaugment, resizedcrop, rotations
 from tfkd.data.augmentation import Augmentation
-from tfkd.data.source import ImageSource, Tokens
+from tfkd.data.source import ExampleRefs, ImageSource
 from tfkd.errors import unknown
 
 
@@ -21,7 +21,7 @@ class Batch:
 
     Attributes:
         source: The training images.
-        tokens: The examples of these rows.
+        refs: The examples of these rows.
         augmentation: How an image is varied.
         seed: Seed of the data set.
         batch_size: Rows of the global batch.
@@ -34,7 +34,7 @@ class Batch:
     def __init__(
         self,
         source: ImageSource,
-        tokens: Tokens,
+        refs: ExampleRefs,
         augmentation: Augmentation,
         seed: int,
         batch_size: int,
@@ -43,14 +43,14 @@ class Batch:
         validation: ImageSource | None = None,
     ):
         self.source = source
-        self.tokens = tokens
+        self.refs = refs
         self.augmentation = augmentation
         self.seed = seed
         self.batch_size = batch_size
         self.step = step
         self.first_row = first_row
         self.validation = validation
-        self.rows = tokens["index"].shape[0]
+        self.rows = refs["index"].shape[0]
 
     @property
     def epoch(self) -> tf.Tensor:
@@ -60,17 +60,17 @@ class Batch:
     @property
     def index(self) -> tf.Tensor:
         """Positions in the un-shuffled training set, int32 (b,)."""
-        return self.tokens["index"]
+        return self.refs["index"]
 
     @functools.cached_property
     def label(self) -> tf.Tensor:
         """Labels, int32 (b,)."""
-        return self.source.labels(self.tokens)
+        return self.source.labels(self.refs)
 
     @functools.cached_property
     def pixels(self) -> tf.Tensor:
         """The images as they are, uint8 (b, H, W, C)."""
-        return self.source.pixels(self.tokens)
+        return self.source.pixels(self.refs)
 
     def view(self, stream: str) -> tf.Tensor:
         """Returns one augmented view of the images, uint8 (b, H, W, C).
@@ -80,7 +80,7 @@ class Batch:
         """
         if self.augmentation.resized:
             draws = resizedcrop.draw(self.seed, stream, self.epoch, self.index)
-            return self.source.resized_crops(self.tokens, draws)
+            return self.source.resized_crops(self.refs, draws)
         placement = augmentations.draw(
             self.augmentation,
             self.seed,
@@ -90,19 +90,19 @@ class Batch:
             self.first_row,
             self.rows,
         )
-        return self.source.crops(self.tokens, self.pixels, placement, self.augmentation)
+        return self.source.crops(self.refs, self.pixels, placement, self.augmentation)
 
     @functools.cached_property
     def heldout(self) -> Batch:
-        """A batch of the validation images; only where the walk brings their tokens."""
-        tokens = {
+        """A batch of the validation images; only where the walk brings their refs."""
+        refs = {
             key.removeprefix(_HELDOUT_TOKEN): value
-            for key, value in self.tokens.items()
+            for key, value in self.refs.items()
             if key.startswith(_HELDOUT_TOKEN)
         }
         return Batch(
             self.validation,
-            tokens,
+            refs,
             self.augmentation,
             self.seed,
             self.batch_size,
@@ -188,22 +188,22 @@ EXTRAS: dict[str, Callable[[ImageSource], Maker]] = {
     "heldout_image": lambda source: lambda batch: batch.heldout.pixels,
     "heldout_label": lambda source: lambda batch: batch.heldout.label,
 }
-# Those that are made of validation images, whose tokens must then walk beside the others.
+# Those that are made of validation images, whose refs must then walk beside the others.
 HELDOUT = ("heldout_image", "heldout_label")
 
 _HELDOUT_TOKEN = "heldout "
 
 
-def with_heldout(tokens: Tokens, heldout: Tokens) -> Tokens:
-    """Returns the tokens of a training batch together with those of a validation batch."""
-    return tokens | {f"{_HELDOUT_TOKEN}{key}": value for key, value in heldout.items()}
+def with_heldout(refs: ExampleRefs, heldout: ExampleRefs) -> ExampleRefs:
+    """Returns the refs of a training batch together with those of a validation batch."""
+    return refs | {f"{_HELDOUT_TOKEN}{key}": value for key, value in heldout.items()}
 
 
-def makers(extras: Iterable[str], source: ImageSource) -> dict[str, Maker]:
-    """Returns the makers of the keys of a training batch: image, label and the extras.
+def makers(batch_keys: Iterable[str], source: ImageSource) -> dict[str, Maker]:
+    """Returns the makers of the keys of a training batch: image, label and the batch_keys.
 
     Args:
-        extras: The keys wanted beside image and label.
+        batch_keys: The keys wanted beside image and label.
         source: The training images.
 
     Raises:
@@ -214,7 +214,7 @@ def makers(extras: Iterable[str], source: ImageSource) -> dict[str, Maker]:
         "image": _view("image"),
         "label": lambda batch: batch.label,
     }
-    for name in [extras] if isinstance(extras, str) else extras:
+    for name in [batch_keys] if isinstance(batch_keys, str) else batch_keys:
         if name in wanted:
             continue
         if name not in EXTRAS:

@@ -11,8 +11,8 @@ from tfkd.data import batch as batches
 from tfkd.data import mixing, randomness
 from tfkd.data.augmentation import Augmentation
 from tfkd.data.mixing import Mixing
-from tfkd.data.sharing import Share
-from tfkd.data.source import ImageSource, Tokens
+from tfkd.data.sharding import Shard
+from tfkd.data.source import ExampleRefs, ImageSource
 from tfkd.errors import TfkdError
 
 
@@ -112,7 +112,7 @@ class DataSet:
         first_step: int = 0,
         last_step: int | None = None,
         *,
-        extras: Iterable[str] = (),
+        batch_keys: Iterable[str] = (),
         input_context: tf.distribute.InputContext | None = None,
     ) -> tf.data.Dataset:
         """Returns the training batches first_step, first_step + 1, ... last_step - 1.
@@ -121,14 +121,14 @@ class DataSet:
             first_step: Global step of the first batch. Those before it cost nothing (with record
                 files: reading, but no decoding).
             last_step: Global step to stop before; None never stops.
-            extras: Further entries wanted in every batch, such as "index".
+            batch_keys: Further entries wanted in every batch, such as "index".
             input_context: Given by `strategy.distribute_datasets_from_function`. The data set then
                 yields one batch of batch_size / replicas rows for each local replica and step, so
                 that the replicas together see the global batch of a one-replica run.
 
         Returns:
             Yields dicts of `image` uint8 (B, H, W, C), augmented pixels 0..255, `label` int32
-            (B,), and the extras:
+            (B,), and the batch_keys:
             `index` int32 (B,), the position in the un-shuffled training part;
             `image_second`, `image_third`, like `image` but augmented independently;
             `image_strong`, likewise, then changed by RandAugment(2, 10);
@@ -148,10 +148,10 @@ class DataSet:
                 f"training steps: found {first_step} to {last_step}, wanted 0 <= first <= last"
             )
         self.check_training()
-        makers = batches.makers(extras, self._train)
-        share = Share.of(self.batch_size, input_context)
+        makers = batches.makers(batch_keys, self._train)
+        shard = Shard.of(self.batch_size, input_context)
         if self.mixing:
-            self.mixing.check(makers, share.rows)
+            self.mixing.check(makers, shard.rows)
         self._train.prepare(self.augmentation)
         walk = self._train.shuffled(self.seed, self.batch_size, first_step)
         if any(name in batches.HELDOUT for name in makers):
@@ -161,10 +161,10 @@ class DataSet:
         if last_step is not None:
             walk = walk.take(last_step - first_step)
 
-        def make(step: tf.Tensor, first_row: tf.Tensor, tokens: Tokens) -> dict[str, tf.Tensor]:
+        def make(step: tf.Tensor, first_row: tf.Tensor, refs: ExampleRefs) -> dict[str, tf.Tensor]:
             batch = batches.Batch(
                 self._train,
-                tokens,
+                refs,
                 self.augmentation,
                 self.seed,
                 self.batch_size,
@@ -177,10 +177,10 @@ class DataSet:
                 made = mixing.mix(made, self.mixing, self.info.num_classes, self.seed, step)
             return made
 
-        made = share.mapped(walk.enumerate(first_step), make)
+        made = shard.mapped(walk.enumerate(first_step), make)
         count = tf.data.INFINITE_CARDINALITY
         if last_step is not None:
-            count = (last_step - first_step) * share.count
+            count = (last_step - first_step) * shard.count
         return made.apply(tf.data.experimental.assert_cardinality(count))
 
     def _check_heldout(self) -> None:
@@ -230,26 +230,24 @@ class DataSet:
     def _in_order(
         self, source: ImageSource, input_context: tf.distribute.InputContext | None
     ) -> tf.data.Dataset:
-        share = Share.of(self.batch_size, input_context)
+        shard = Shard.of(self.batch_size, input_context)
         walk = source.in_order().batch(self.batch_size).map(self._filled)
 
-        def make(step: tf.Tensor, first_row: tf.Tensor, tokens: Tokens) -> dict[str, tf.Tensor]:
+        def make(step: tf.Tensor, first_row: tf.Tensor, refs: ExampleRefs) -> dict[str, tf.Tensor]:
             del step, first_row
             return {
-                "image": source.pixels(tokens),
-                "label": source.labels(tokens),
-                "sample_weight": tokens["weight"],
+                "image": source.pixels(refs),
+                "label": source.labels(refs),
+                "sample_weight": refs["weight"],
             }
 
-        made = share.mapped(walk.enumerate(), make)
-        count = -(-source.size // self.batch_size) * share.count
+        made = shard.mapped(walk.enumerate(), make)
+        count = -(-source.size // self.batch_size) * shard.count
         return made.apply(tf.data.experimental.assert_cardinality(count))
 
-    def _filled(self, tokens: Tokens) -> Tokens:
+    def _filled(self, refs: ExampleRefs) -> ExampleRefs:
         """Returns a batch of full size: the last row repeated, with the weight 0."""
-        found = tf.shape(tokens["index"])[0]
+        found = tf.shape(refs["index"])[0]
         rows = tf.range(self.batch_size)
-        filled = {
-            key: tf.gather(value, tf.minimum(rows, found - 1)) for key, value in tokens.items()
-        }
+        filled = {key: tf.gather(value, tf.minimum(rows, found - 1)) for key, value in refs.items()}
         return filled | {"weight": tf.cast(rows < found, tf.float32)}

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tfkd.data import decoding, resizedcrop, splits
+from tfkd.data import decoding, holdout, resizedcrop
 from tfkd.data.decoding import Form
-from tfkd.data.parts import Parts
-from tfkd.data.source import ImageSource, IndexedSource, MemoryImages, Tokens
+from tfkd.data.source import ExampleRefs, ImageSource, IndexedSource, MemoryImages
+from tfkd.data.splits import Splits
 from tfkd.data.statistics import Statistics, mean_and_std
 from tfkd.errors import TfkdError, TfkdWarning
 
@@ -38,11 +38,11 @@ class FileImages(IndexedSource):
         paths = np.asarray([path.decode() for path in self._paths.numpy()[positions]])
         return FileImages(paths, self._labels.numpy()[positions], self._form)
 
-    def pixels(self, tokens: Tokens) -> tf.Tensor:
-        return decoding.read_batch(tf.gather(self._paths, tokens["index"]), self._form)
+    def pixels(self, refs: ExampleRefs) -> tf.Tensor:
+        return decoding.read_batch(tf.gather(self._paths, refs["index"]), self._form)
 
-    def resized_crops(self, tokens: Tokens, draws: tf.Tensor) -> tf.Tensor:
-        paths = tf.gather(self._paths, tokens["index"])
+    def resized_crops(self, refs: ExampleRefs, draws: tf.Tensor) -> tf.Tensor:
+        paths = tf.gather(self._paths, refs["index"])
         return decoding.read_batch(paths, self._form, draws, resizedcrop.decode)
 
 
@@ -72,7 +72,7 @@ def load(
     skip_corrupt: bool,
     in_memory_bytes: int,
     centre: bool = False,
-) -> Parts:
+) -> Splits:
     """Opens a folder of images.
 
     The splits are `train`, `test` and `val` or `validation`; a folder that has a validation split
@@ -115,15 +115,15 @@ def load(
         for part, each in found.items()
     }
     if validation:
-        count = splits.part_size(validation, len(found["train"].paths))
-        kept, apart = splits.stratified(found["train"].labels, count)
+        count = holdout.part_size(validation, len(found["train"].paths))
+        kept, apart = holdout.stratified(found["train"].labels, count)
         found["validation"] = found["train"].take(apart)
         found["train"] = found["train"].take(kept)
 
     mean, std = _statistics(found["train"], form)
     sources = {part: each.source(form) for part, each in found.items()}
     held = sources.get("validation")
-    return Parts(sources["train"], sources["test"], held, mean, std, tuple(classes))
+    return Splits(sources["train"], sources["test"], held, mean, std, tuple(classes))
 
 
 def state(path: str) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
-from tfkd.data import arrays, augmentation, catalogue, folder, presets, tiny_imagenet
+from tfkd.data import arrays, augmentation, folder, presets, tfds_source, tiny_imagenet
 from tfkd.data.dataset import DataSet
 from tfkd.data.mixing import Mixing
-from tfkd.data.parts import Parts
+from tfkd.data.splits import Splits
 from tfkd.errors import TfkdError
 
 IN_MEMORY_BYTES = 2**30
@@ -93,7 +93,7 @@ def load(
     elif name == "digits":
         parts = arrays.digit_parts(validation, size)
     else:
-        parts = catalogue.load(
+        parts = tfds_source.load(
             name,
             validation=validation,
             image_size=size,
@@ -116,7 +116,7 @@ def _from_folder(
     skip_corrupt: bool,
     in_memory_bytes: int,
     centre: bool,
-) -> Parts:
+) -> Splits:
     """Returns the parts of a folder; the last ones are kept, for the next run of a comparison.
 
     Args:

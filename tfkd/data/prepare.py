@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tfkd.data import presets, tiny_imagenet
-from tfkd.data.catalogue import builder_for
-from tfkd.data.places import workplace
+from tfkd.data.data_dir import workplace
+from tfkd.data.tfds_source import builder_for
 from tfkd.errors import TfkdError
 
 _CHUNK = 2**20

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfkd.data import decoding, randomness, resizedcrop
 from tfkd.data.decoding import Form
-from tfkd.data.source import ImageSource, Tokens
+from tfkd.data.source import ExampleRefs, ImageSource
 from tfkd.errors import TfkdError
 
 _READERS = 16
@@ -59,7 +59,7 @@ class RecordImages(ImageSource):
         return part
 
     def _records(self, paths: tf.Tensor, offsets: tf.Tensor, readers: int) -> tf.data.Dataset:
-        """Returns the tokens of some files, in the order of the files."""
+        """Returns the refs of some files, in the order of the files."""
 
         def one_file(path: tf.Tensor, offset: tf.Tensor) -> tf.data.Dataset:
             return tf.data.TFRecordDataset(path).enumerate(offset)
@@ -68,12 +68,12 @@ class RecordImages(ImageSource):
             del record
             return (position >= self._start) & (position < self._stop)
 
-        def tokens(position: tf.Tensor, record: tf.Tensor) -> Tokens:
+        def refs(position: tf.Tensor, record: tf.Tensor) -> ExampleRefs:
             return {"index": tf.cast(position - self._start, tf.int32), "record": record}
 
         files = tf.data.Dataset.from_tensor_slices((paths, offsets))
         walk = files.interleave(one_file, cycle_length=readers)
-        return walk.filter(inside).map(tokens)
+        return walk.filter(inside).map(refs)
 
     def in_order(self) -> tf.data.Dataset:
         return self._records(self._paths, self._offsets, readers=1)
@@ -89,11 +89,11 @@ class RecordImages(ImageSource):
             order = randomness.permutation(len(self._paths), seed, f"{stream}files", epoch)
             paths, offsets = tf.gather(self._paths, order), tf.gather(self._offsets, order)
 
-            def mix(number: tf.Tensor, tokens: Tokens) -> Tokens:
-                size = tf.size(tokens["index"])
+            def mix(number: tf.Tensor, refs: ExampleRefs) -> ExampleRefs:
+                size = tf.size(refs["index"])
                 counter = epoch * windows + number
                 window = randomness.permutation(size, seed, f"{stream}records", counter)
-                return {key: tf.gather(value, window) for key, value in tokens.items()}
+                return {key: tf.gather(value, window) for key, value in refs.items()}
 
             walk = self._records(paths, offsets, readers=min(_READERS, len(self._paths)))
             walk = walk.batch(_WINDOW).enumerate().map(mix).unbatch()
@@ -102,16 +102,16 @@ class RecordImages(ImageSource):
 
         return tf.data.Dataset.counter(first_epoch).flat_map(epoch_batches)
 
-    def _parsed(self, tokens: Tokens, key: str, kind: tf.TensorSpec) -> tf.Tensor:
+    def _parsed(self, refs: ExampleRefs, key: str, kind: tf.TensorSpec) -> tf.Tensor:
         def one(record: tf.Tensor) -> tf.Tensor:
             value = self._features.deserialize_example(record)[key]
             if kind.dtype == tf.uint8:
                 return decoding.fit(value, self._form)
             return tf.cast(value, tf.int32)
 
-        return tf.map_fn(one, tokens["record"], fn_output_signature=kind)
+        return tf.map_fn(one, refs["record"], fn_output_signature=kind)
 
-    def resized_crops(self, tokens: Tokens, draws: tf.Tensor) -> tf.Tensor:
+    def resized_crops(self, refs: ExampleRefs, draws: tf.Tensor) -> tf.Tensor:
         import tensorflow_datasets as tfds  # slow to import, wanted here only
 
         encoded = {self._keys[0]: tfds.decode.SkipDecoding()}
@@ -122,10 +122,10 @@ class RecordImages(ImageSource):
             return resizedcrop.decode(contents, drawn, self._form)
 
         kind = tf.TensorSpec(self.image_shape, tf.uint8)
-        return tf.map_fn(one, (tokens["record"], draws), fn_output_signature=kind)
+        return tf.map_fn(one, (refs["record"], draws), fn_output_signature=kind)
 
-    def pixels(self, tokens: Tokens) -> tf.Tensor:
-        return self._parsed(tokens, self._keys[0], tf.TensorSpec(self.image_shape, tf.uint8))
+    def pixels(self, refs: ExampleRefs) -> tf.Tensor:
+        return self._parsed(refs, self._keys[0], tf.TensorSpec(self.image_shape, tf.uint8))
 
-    def labels(self, tokens: Tokens) -> tf.Tensor:
-        return self._parsed(tokens, self._keys[1], tf.TensorSpec([], tf.int32))
+    def labels(self, refs: ExampleRefs) -> tf.Tensor:
+        return self._parsed(refs, self._keys[1], tf.TensorSpec([], tf.int32))

@@ -1,7 +1,7 @@
 """Where images come from: the walk through one split, and the pixels of a batch of it.
 
-A walk yields *tokens*: small tensors that name examples (a position; for record files the encoded
-record too). Shuffling, skipping and the sharing between replicas work on tokens, so that none of
+A walk yields *refs*: small tensors that name examples (a position; for record files the encoded
+record too). Shuffling, skipping and the sharing between replicas work on refs, so that none of
 them costs a decoded image; pixels are made last.
 """
 
@@ -12,12 +12,12 @@ import abc
 import numpy as np
 import tensorflow as tf
 
-from tfkd.data import randomness, splits
+from tfkd.data import holdout, randomness
 from tfkd.data.augmentation import Augmentation, Placement, crop_pixels
 from tfkd.data.croptable import CropTable
 from tfkd.errors import TfkdError
 
-Tokens = dict[str, tf.Tensor]
+ExampleRefs = dict[str, tf.Tensor]
 
 
 class ImageSource(abc.ABC):
@@ -33,7 +33,7 @@ class ImageSource(abc.ABC):
 
     @abc.abstractmethod
     def in_order(self) -> tf.data.Dataset:
-        """Returns the tokens of the examples one by one, un-shuffled."""
+        """Returns the refs of the examples one by one, un-shuffled."""
 
     @abc.abstractmethod
     def shuffled(
@@ -46,11 +46,11 @@ class ImageSource(abc.ABC):
         """
 
     @abc.abstractmethod
-    def pixels(self, tokens: Tokens) -> tf.Tensor:
+    def pixels(self, refs: ExampleRefs) -> tf.Tensor:
         """Returns the images as they are, uint8 (B, H, W, C)."""
 
     @abc.abstractmethod
-    def labels(self, tokens: Tokens) -> tf.Tensor:
+    def labels(self, refs: ExampleRefs) -> tf.Tensor:
         """Returns the labels, int32 (B,)."""
 
     @abc.abstractmethod
@@ -64,27 +64,27 @@ class ImageSource(abc.ABC):
         """Called once before crops of that augmentation are wanted."""
 
     def crops(
-        self, tokens: Tokens, pixels: tf.Tensor, placement: Placement, augmentation: Augmentation
+        self, refs: ExampleRefs, pixels: tf.Tensor, placement: Placement, augmentation: Augmentation
     ) -> tf.Tensor:
         """Returns augmented images, uint8 (B, H, W, C).
 
         Args:
-            tokens: The examples.
+            refs: The examples.
             pixels: Their images as they are, for sources that have nothing quicker; an entry
                 that nothing uses is dropped from the graph and costs nothing.
             placement: One crop for each example.
             augmentation: What the placements were drawn for.
         """
-        del tokens
+        del refs
         return crop_pixels(pixels, placement, augmentation)
 
-    def resized_crops(self, tokens: Tokens, draws: tf.Tensor) -> tf.Tensor:
+    def resized_crops(self, refs: ExampleRefs, draws: tf.Tensor) -> tf.Tensor:
         """Returns random rectangles of the images, resized, uint8 (B, H, W, C).
 
         Only for sources that passed `check` for such an augmentation.
 
         Args:
-            tokens: The examples.
+            refs: The examples.
             draws: What `resizedcrop.draw` drew for them.
         """
         raise NotImplementedError
@@ -122,11 +122,11 @@ class IndexedSource(ImageSource):
         # The next epoch's order is made while the present one is running.
         return tf.data.Dataset.counter(first_epoch).map(order).prefetch(1).flat_map(batches)
 
-    def labels(self, tokens: Tokens) -> tf.Tensor:
-        return tf.gather(self._labels, tokens["index"])
+    def labels(self, refs: ExampleRefs) -> tf.Tensor:
+        return tf.gather(self._labels, refs["index"])
 
     def subset(self, count: int) -> ImageSource:
-        kept, _ = splits.stratified(self._labels.numpy(), self.size - count)
+        kept, _ = holdout.stratified(self._labels.numpy(), self.size - count)
         return self.at(kept)
 
     @abc.abstractmethod
@@ -144,8 +144,8 @@ class MemoryImages(IndexedSource):
             self._images = tf.constant(images)
         self._tables: dict[Augmentation, CropTable] = {}
 
-    def pixels(self, tokens: Tokens) -> tf.Tensor:
-        return tf.gather(self._images, tokens["index"])
+    def pixels(self, refs: ExampleRefs) -> tf.Tensor:
+        return tf.gather(self._images, refs["index"])
 
     def check(self, augmentation: Augmentation) -> None:
         if augmentation.resized:
@@ -162,8 +162,8 @@ class MemoryImages(IndexedSource):
             self._tables[augmentation] = CropTable(self._images.numpy(), augmentation)
 
     def crops(
-        self, tokens: Tokens, pixels: tf.Tensor, placement: Placement, augmentation: Augmentation
+        self, refs: ExampleRefs, pixels: tf.Tensor, placement: Placement, augmentation: Augmentation
     ) -> tf.Tensor:
         if not augmentation.varies:
             return pixels
-        return self._tables[augmentation].crop(tokens["index"], placement)
+        return self._tables[augmentation].crop(refs["index"], placement)

@@ -1,59 +1,79 @@
-"""Setting a part of the training images apart, by a rule that no seed changes."""
+"""What every loader hands over: three opened parts and what is known about them."""
 
 from __future__ import annotations
 
-import numpy as np
+import dataclasses
 
+from tfkd.data import augmentation as augmentations
+from tfkd.data.dataset import DataInfo, DataSet
+from tfkd.data.mixing import Mixing
+from tfkd.data.source import ImageSource
 from tfkd.errors import TfkdError
 
-_RULE = 20261120
 
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """A data set without batch size, seed and augmentation.
 
-def part_size(validation: float | int, train_size: int) -> int:
-    """Returns how many training images a fraction or a number means.
-
-    Args:
-        validation: A fraction in (0, 1), or a number of images, 0 for none.
-        train_size: Number of training images.
-
-    Raises:
-        TfkdError: It is neither, or leaves nothing on one side.
+    Attributes:
+        train: The training images.
+        test: The test images.
+        validation: The validation images, None if there are none.
+        mean: Mean of each channel of the training images, in pixel units 0..255.
+        std: Standard deviation likewise.
+        class_names: Names of the classes, in the order of the labels.
     """
-    wanted = f"a fraction between 0 and 1 or a number of images from 0 to {train_size - 1}"
-    if isinstance(validation, bool) or not isinstance(validation, (int, float)):
-        raise TfkdError(f"validation: found {validation!r}, wanted {wanted}")
-    if isinstance(validation, int):
-        count = validation
-    elif 0 < validation < 1:
-        count = max(1, round(validation * train_size))
-    elif validation.is_integer():
-        count = int(validation)
-    else:
-        count = -1
-    if not 0 <= count < train_size:
-        raise TfkdError(f"validation: found {validation!r}, wanted {wanted}")
-    return count
 
+    train: ImageSource
+    test: ImageSource
+    validation: ImageSource | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    class_names: tuple[str, ...]
 
-def stratified(labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Divides positions into those kept and those set apart, alike in every class.
+    def with_train_size(self, count: int) -> Splits:
+        """Returns the same set with fewer training images, alike in every class.
 
-    Args:
-        labels: Integer labels (N,).
-        count: How many to set apart, 0 <= count < N.
+        Mean and deviation stay those of all of them. Of record files that stream, the first images
+        are kept.
 
-    Returns:
-        (kept, apart), both ascending positions; every class gives its share of `count`, the
-        remainder going to the classes with the largest fractions.
-    """
-    classes, sizes = np.unique(labels, return_counts=True)
-    exact = sizes * (count / len(labels))
-    quota = np.floor(exact).astype(int)
-    short = count - quota.sum()
-    quota[np.argsort(quota - exact, kind="stable")[:short]] += 1
-    # The legacy generator: NumPy promises that its numbers never change.
-    generator = np.random.RandomState(_RULE)
-    apart = np.zeros(len(labels), bool)
-    for value, number in zip(classes, quota):
-        apart[generator.permutation(np.flatnonzero(labels == value))[:number]] = True
-    return np.flatnonzero(~apart), np.flatnonzero(apart)
+        Raises:
+            TfkdError: There are not so many.
+        """
+        whole = isinstance(count, int) and not isinstance(count, bool)
+        if not whole or not 1 <= count <= self.train.size:
+            raise TfkdError(
+                f"train_size: found {count!r}, wanted a number of images from 1 to "
+                f"{self.train.size}"
+            )
+        if count == self.train.size:
+            return self
+        return dataclasses.replace(self, train=self.train.subset(count))
+
+    def data_set(
+        self, name: str, augment: str, batch_size: int, seed: int, mixing: Mixing = Mixing()
+    ) -> DataSet:
+        """Returns the data set; raises TfkdError for settings that do not fit it."""
+        augmentation = augmentations.named(augment)
+        self.train.check(augmentation)
+        info = DataInfo(
+            name=name,
+            num_classes=len(self.class_names),
+            image_shape=self.train.image_shape,
+            train_size=self.train.size,
+            validation_size=self.validation.size if self.validation else 0,
+            test_size=self.test.size,
+            mean=self.mean,
+            std=self.std,
+            class_names=self.class_names,
+        )
+        return DataSet(
+            info,
+            self.train,
+            self.test,
+            self.validation,
+            augmentation,
+            batch_size,
+            seed,
+            mixing,
+        )

@@ -19,9 +19,9 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
-from tfkd.data import catalogue, presets
-from tfkd.data.parts import Parts
-from tfkd.data.places import prepared_sets, workplace
+from tfkd.data import presets, tfds_source
+from tfkd.data.data_dir import prepared_sets, workplace
+from tfkd.data.splits import Splits
 from tfkd.errors import TfkdError
 
 NAME = "tiny_imagenet"
@@ -55,11 +55,11 @@ def find(directory: str | None) -> Path:
     """
     place = prepared_sets(directory) / NAME
     if not (place / _CLASSES).is_file():
-        raise catalogue.not_prepared(NAME, str(place))
+        raise tfds_source.not_prepared(NAME, str(place))
     return place
 
 
-def described(parts: Parts, place: Path) -> Parts:
+def described(parts: Splits, place: Path) -> Splits:
     """Returns the parts of the folder `place` with the words of the classes and the preset."""
     lines = (place / _CLASSES).read_text("utf-8").splitlines()
     words = dict(line.split("\t", 1) for line in lines)

@@ -8,11 +8,11 @@ from tfkd.distillers.ipwd import IPWD, ipwd_loss
 from tfkd.distillers.kd import KD, kd_loss
 from tfkd.distillers.mld import MLD
 from tfkd.distillers.nkd import NKD, nkd_loss
-from tfkd.distillers.pkkd import PKKD, blend_loss
-from tfkd.distillers.pkkd_distiller import PKKDDistiller
+from tfkd.distillers.pkkd.distiller import PKKDDistiller
+from tfkd.distillers.pkkd.objective import PKKD, blend_loss
 from tfkd.distillers.plain import Plain
 from tfkd.distillers.ps_kd import PSKD, ps_kd_loss
-from tfkd.distillers.standardization import standardized
+from tfkd.distillers.shared.standardization import standardized
 from tfkd.distillers.teacher_free import TeacherFree
 from tfkd.distillers.uskd import USKD
 from tfkd.distillers.wsld import WSLD, wsld_loss

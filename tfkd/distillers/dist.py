@@ -143,7 +143,8 @@ class DIST(Objective):
     """
 
     requires = Requires(
-        taps={("student", "main"): ["logits"], ("teacher", "main"): ["logits"]}, dense_labels=True
+        taps={("student", "main"): ["logits"], ("teacher", "main"): ["logits"]},
+        allows_soft_labels=True,
     )
     terms = ("inter", "intra")
 

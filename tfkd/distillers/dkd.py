@@ -22,7 +22,7 @@ Departures: the target class is left out by a mask instead of by subtracting 100
 and the logarithm of ``1 - p_y`` is formed from log-softmax, where the published code can take the
 logarithm of 0. The values are the same wherever that code's are finite.
 
-With ``standardize`` the logits become z-scores first: see :mod:`tfkd.distillers.standardization`.
+With ``standardize`` the logits become z-scores first: see :mod:`tfkd.distillers.shared.standardization`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import tensorflow as tf
 from tfkd.core import Objective, Requires, register
 from tfkd.core.arguments import non_negative, positive
 from tfkd.core.divergences import LEFT_OUT, as_float, nontarget_log_softmax, one_hot
-from tfkd.distillers.standardization import standardized
+from tfkd.distillers.shared.standardization import standardized
 from tfkd.errors import TfkdError
 
 

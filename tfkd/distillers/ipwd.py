@@ -35,8 +35,8 @@ import tensorflow as tf
 from tfkd.core import Objective, Requires, Spec, register
 from tfkd.core.arguments import non_negative, positive
 from tfkd.core.divergences import cross_entropy, kl_divergence
-from tfkd.distillers.linear_head import LinearHead
-from tfkd.distillers.standardization import standardized
+from tfkd.distillers.shared.linear_head import LinearHead
+from tfkd.distillers.shared.standardization import standardized
 from tfkd.errors import TfkdError, unknown
 
 ORIENTATIONS = ("cls_over_kd", "kd_over_cls")

@@ -9,7 +9,7 @@ Geoffrey Hinton, Oriol Vinyals and Jeff Dean, "Distilling the Knowledge in a Neu
 use ``T = 4``, ``a = 0.1``, ``b = 0.9``; ``a`` is the distiller's ``student_loss_weight`` and ``b``
 the weight of this objective. The paper itself gives no universal weights.
 
-With ``standardize`` the logits become z-scores first: see :mod:`tfkd.distillers.standardization`,
+With ``standardize`` the logits become z-scores first: see :mod:`tfkd.distillers.shared.standardization`,
 whose authors run it with ``T = 2`` and ``b = 9``.
 """
 
@@ -20,7 +20,7 @@ import tensorflow as tf
 from tfkd.core import Objective, Requires, register
 from tfkd.core.arguments import positive
 from tfkd.core.divergences import kl_divergence
-from tfkd.distillers.standardization import standardized
+from tfkd.distillers.shared.standardization import standardized
 from tfkd.errors import TfkdError
 
 
@@ -60,7 +60,8 @@ class KD(Objective):
     """
 
     requires = Requires(
-        taps={("student", "main"): ["logits"], ("teacher", "main"): ["logits"]}, dense_labels=True
+        taps={("student", "main"): ["logits"], ("teacher", "main"): ["logits"]},
+        allows_soft_labels=True,
     )
 
     def __init__(

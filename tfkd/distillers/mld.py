@@ -30,7 +30,7 @@ In both, the label losses of the two views are summed, not averaged. ``a`` is ``
 temperature. The published CIFAR-100 runs use learning rate 0.025 (0.01 for the long ones) and 240
 epochs, 480 or 960 for some pairs: longer than those of other methods. The weak view is crop and
 flip, the strong one crop, flip and RandAugment(2, 10). With ``standardize`` the instance level sees
-z-scores, as in :mod:`tfkd.distillers.standardization`, whose authors leave masks and other levels
+z-scores, as in :mod:`tfkd.distillers.shared.standardization`, whose authors leave masks and other levels
 on the logits themselves.
 
 Choices: batch and class levels are formed on the batch of all replicas. A ``sample_weight`` counts
@@ -47,7 +47,7 @@ import tensorflow as tf
 from tfkd.core import Objective, Requires, Terms, register
 from tfkd.core.arguments import non_negative, positive
 from tfkd.core.divergences import as_float, cross_entropy
-from tfkd.distillers.standardization import standardized
+from tfkd.distillers.shared.standardization import standardized
 from tfkd.errors import TfkdError, unknown
 
 TEMPERATURES = (4.0, 3.0, 5.0, 2.0, 6.0)
@@ -193,7 +193,7 @@ class MLD(Objective):
     """
 
     terms = ("label", "instance", "batch", "class")
-    label_loss = "own"
+    replaces_label_loss = True
     requires = Requires(
         taps={
             (network, view): ["logits"]

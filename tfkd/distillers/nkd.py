@@ -113,7 +113,8 @@ class NKD(Objective):
     """
 
     requires = Requires(
-        taps={("student", "main"): ["logits"], ("teacher", "main"): ["logits"]}, dense_labels=True
+        taps={("student", "main"): ["logits"], ("teacher", "main"): ["logits"]},
+        allows_soft_labels=True,
     )
     terms = ("target", "nontarget")
 

@@ -13,7 +13,7 @@ class Plain(Objective):
         name: Name of the objective.
     """
 
-    requires = Requires(dense_labels=True)
+    requires = Requires(allows_soft_labels=True)
 
     def __init__(self, name: str = "plain") -> None:
         super().__init__(name=name)

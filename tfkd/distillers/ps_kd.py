@@ -114,7 +114,7 @@ class PSKD(Objective):
     requires = Requires(
         taps={("student", "main"): ["logits"]}, index=True, epochs=True, train_size=True
     )
-    label_loss = "own"
+    replaces_label_loss = True
 
     def __init__(self, final_memory_weight: float = 0.8, name: str = "ps_kd") -> None:
         super().__init__(name=name)

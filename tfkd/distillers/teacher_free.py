@@ -170,7 +170,7 @@ class TeacherFree(Objective):
         TfkdError: For an unknown form, a value out of range or one that the form does not have.
     """
 
-    label_loss = "own"
+    replaces_label_loss = True
 
     def __init__(
         self,
@@ -198,7 +198,7 @@ class TeacherFree(Objective):
         taps = {("student", "main"): ["logits"]}
         if form == "self":
             taps[("teacher", "main")] = ["logits"]
-        self.requires = Requires(taps=taps, dense_labels=True)
+        self.requires = Requires(taps=taps, allows_soft_labels=True)
 
     def term_names(self) -> tuple[str, ...]:
         return (self.name,) if self.form == "label_smoothing" else ("label", "distillation")

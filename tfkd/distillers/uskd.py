@@ -50,9 +50,9 @@ from tfkd.core.divergences import (
     one_hot,
     soft_cross_entropy,
 )
-from tfkd.distillers.linear_head import LinearHead
+from tfkd.distillers.shared.linear_head import LinearHead
 from tfkd.errors import TfkdError, unknown
-from tfkd.models.taps import tap_names
+from tfkd.models.graph.taps import tap_names
 
 VARIANTS = ("code", "clean")
 BEFORE_LAST = "before_last"
@@ -253,13 +253,13 @@ class USKD(Objective):
         self.variant = variant
         self.feature = feature
         taps = ["logits"] if feature == BEFORE_LAST else ["logits", feature]
-        self.requires = Requires(taps={("student", "main"): taps}, dense_labels=True)
+        self.requires = Requires(taps={("student", "main"): taps}, allows_soft_labels=True)
 
     def choose_taps(self, student: keras.Model, teachers: Sequence[keras.Model]) -> None:
         if self.feature == BEFORE_LAST:
             self.feature = stage_before_last(student, self.name)
             taps = {("student", "main"): ["logits", self.feature]}
-            self.requires = Requires(taps=taps, dense_labels=True)
+            self.requires = Requires(taps=taps, allows_soft_labels=True)
 
     def setup(self, spec: Spec) -> None:
         shape = spec.shapes[("student", "main")][self.feature]

@@ -14,7 +14,7 @@ from tfkd import data, models
 from tfkd.errors import TfkdError, unknown
 from tfkd.evaluation.predictors import Predict, predictor, saved_model_predictor
 from tfkd.export import describe
-from tfkd.models.storage import load_network
+from tfkd.models.saving import load_network
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,7 @@ from tfkd.errors import TfkdError, unknown
 from tfkd.export import description
 from tfkd.export.placing import placed
 from tfkd.export.verification import verify as verify_export
-from tfkd.models.storage import in_precision
+from tfkd.models.saving import in_precision
 
 # A graph is one protocol buffer, which ends at 2 GiB; larger networks keep their weights beside it.
 LARGEST_CONSTANTS = 2**30

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfkd import models
 from tfkd.adder import has_adder_layers
 from tfkd.errors import TfkdError
-from tfkd.models.storage import in_precision
+from tfkd.models.saving import in_precision
 
 TOLERANCE = 1e-5
 # An adder layer subtracts large sums, and the normalisation after it divides what is left by a small

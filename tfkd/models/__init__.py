@@ -8,25 +8,25 @@ For example:
 """
 
 # These are imported for what they register: counting rules and networks.
-from tfkd.models import cost_rules as _cost_rules  # noqa: F401
-from tfkd.models import mobilenetv1 as _mobilenetv1  # noqa: F401
-from tfkd.models import mobilenetv2 as _mobilenetv2  # noqa: F401
-from tfkd.models import resnet as _resnet  # noqa: F401
-from tfkd.models import resnet_imagenet as _resnet_imagenet  # noqa: F401
-from tfkd.models import shufflev1 as _shufflev1  # noqa: F401
-from tfkd.models import shufflev2 as _shufflev2  # noqa: F401
-from tfkd.models import vgg as _vgg  # noqa: F401
-from tfkd.models import vgg_small as _vgg_small  # noqa: F401
-from tfkd.models import wrn as _wrn  # noqa: F401
-from tfkd.models.batch_normalization import BatchNormalization
-from tfkd.models.cost import Cost, LayerCost, Work, cost, rule
-from tfkd.models.folding import fold
-from tfkd.models.graph import is_functional
+from tfkd.models.families import mobilenetv1 as _mobilenetv1  # noqa: F401
+from tfkd.models.families import mobilenetv2 as _mobilenetv2  # noqa: F401
+from tfkd.models.families import resnet as _resnet  # noqa: F401
+from tfkd.models.families import resnet_imagenet as _resnet_imagenet  # noqa: F401
+from tfkd.models.families import shufflev1 as _shufflev1  # noqa: F401
+from tfkd.models.families import shufflev2 as _shufflev2  # noqa: F401
+from tfkd.models.families import vgg as _vgg  # noqa: F401
+from tfkd.models.families import vgg_small as _vgg_small  # noqa: F401
+from tfkd.models.families import wrn as _wrn  # noqa: F401
+from tfkd.models.graph.calls import is_functional
+from tfkd.models.graph.folding import fold
+from tfkd.models.graph.keras_layers import stock, stock_layer
+from tfkd.models.graph.taps import head, tap_names, tap_shapes, tapped
+from tfkd.models.layers.batch_normalization import BatchNormalization
 from tfkd.models.network import Network, as_network
 from tfkd.models.preprocess import Preprocess
 from tfkd.models.registry import check_name, create, names, register
-from tfkd.models.stock import stock, stock_layer
-from tfkd.models.taps import head, tap_names, tap_shapes, tapped
+from tfkd.models.summary import cost_rules as _cost_rules  # noqa: F401
+from tfkd.models.summary.cost import Cost, LayerCost, Work, cost, rule
 
 __all__ = [
     "BatchNormalization",

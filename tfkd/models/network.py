@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import keras
 
 from tfkd.errors import TfkdError
+from tfkd.models.graph.taps import LOGITS, find_tap, tap_names
 from tfkd.models.preprocess import Preprocess
-from tfkd.models.taps import LOGITS, find_tap, tap_names
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import keras
 
 from tfkd.errors import TfkdError, unknown
-from tfkd.models import user
+from tfkd.models import references
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,8 @@ def check_name(name: str, kind: str = "network") -> None:
     Raises:
         TfkdError: If no network, or no function, has that name.
     """
-    if user.is_reference(name):
-        user.find(name)
+    if references.is_reference(name):
+        references.find(name)
     elif name not in _networks:
         raise unknown(kind, name, names())
 
@@ -123,7 +123,7 @@ def create(
     Args:
         name: One of `names()`; or, for any other network, `module:function` or
             `path/to/file.py:function`, such as `keras.applications:MobileNetV2` (see
-            `tfkd.models.user`).
+            `tfkd.models.references`).
         num_classes: The number of classes, at least 2.
         input_shape: Height, width and channels of an image. A side that is None may vary.
         **kwargs: The network's own arguments.
@@ -143,7 +143,7 @@ def create(
         )
     input_shape = _checked_shape(name, input_shape, 1 if known is None else known.smallest)
     if known is None:
-        return user.build(name, int(num_classes), input_shape, **kwargs)
+        return references.build(name, int(num_classes), input_shape, **kwargs)
     accepted = inspect.signature(known.build).parameters
     for argument in kwargs:
         if argument not in accepted:

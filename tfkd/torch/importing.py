@@ -11,7 +11,7 @@ from pathlib import Path
 from tfkd import data, models
 from tfkd.data import presets
 from tfkd.errors import TfkdError, TfkdWarning
-from tfkd.models.storage import DESCRIPTION, STEMS, save_network
+from tfkd.models.saving import DESCRIPTION, STEMS, save_network
 from tfkd.torch.checkpoint import read
 from tfkd.torch.porting import port
 

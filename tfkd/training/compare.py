@@ -17,8 +17,8 @@ import tensorflow as tf
 
 from tfkd import evaluation, export
 from tfkd.errors import TfkdError, TfkdWarning
-from tfkd.models.storage import load_network
-from tfkd.training import build, curves, teachers, validation
+from tfkd.models.saving import load_network
+from tfkd.training import build, config_checks, curves, teachers
 from tfkd.training import config as configs
 from tfkd.training import strategy as strategies
 from tfkd.training.run import run
@@ -201,7 +201,7 @@ def compare(
     if isinstance(strategy, str):
         strategy = strategies.create(strategy)
     for config in experiments.values():
-        validation.validate(config)
+        config_checks.validate(config)
     _tell_recipes(experiments)
     writes = strategies.is_chief(strategy)
     wanted = dict(experiments)

@@ -16,7 +16,7 @@ from ml_collections import config_dict
 
 from tfkd.core import registry
 from tfkd.errors import TfkdError, unknown
-from tfkd.models.user import is_reference
+from tfkd.models.references import is_reference
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -14,9 +14,9 @@ import tensorflow as tf
 from tfkd import data, evaluation, models
 from tfkd.core import Distiller
 from tfkd.evaluation.predictors import Predict
-from tfkd.models.storage import load_model, load_network, save_model, save_network
-from tfkd.training.progress import Progress
+from tfkd.models.saving import load_model, load_network, save_model, save_network
 from tfkd.training.run_folder import RunFolder
+from tfkd.training.run_state import Progress
 
 
 def save_students(

@@ -11,12 +11,12 @@ import tensorflow as tf
 from tfkd import data, evaluation, export, models
 from tfkd.core import Distiller, Objective
 from tfkd.errors import TfkdError
-from tfkd.models.storage import load_network
-from tfkd.training import build, fitting, results, teachers, validation
+from tfkd.models.saving import load_network
+from tfkd.training import build, config_checks, results, teachers, train_loop
 from tfkd.training import config as configs
 from tfkd.training import strategy as strategies
-from tfkd.training.progress import Progress, State
 from tfkd.training.run_folder import RunFolder
+from tfkd.training.run_state import Progress, State
 
 
 def run(
@@ -47,7 +47,7 @@ def run(
     if isinstance(strategy, str):
         # First of all: several workers must meet before TensorFlow does anything else.
         strategy = strategies.create(strategy)
-    validation.validate(config)
+    config_checks.validate(config)
     folder = RunFolder(workdir)
     plain = configs.to_dict(config)
     folder.check(plain)
@@ -127,10 +127,10 @@ def _train(
             taught_by = [build.trained_teacher(config, info)]
         objectives = configs.objectives(config)
         distiller = _distiller(config, dataset, taught_by, network, objectives)
-        stages = fitting.stages(config, objectives)
+        stages = train_loop.stages(config, objectives)
 
         def prepare(number: int) -> None:
-            fitting.prepare(config, distiller, stages[number], dataset)
+            train_loop.prepare(config, distiller, stages[number], dataset)
 
         prepare(0)
         progress = Progress(
@@ -155,7 +155,7 @@ def _train(
         say(f"continuing after step {state.step:,} (epoch {state.epoch + 1})", flush=True)
     if writes:
         folder.write_config(configs.to_dict(config))
-    fitting.fit(config, distiller, stages, prepare, dataset, strategy, progress)
+    train_loop.fit(config, distiller, stages, prepare, dataset, strategy, progress)
     if not writes:
         return {}
     results.save_students(distiller, network, folder, progress, info)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from tfkd.core.gathering import mirrors
+from tfkd.core.step.replicas import mirrors
 from tfkd.errors import TfkdError, unknown
 
 NAMES = ("auto", "one", "mirrored", "multi_worker")

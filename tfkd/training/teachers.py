@@ -14,9 +14,9 @@ import ml_collections
 
 from tfkd import data, models
 from tfkd.errors import TfkdError
-from tfkd.models.storage import DESCRIPTION, load_description, load_model, load_network
-from tfkd.models.user import is_keras_application
-from tfkd.training import build, validation
+from tfkd.models.references import is_keras_application
+from tfkd.models.saving import DESCRIPTION, load_description, load_model, load_network
+from tfkd.training import build, config_checks
 from tfkd.training import config as configs
 from tfkd.training.run_folder import comparable
 
@@ -70,7 +70,7 @@ def check(config: ml_collections.ConfigDict, workdir: Path) -> None:
         if one.teacher.config:
             teacher, path = reference(one)
             try:
-                validation.validate(teacher)
+                config_checks.validate(teacher)
             except TfkdError as error:
                 raise TfkdError(f"{where}.config {one.teacher.config}: {error}") from None
         else:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfkd.core.finite import NonFiniteLoss
+from tfkd.core.step.nonfinite import NonFiniteLoss
 from tfkd.errors import TfkdError, TfkdWarning
 from tfkd.training import config as configs
 from tfkd.training.run_folder import RunFolder

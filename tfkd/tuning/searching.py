@@ -15,10 +15,10 @@ import keras_tuner
 import ml_collections
 import tensorflow as tf
 
-from tfkd.core.finite import NonFiniteLoss
+from tfkd.core.step.nonfinite import NonFiniteLoss
 from tfkd.errors import TfkdError, unknown
 from tfkd.training import config as configs
-from tfkd.training import run, validation
+from tfkd.training import config_checks, run
 from tfkd.training import strategy as strategies
 from tfkd.training.run_folder import RunFolder, comparable
 from tfkd.tuning import picture
@@ -74,7 +74,7 @@ def search(
     if isinstance(strategy, str):
         # First of all: several workers must meet before TensorFlow does anything else.
         strategy = strategies.create(strategy)
-    validation.validate(config)
+    config_checks.validate(config)
     space = spaces.dimensions(config)
     spaces.check_combinations(config, space)
     whole = math.prod(len(each.values) for each in space)

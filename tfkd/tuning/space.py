@@ -16,7 +16,7 @@ import ml_collections
 
 from tfkd.errors import TfkdError, unknown
 from tfkd.training import config as configs
-from tfkd.training import validation
+from tfkd.training import config_checks
 
 _WORDS = {"true": True, "false": False}
 _CHECKED_AHEAD = 200
@@ -147,7 +147,7 @@ def check_combinations(config: ml_collections.ConfigDict, space: Sequence[Dimens
     """
     for chosen in itertools.islice(combinations(space), _CHECKED_AHEAD):
         try:
-            validation.validate(trial_config(config, space, chosen))
+            config_checks.validate(trial_config(config, space, chosen))
         except TfkdError as error:
             raise TfkdError(f"trial with {describe(chosen)}: {error}") from None
 

@@ -9,7 +9,7 @@ from typing import Any
 import keras_tuner
 from keras_tuner.engine import base_tuner
 
-from tfkd.core.finite import NonFiniteLoss
+from tfkd.core.step.nonfinite import NonFiniteLoss
 from tfkd.tuning.space import Dimension, chosen_values, hyperparameters
 
 OBJECTIVE = "validation_top1"

@@ -34,7 +34,7 @@ def experiments(tiny: bool) -> Iterator[Experiment]:
         cases, made = [], []
         for name in ("kd", *names):
             objective = distillers.create(name)
-            batch = steps.Batch(shape, batch_size, _CLASSES, objective.requires.keys)
+            batch = steps.Batch(shape, batch_size, _CLASSES, objective.requires.all_keys)
             teacher, student = (
                 models.Network(as_trained(each, _CLASSES, shape), steps.PREPROCESS) for each in pair
             )

@@ -12,8 +12,8 @@ from tfkd import core, distillers, models
 from tfkd.benchmarks import processor, steps
 from tfkd.benchmarks.measure import Case, Comparison, Experiment
 from tfkd.benchmarks.networks import as_trained
-from tfkd.core.constants import call_with_constants
-from tfkd.core.frozen import freeze
+from tfkd.core.frozen_copy import frozen_copy
+from tfkd.core.step.constant_weights import call_with_constants
 from tfkd.training.build import precision
 
 _TEMPERATURE = 4.0
@@ -92,7 +92,7 @@ def _experiment(pair: _Pair, shape: tuple[int, int, int], batch_size: int) -> Ex
             Case("tfkd bfloat16", steps.step(half, data.pixels)),
             Case("tfkd with taps", steps.step(tapping, data.pixels)),
             Case("student alone", steps.step(alone, data.normalised)),
-            Case("teacher forward", _forward(freeze(teacher).model, data.images)),
+            Case("teacher forward", _forward(frozen_copy(teacher).model, data.images)),
         ],
         [
             Comparison("tfkd float32", ("keras.distillation",), pair.goal),

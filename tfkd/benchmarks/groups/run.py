@@ -17,8 +17,8 @@ from tfkd.benchmarks import steps
 from tfkd.benchmarks.measure import Case, Comparison, Experiment
 from tfkd.benchmarks.networks import as_trained
 from tfkd.errors import TfkdError
-from tfkd.training.progress import Progress, State
 from tfkd.training.run_folder import RunFolder
+from tfkd.training.run_state import Progress, State
 
 _OVERHEAD = 1.05
 _START = 15.0

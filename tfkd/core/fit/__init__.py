@@ -1,0 +1,1 @@
+"""How Keras runs the steps: ``fit``, several replicas and workers, callbacks."""

@@ -1,0 +1,153 @@
+"""How Keras reaches the distiller: ``compile``, ``fit``, ``evaluate``, ``predict``, ``save``."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+import keras
+import tensorflow as tf
+
+from tfkd.core.arguments import as_list
+from tfkd.core.checks import check_batch
+from tfkd.core.fit.callbacks import EpochClock, StopOnNonFinite
+from tfkd.core.fit.distributed import DistributedFit
+from tfkd.core.step.updates import check_optimizer
+from tfkd.errors import TfkdError
+
+
+class Trainer(DistributedFit):
+    """The part of :class:`tfkd.Distiller` that overrides methods of ``keras.Model``."""
+
+    def call(self, inputs, training: bool = False):
+        images = inputs["image"] if isinstance(inputs, Mapping) else inputs
+        return self.student(self._networks.student.preprocess(images), training=training)
+
+    def compile(self, optimizer="adam", loss=None, metrics=None, **kwargs) -> None:
+        """Sets optimizer, label loss and metrics.
+
+        Args:
+            optimizer: A Keras optimizer or its name.
+            loss: Label loss of ``(labels, logits)``; ``None`` is the task's own.
+            metrics: Keras metrics of ``(labels, logits)``; ``None`` is the task's own, weighted by
+                ``sample_weight``.
+            **kwargs: Further arguments of ``keras.Model.compile``, such as ``steps_per_execution``.
+                ``jit_compile`` is off unless asked for.
+
+        Raises:
+            TfkdError: For a loss of probabilities, or an optimizer that cannot work here.
+        """
+        if loss is not None:
+            self.task = type(self.task)(loss)
+        kwargs.setdefault("jit_compile", False)
+        if metrics is None and "weighted_metrics" not in kwargs:
+            kwargs["weighted_metrics"] = self.task.metrics()
+        super().compile(optimizer=optimizer, loss=None, metrics=metrics, **kwargs)
+        check_optimizer(self.optimizer, self.distribute_strategy, self.trained_variables)
+        self.optimizer.build(self.trained_variables)
+        listed = keras.tree.flatten([metrics, kwargs.get("weighted_metrics")])
+        if not any(isinstance(metric, str) for metric in listed):
+            self._build_metrics(tf.TensorSpec((None,), tf.int32))
+
+    def _build_metrics(self, label: tf.TypeSpec) -> None:
+        """Makes the variables of the metrics; what one named by a word is depends on the labels."""
+        if self._compile_metrics is None or self._compile_metrics.built:
+            return
+        labels = tf.zeros([1, *(size or 1 for size in label.shape[1:])], label.dtype)
+        with self.distribute_strategy.scope():
+            self._compile_metrics.build(labels, tf.zeros((1, self._networks.num_classes)))
+
+    def fit(
+        self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kwargs
+    ):
+        """As ``keras.Model.fit``; objectives also learn the epoch, and a NaN stops the run.
+
+        Raises:
+            NonFiniteLoss: When a loss or gradient is not finite.
+            TfkdError: When the batches lack something that an objective needs.
+        """
+        if isinstance(x, tf.data.Dataset):
+            kwargs.setdefault("shuffle", False)  # Keras warns that it leaves a data set's order.
+        self.watch.reset()
+        self.set_epochs(epochs)
+        callbacks = [EpochClock(), StopOnNonFinite(), *as_list(callbacks)]
+        return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+
+    def train_on_batch(self, *args, **kwargs):
+        """As ``keras.Model.train_on_batch``; the epoch stays what :meth:`set_epoch` made it.
+
+        Raises:
+            TfkdError: When an objective needs the number of epochs, and nobody gave it.
+        """
+        waiting = [each.name for each in self.objectives if each.requires.epochs]
+        if waiting and not int(self.clock.epochs.numpy()):
+            raise TfkdError(
+                f"{waiting[0]} needs the number of epochs of the run: found none, wanted set_epochs "
+                "before train_on_batch, or fit"
+            )
+        return super().train_on_batch(*args, **kwargs)
+
+    def evaluate(self, *args, **kwargs):
+        """As ``keras.Model.evaluate``: label loss and metrics of the student in inference mode."""
+        with self._as_evaluation():
+            return super().evaluate(*args, **kwargs)
+
+    def test_on_batch(self, *args, **kwargs):
+        """As ``keras.Model.test_on_batch``."""
+        with self._as_evaluation():
+            return super().test_on_batch(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def _as_evaluation(self) -> Iterator[None]:
+        self._evaluating = True
+        try:
+            yield
+        finally:
+            self._evaluating = False
+
+    @property
+    def metrics_names(self) -> list[str]:
+        """Names of the numbers of ``evaluate``, in the order of its list: first the loss."""
+        compiled = list(self._compile_metrics.result()) if self._compile_metrics is not None else []
+        return sorted([*compiled, *self.test_names()], key=_loss_first)
+
+    def _flatten_metrics_in_order(self, logs) -> list:
+        return [logs[name] for name in sorted(logs, key=_loss_first)]
+
+    def clean_student(self) -> keras.Model:
+        """Returns the student as methods leave it: without anything that only training needs."""
+        student = self.student
+        for objective in self.objectives:
+            student = objective.finalize(student)
+        return student
+
+    def save(self, filepath, overwrite: bool = True, **kwargs) -> None:
+        """Saves the student alone, as ``keras.Model.save`` does."""
+        self.clean_student().save(filepath, overwrite=overwrite, **kwargs)
+
+    def export(self, filepath, *args, **kwargs) -> None:
+        """Exports the student alone, as ``keras.Model.export`` does.
+
+        :func:`tfkd.export.save` also puts the normalisation of the pixels inside.
+        """
+        self.clean_student().export(filepath, *args, **kwargs)
+
+    def prepare_for(self, element_spec) -> None:
+        batch = self.task.batch(element_spec)
+        keys = ["image"]
+        if not self._evaluating:
+            keys = list(self._networks.keys)
+            keys += [key for objective in self.objectives for key in objective.requires.all_keys]
+        check_batch(
+            batch,
+            keys=keys,
+            input_shape=self._networks.input_shape,
+            num_classes=self._networks.num_classes,
+            objectives=self.objectives,
+        )
+        self._build_metrics(batch["label"])
+
+
+def _loss_first(name: str) -> tuple[bool, str]:
+    """Orders names as Keras does, by the alphabet, but begins with the loss."""
+    return name != "loss", name

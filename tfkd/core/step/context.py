@@ -1,0 +1,207 @@
+"""What an objective sees of one step: the batch, the outputs of every network, and the means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfkd.core.divergences import as_float
+from tfkd.core.objective import NetworkView
+from tfkd.core.step.replicas import gather, own_rows, replica_count, sum_over_replicas
+from tfkd.errors import TfkdError
+
+
+class Context:
+    """One step as objectives see it.
+
+    Attributes:
+        batch: The batch as a dict: ``image``, ``label`` and what else the data gave.
+        training: Whether this is a training step.
+        epoch: Scalar float32, the epoch of the stage (of the run, where it has one), from 0.
+        epochs: Scalar float32, the number of epochs of the stage.
+        step: Scalar int64, training steps done before this one.
+        kept: What an objective keeps from one of its hooks to the next within the step, under its
+            own name. (Under replicas the steps of all of them are traced at once, so that an
+            attribute of the objective would be overwritten.)
+    """
+
+    def __init__(
+        self,
+        batch: Mapping[str, tf.Tensor],
+        *,
+        training: bool,
+        epoch: tf.Tensor,
+        epochs: tf.Tensor,
+        step: tf.Tensor,
+        seed: int,
+        outputs: Mapping[NetworkView, Mapping[str, tf.Tensor]],
+        heads: Callable[[str], keras.Model],
+    ) -> None:
+        self.batch = batch
+        self.training = training
+        self.epoch = epoch
+        self.epochs = epochs
+        self.step = step
+        self.scratch: dict[str, Any] = {}
+        self._seed = seed
+        self._outputs = outputs
+        self._heads = heads
+        self._replaced_logits: tf.Tensor | None = None
+
+    @property
+    def labels(self) -> tf.Tensor:
+        """Labels of this replica's images, as the batch gives them."""
+        return self.batch["label"]
+
+    @property
+    def index(self) -> tf.Tensor:
+        """Position of each image in the un-shuffled training set, ``(batch,)``."""
+        return self.batch["index"]
+
+    def output(
+        self,
+        network: str,
+        tap: str = "logits",
+        view: str = "main",
+        *,
+        stop_gradient: bool | None = None,
+    ) -> tf.Tensor:
+        """Returns a feature of a network on a view; logits come in float32.
+
+        Args:
+            network: ``student``, ``teacher``, ``teacher:0`` or a companion's name.
+            tap: Name of the feature, as in ``Requires.taps``.
+            view: Name of the view.
+            stop_gradient: Whether it carries no gradient; by default only the student's does.
+                ``False`` is for the distiller of a method that trains a teacher beside the student.
+
+        Raises:
+            TfkdError: When it was not asked for in ``requires``.
+        """
+        try:
+            value = self._outputs[(network, view)][tap]
+        except KeyError:
+            known = sorted(
+                f"{each}/{kind}/{name}"
+                for (each, kind), taps in self._outputs.items()
+                for name in taps
+            )
+            raise TfkdError(
+                f"feature {network}/{view}/{tap} was not asked for in requires (asked for: {known})"
+            ) from None
+        value = as_float(value) if tap == "logits" else value
+        stops = network != "student" if stop_gradient is None else stop_gradient
+        return tf.stop_gradient(value) if stops else value
+
+    def student(self, tap: str = "logits", view: str = "main") -> tf.Tensor:
+        """Returns a feature of the student; its main logits are those that training uses.
+
+        Where an objective replaces the training logits, ``student()`` gives the replacement and
+        ``output("student")`` what the network itself computes.
+        """
+        if (tap, view) == ("logits", "main"):
+            return self.student_logits
+        return self.output("student", tap, view)
+
+    def teacher(self, tap: str = "logits", view: str = "main") -> tf.Tensor:
+        """Returns a feature of the teacher, without gradient.
+
+        With several teachers, ``logits`` are the logarithm of the mean of their probabilities.
+        """
+        return self.output("teacher", tap, view)
+
+    @property
+    def student_logits(self) -> tf.Tensor:
+        """The logits that label loss, objectives and metrics see, float32 ``(batch, classes)``."""
+        if self._replaced_logits is not None:
+            return self._replaced_logits
+        return self.output("student")
+
+    @property
+    def student_logits_are_replaced(self) -> bool:
+        """Whether an objective gave logits in place of the student's own."""
+        return self._replaced_logits is not None
+
+    def replace_student_logits(self, logits: tf.Tensor) -> None:
+        """Sets what :attr:`student_logits` is; the distiller does so with an objective's.
+
+        Raises:
+            TfkdError: When another objective has replaced them already.
+        """
+        if self._replaced_logits is not None:
+            raise TfkdError("found two objectives that replace the student's logits, wanted one")
+        self._replaced_logits = as_float(logits)
+
+    def mean(
+        self, per_sample: tf.Tensor, mask: tf.Tensor | None = None, gathered: bool = False
+    ) -> tf.Tensor:
+        """Returns the mean of a loss over the global batch: the one place where weights enter.
+
+        ``sum_i w_i l_i / B`` over the B samples of all replicas; with a mask,
+        ``sum_i m_i w_i l_i / sum_i m_i``, or 0 where it chooses none. ``w`` is the batch's
+        ``sample_weight``, or 1. In evaluation, where rows of weight 0 fill the last batch, the
+        divisor is ``sum_i m_i w_i``. Further axes of the loss are averaged. On replicas the value is
+        scaled so that the mean over replicas, which is what the distiller forms, is this global
+        mean.
+
+        Args:
+            per_sample: Shape ``(batch, ...)``.
+            mask: Shape ``(batch,)``, 0 or 1: which samples count.
+            gathered: Whether the rows are those of the gathered batch instead of this replica's.
+
+        Returns:
+            A scalar in the loss's own precision (at least float32).
+        """
+        per_sample = as_float(per_sample)
+        if per_sample.shape.rank is not None and per_sample.shape.rank > 1:
+            per_sample = tf.reduce_mean(per_sample, axis=list(range(1, per_sample.shape.rank)))
+        ones = tf.ones_like(per_sample)
+        chosen = ones if mask is None else tf.cast(tf.reshape(mask, [-1]), per_sample.dtype)
+        weighted = chosen * self._weights(ones, gathered)
+        total = tf.reduce_sum(weighted * per_sample)
+        count = tf.reduce_sum(chosen if self.training else weighted)
+        if not gathered:
+            count = sum_over_replicas(count) / replica_count()
+        return tf.math.divide_no_nan(total, count)
+
+    def _weights(self, ones: tf.Tensor, gathered: bool) -> tf.Tensor:
+        """Returns the weight of each row of a loss; ``ones`` where the batch has no weights."""
+        weights = self.batch.get("sample_weight")
+        if weights is None:
+            return ones
+        weights = tf.cast(tf.reshape(weights, [-1]), ones.dtype)
+        if gathered:
+            weights = gather(weights)
+        if ones.shape[0] is not None and ones.shape[0] == weights.shape[0]:
+            return weights
+        # A view may have several rows for each image (rotations): its weight counts for them all.
+        return tf.repeat(weights, tf.shape(ones)[0] // tf.maximum(tf.shape(weights)[0], 1))
+
+    def gather(self, tensor: tf.Tensor) -> tf.Tensor:
+        """Returns the rows of all replicas in order, differentiably; see :func:`gathering.gather`."""
+        return gather(tensor)
+
+    def own_rows(self, tensor: tf.Tensor) -> tf.Tensor:
+        """Returns this replica's rows of a tensor over the global batch."""
+        return own_rows(tensor, tf.shape(self.batch["image"])[0])
+
+    def seed(self, salt: int = 0) -> tf.Tensor:
+        """Returns a seed for stateless random operations: a function of run, step and salt.
+
+        It is equal on every replica: draw for the global batch and take :meth:`own_rows`.
+
+        Args:
+            salt: Tells several draws of one step apart.
+
+        Returns:
+            Shape ``(2,)``, int32.
+        """
+        both = tf.stack([tf.cast(self._seed, tf.int32), tf.cast(self.step, tf.int32)])
+        return tf.random.experimental.stateless_fold_in(both, salt)
+
+    def head(self, network: str) -> keras.Model:
+        """Returns the sub-model of ``teacher`` or ``student`` from ``pre_pool`` to the logits."""
+        return self._heads(network)

@@ -1,0 +1,1 @@
+"""What a label means: a file a task."""

@@ -1,0 +1,261 @@
+"""Image-classification sets of tensorflow-datasets, by name."""
+
+from __future__ import annotations
+
+import difflib
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from tfkd.data import holdout, presets
+from tfkd.data.decoding import Form, fit
+from tfkd.data.records import RecordImages
+from tfkd.data.source import MemoryImages
+from tfkd.data.splits import Splits
+from tfkd.data.statistics import mean_and_std
+from tfkd.errors import TfkdError
+
+_CHUNK = 500
+_STATISTICS_SAMPLE = 4096
+
+
+def builder_for(name: str, directory: str | None):
+    """Returns the tensorflow-datasets builder of that name; touches no network.
+
+    Args:
+        name: Name, perhaps with a configuration ("emnist/letters").
+        directory: Folder of the prepared sets; None for tensorflow-datasets' own.
+
+    Raises:
+        TfkdError: There is no such set.
+    """
+    import tensorflow_datasets as tfds  # slow to import, wanted here only
+
+    base = name.split("/")[0].split(":")[0]
+    known = tfds.list_builders(with_community_datasets=False)
+    # A prepared set is found in its folder also if its code is not installed.
+    prepared = directory is not None and os.path.isdir(os.path.join(directory, base))
+    if not base or (base not in known and not prepared):
+        names = sorted({*known, *presets.PRESETS})
+        near = difflib.get_close_matches(base, names, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise TfkdError(
+            f"unknown data set {name!r}{hint} (wanted digits, tiny_imagenet, a tensorflow-datasets "
+            f"name such as cifar10, or folder:PATH)"
+        )
+    try:
+        return tfds.builder(name, data_dir=directory, try_gcs=False)
+    except (ValueError, AssertionError, FileNotFoundError) as error:
+        raise TfkdError(f"data set {name!r}: {_first_line(error)}") from error
+
+
+def load(
+    name: str,
+    *,
+    validation: float | int | None,
+    image_size: tuple[int, int] | None,
+    directory: str | None,
+    download: bool,
+    in_memory_bytes: int,
+    centre: bool = False,
+) -> Splits:
+    """Opens a set of tensorflow-datasets.
+
+    A set without a labelled test split is tested on its validation split and has no validation
+    part.
+
+    Args:
+        name: Name of the set.
+        validation: None for the set's own validation split, if any; otherwise a fraction or a
+            number of training images to set apart.
+        image_size: (height, width) to resize to; None if all images have one size.
+        directory: Folder of the prepared sets; None for tensorflow-datasets' own.
+        download: Download and prepare the set if it is not there. Without it, nothing touches the
+            network.
+        in_memory_bytes: Sets that are larger when decoded stream from their files; their mean and
+            deviation are then measured on the first 4,096 images, unless they are published.
+        centre: Cut the middle of the size `image_size` (see `decoding.Form`).
+
+    Raises:
+        TfkdError: The set is unknown, not prepared, or not one of image classification.
+    """
+    builder = builder_for(name, directory)
+    image_key, label_key = _keys(builder, name)
+    if download and not presets.preset(name).manual:
+        _download(builder, name)
+    _require_prepared(builder, name)
+    names = _split_names(builder, name)
+    if validation and "validation" in names:
+        raise TfkdError(
+            f"{name}: has a split 'validation' of its own, found validation={validation!r}; "
+            f"wanted only one of them"
+        )
+    if validation == 0:
+        names.pop("validation", None)
+    form = _form(builder.info.features[image_key].shape, name, image_size, centre)
+    published = presets.preset(name).statistics
+
+    sizes = {part: _count(builder, split) for part, split in names.items()}
+    held = holdout.part_size(validation, sizes["train"]) if validation else 0
+    if sum(sizes.values()) * form.bytes > in_memory_bytes:
+        # Tensorflow-datasets shuffles a set once when it writes it, so the end is as good a
+        # sample as any other.
+        kept = sizes["train"] - held
+        sources = {
+            part: RecordImages(builder, split, 0, sizes[part], form)
+            for part, split in names.items()
+        }
+        sources["train"] = RecordImages(builder, names["train"], 0, kept, form)
+        if held:
+            sources["validation"] = RecordImages(
+                builder, names["train"], kept, sizes["train"], form
+            )
+        mean, std = published or mean_and_std(_first_images(sources["train"]))
+    else:
+        arrays = {
+            part: _arrays(builder, split, (image_key, label_key), form, name)
+            for part, split in names.items()
+        }
+        if held:
+            images, labels = arrays["train"]
+            kept, apart = holdout.stratified(labels, held)
+            arrays["train"] = images[kept], labels[kept]
+            arrays["validation"] = images[apart], labels[apart]
+        mean, std = published or mean_and_std(arrays["train"][0])
+        sources = {part: MemoryImages(*pair) for part, pair in arrays.items()}
+
+    classes = tuple(builder.info.features[label_key].names or ())
+    count = builder.info.features[label_key].num_classes
+    return Splits(
+        train=sources["train"],
+        test=sources["test"],
+        validation=sources.get("validation"),
+        mean=mean,
+        std=std,
+        class_names=classes or tuple(map(str, range(count))),
+    )
+
+
+def _keys(builder, name: str) -> tuple[str, str]:
+    """Returns the feature names of image and label."""
+    import tensorflow_datasets as tfds
+
+    keys, features = builder.info.supervised_keys, builder.info.features
+    if (
+        keys is None
+        or len(keys) != 2
+        or not (
+            isinstance(features[keys[0]], tfds.features.Image)
+            and isinstance(features[keys[1]], tfds.features.ClassLabel)
+        )
+    ):
+        raise TfkdError(
+            f"{name}: is not a set of image classification; found supervised keys {keys}, wanted "
+            f"an image and a class label"
+        )
+    return keys
+
+
+def _download(builder, name: str) -> None:
+    import tensorflow_datasets as tfds
+
+    try:
+        builder.download_and_prepare(
+            download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+        )
+    # Whatever fails, the user needs the reason and not the stack of a download library.
+    except Exception as error:
+        raise TfkdError(f"{name}: download failed: {_first_line(error)}") from error
+
+
+def _require_prepared(builder, name: str) -> None:
+    try:
+        builder.as_dataset(split="train")
+    except AssertionError as error:
+        raise not_prepared(name, builder.data_dir) from error
+    except ValueError as error:
+        raise TfkdError(f"{name}: has no split 'train': {_first_line(error)}") from error
+
+
+def not_prepared(name: str, place: str) -> TfkdError:
+    """Returns the error for a set that is not in its place, with all ways to get it.
+
+    Args:
+        name: Name of the set.
+        place: Where it was looked for.
+    """
+    known = presets.preset(name)
+    archives = " ".join(f"--archive={each}" for each in known.archives or ("FILE",))
+    ways = [
+        f"prepare it from its local archive with tools/prepare_data.py --name={name} {archives}",
+        "use images of your own with folder:PATH",
+    ]
+    if not known.manual:
+        ways.insert(0, "download it with --config.data.download=True")
+    return TfkdError(f"{name}: not prepared in {place}; wanted one of: {'; '.join(ways)}")
+
+
+def _split_names(builder, name: str) -> dict[str, str]:
+    """Returns the split of each part: train, test and perhaps validation."""
+    present = list(builder.info.splits) or ["train", "test"]
+    names = {part: part for part in ("train", "test", "validation") if part in present}
+    if presets.preset(name).unlabelled_test:
+        names.pop("test", None)
+    if "test" not in names and "validation" in names:
+        names["test"] = names.pop("validation")
+    if "train" not in names or "test" not in names:
+        raise TfkdError(
+            f"{name}: found the splits {', '.join(present)}, wanted train and test or validation"
+        )
+    return names
+
+
+def _form(shape: tuple, name: str, image_size: tuple[int, int] | None, centre: bool) -> Form:
+    channels = shape[2]
+    if channels not in (1, 3):
+        raise TfkdError(f"{name}: found images of {channels} channels, wanted 1 or 3")
+    if image_size is not None:
+        return Form(*image_size, channels=channels, resize=True, centre=centre)
+    if None in shape:
+        raise TfkdError(f"{name}: has images of several sizes; set image_size to resize them")
+    return Form(shape[0], shape[1], channels, resize=False)
+
+
+def _count(builder, split: str) -> int:
+    if split in builder.info.splits:
+        return builder.info.splits[split].num_examples
+    return int(builder.as_dataset(split=split).cardinality())
+
+
+def _arrays(
+    builder, split: str, keys: tuple[str, str], form: Form, name: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns all images and labels of a split, in the order of its files."""
+    import tensorflow_datasets as tfds
+
+    examples = builder.as_dataset(
+        split=split, read_config=tfds.ReadConfig(interleave_cycle_length=1)
+    )
+    pairs = examples.map(
+        lambda example: (fit(example[keys[0]], form), tf.cast(example[keys[1]], tf.int32)),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+    chunks = list(pairs.batch(_CHUNK).prefetch(tf.data.AUTOTUNE).as_numpy_iterator())
+    if not chunks:
+        raise TfkdError(f"{name}: found no examples in the split {split!r}")
+    images, labels = (np.concatenate(each) for each in zip(*chunks))
+    if labels.min() < 0:
+        raise TfkdError(f"{name}: the split {split!r} has no labels (found {labels.min()})")
+    return images, labels
+
+
+def _first_images(source: RecordImages) -> np.ndarray:
+    walk = source.in_order().take(_STATISTICS_SAMPLE).batch(_CHUNK)
+    return np.concatenate(list(walk.map(source.pixels).as_numpy_iterator()))
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,0 +1,1 @@
+"""What is read of, and made from, the graph of a functional model."""

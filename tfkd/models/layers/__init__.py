@@ -1,0 +1,1 @@
+"""Layers of networks, and functions that make them."""
