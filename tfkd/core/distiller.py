@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from tfkd import models
-from tfkd.core.arguments import as_list, as_objectives, as_weights, non_negative
+from tfkd.core.arguments import as_list, as_objectives, as_weights
 from tfkd.core.fit.trainer import Trainer
 from tfkd.core.networks import STUDENT, Networks
 from tfkd.core.objective import NetworkView, Objective, Spec
@@ -24,6 +24,7 @@ from tfkd.core.step.term_means import TermMeans
 from tfkd.core.step.updates import Pairs, apply_if, gradients_are_finite
 from tfkd.core.tasks.classification import Classification
 from tfkd.errors import TfkdError, unknown
+from tfkd.settings import NonNegative, checked
 
 
 class Distiller(Trainer, keras.Model):
@@ -96,7 +97,7 @@ class Distiller(Trainer, keras.Model):
         super().__init__(name=name)
         self.objectives = as_objectives(distillation_losses)
         self.loss_weights = as_weights(distillation_loss_weights, self.objectives)
-        self.student_loss_weight = non_negative("student_loss_weight", student_loss_weight)
+        self.student_loss_weight = checked("student_loss_weight", NonNegative, student_loss_weight)
         self.task = task or Classification()
         self.evaluate_distillation = evaluate_distillation
         self.stage: Stage | None = None
