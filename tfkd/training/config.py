@@ -333,7 +333,7 @@ def has_teacher(config: ml_collections.ConfigDict) -> bool:
 
 def needs_teacher(config: ml_collections.ConfigDict) -> bool:
     """Returns whether some method of the config has a teacher."""
-    return any(objective.requires.teacher for objective in objectives(config))
+    return any(objective.requires.needs_teacher for objective in objectives(config))
 
 
 def trains_teacher(config: ml_collections.ConfigDict) -> bool:
