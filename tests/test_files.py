@@ -348,23 +348,26 @@ def test_a_lock_is_free_again_after_a_failure(tmp_path):
 
 def test_a_lock_file_removed_by_its_holder_is_made_anew(tmp_path):
     path = tmp_path / "run" / ".lock"
-    order = []
+    held, release = [threading.Event(), threading.Event()], threading.Event()
 
-    def second():
+    def hold(number):
         with files.locked(path):
-            order.append(names(path.parent))
+            held[number].set()
+            release.wait(20)
 
+    threads = [threading.Thread(target=hold, args=(number,)) for number in range(2)]
     with files.locked(path):
-        thread = threading.Thread(target=second)
-        thread.start()
-        thread.join(0.3)
+        threads[0].start()
+        assert not held[0].wait(0.3)
         path.unlink()
         path.parent.rmdir()
-        # Nobody who comes now may be kept out by the one who waits for the old file.
-        with files.locked(path):
-            order.append("third")
-    thread.join(5)
-    assert order == ["third", [".lock"]]
+    assert held[0].wait(20)
+    threads[1].start()
+    assert not held[1].wait(0.3)
+    release.set()
+    for thread in threads:
+        thread.join(20)
+    assert held[1].is_set()
 
 
 def test_a_lock_below_a_file_cannot_be_made(path):
