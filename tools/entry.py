@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import sys
@@ -15,7 +14,7 @@ from tools.quiet import tf
 
 # isort: split
 # After TensorFlow, which it would otherwise import with all its noise.
-from tfkd.errors import TfkdError, TfkdWarning
+from tfkd.errors import TfkdError, TfkdWarning, did_you_mean, reason
 
 _CONFIG_ERRORS = (
     AttributeError,
@@ -49,10 +48,9 @@ def run(main: Callable, epilog: Callable[[], str] | None = None) -> None:
     except KeyboardInterrupt:
         _fail(program, "interrupted; the same command continues", status=130)
     except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
-        reason = str(error).strip().splitlines()[0]
         _tell(
             program,
-            f"another worker is gone ({reason}); the same command on every worker continues",
+            f"another worker is gone ({reason(error)}); the same command on every worker continues",
         )
         sys.stdout.flush()
         # What waits for the other worker is never finished: an orderly end of the interpreter takes
@@ -130,8 +128,7 @@ def _flag_error(error: Exception) -> str:
         if field == word.partition("=")[0]:
             continue
         if field not in known:
-            near = difflib.get_close_matches(field, known, n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(field, known)
             return f"unknown config field {field!r}{hint} (--help lists them)"
         if f"config.{field}=" in text:
             return f"config field {field}: found {value!r}, wanted {known[field].__name__}"

@@ -19,7 +19,7 @@ def test_every_preset_makes_its_method(images):
     for name in published.names(images):
         entry, _, preset = settings(name, images=images)
         objective = distillers.create(entry.name, **configs.to_dict(entry.settings))
-        assert objective.requires.teacher == bool(preset.teacher), name
+        assert objective.requires.needs_teacher == bool(preset.teacher), name
 
 
 def test_every_method_of_logits_has_a_preset():

@@ -43,6 +43,7 @@ from typing import Literal
 import keras
 import tensorflow as tf
 
+from tfkd import models
 from tfkd.core import Objective, Requires, Spec, register
 from tfkd.core.divergences import (
     LEFT_OUT,
@@ -188,9 +189,9 @@ class USKD(Objective):
         taps = ["logits"] if self.feature == BEFORE_LAST else ["logits", self.feature]
         return Requires(taps={("student", "main"): taps}, allows_soft_labels=True)
 
-    def choose_taps(self, student: keras.Model, teachers: Sequence[keras.Model]) -> None:
+    def choose_taps(self, student: models.Network, teachers: Sequence[models.Network]) -> None:
         if self.feature == BEFORE_LAST:
-            self.feature = stage_before_last(student, self.name)
+            self.feature = stage_before_last(student.model, self.name)
 
     def setup(self, spec: Spec) -> None:
         shape = spec.shapes[("student", "main")][self.feature]

@@ -15,7 +15,7 @@ import ml_collections
 from ml_collections import config_dict
 
 from tfkd.core import registry
-from tfkd.errors import TfkdError, unknown
+from tfkd.errors import TfkdError, did_you_mean, unknown
 from tfkd.models.references import is_reference
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
@@ -312,9 +312,8 @@ def explain(error: Exception) -> str:
         return text
     field = re.search(r'Key "(\w+)" does not exist', text)
     if field:
-        near = re.search(r'Did you mean "(\w+)"', text)
-        hint = f"; did you mean {near.group(1)!r}?" if near else ""
-        text = f"unknown config field {field.group(1)!r}{hint}"
+        near = re.findall(r'Did you mean "(\w+)"', text)
+        text = f"unknown config field {field.group(1)!r}{did_you_mean(field.group(1), near)}"
     else:
         text = f"{type(error).__name__}: {text}"
     frames = traceback.extract_tb(error.__traceback__)
@@ -333,7 +332,7 @@ def has_teacher(config: ml_collections.ConfigDict) -> bool:
 
 def needs_teacher(config: ml_collections.ConfigDict) -> bool:
     """Returns whether some method of the config has a teacher."""
-    return any(objective.requires.teacher for objective in objectives(config))
+    return any(objective.requires.needs_teacher for objective in objectives(config))
 
 
 def trains_teacher(config: ml_collections.ConfigDict) -> bool:
