@@ -5,6 +5,8 @@ import pytest
 import tensorflow as tf
 
 from tests.distillers import logit_oracles as oracles
+from tests.distillers import runs
+from tests.distillers.contexts import context_of, spec_of
 from tfkd.core.divergences import cross_entropy, kl_divergence
 from tfkd.distillers.ipwd import IPWD, ipwd_loss, propensity_weights
 from tfkd.errors import TfkdError
@@ -40,7 +42,7 @@ def test_equal_heads_double_plain_distillation():
     np.testing.assert_allclose(loss, 2 * kl_divergence(TEACHER, STUDENT, 4.0), rtol=1e-12)
 
 
-def test_what_does_not_matter():
+def test_size_and_offset_of_logits_and_order_of_classes_do_not_matter():
     weights = propensity_weights(STUDENT, HEAD, LABELS).numpy()
     np.testing.assert_allclose(
         propensity_weights(3 * STUDENT + 7.0, HEAD - 3.0, LABELS), weights, rtol=1e-6
@@ -92,7 +94,7 @@ def objective_and_context(sample_weight=None, training=True, padding=0, **settin
     ``padding`` adds rows of other values to them.
     """
     objective = IPWD(**settings)
-    objective.setup(oracles.spec_of("pooled", (None, 2, 2, 3)))
+    objective.setup(spec_of("pooled", (None, 2, 2, 3)))
     feature = tf.constant(np.random.default_rng(4).normal(size=(6, 2, 2, 3)), tf.float32)
 
     def padded(value):
@@ -104,7 +106,7 @@ def objective_and_context(sample_weight=None, training=True, padding=0, **settin
         "teacher": {"logits": padded(TEACHER)},
     }
     labels = np.concatenate([LABELS, np.zeros(padding, int)])
-    context = oracles.context_of(outputs, labels, sample_weight=sample_weight, training=training)
+    context = context_of(outputs, labels, sample_weight=sample_weight, training=training)
     return objective, context, outputs["student"]["pooled"]
 
 
@@ -132,7 +134,7 @@ def test_rows_of_weight_zero_have_no_part_in_evaluation():
         np.testing.assert_allclose(value, wanted[name], rtol=1e-6)
 
 
-def test_features_may_be_kept_from_the_head():
+def test_gradient_of_the_head_may_stop_before_the_features():
     for detach in (False, True):
         objective, context, feature = objective_and_context(detach_features=detach)
         with tf.GradientTape() as tape:
@@ -143,39 +145,13 @@ def test_features_may_be_kept_from_the_head():
         assert all(np.any(gradient != 0) for gradient in gradients[1:])
 
 
-def test_fits_from_the_registry():
-    distiller = oracles.assert_fits("ipwd")
+def test_head_is_no_part_of_the_student():
+    distiller = runs.distiller_of(IPWD())
     student = {id(variable) for variable in distiller.student.variables}
     head = distiller.objectives[0].head.trainable_variables
     assert len(head) == 2 and not student.intersection(id(variable) for variable in head)
 
 
-@pytest.mark.parametrize("normalize", [False, True])
-def test_one_and_two_replicas_agree(two_replicas, normalize):
-    oracles.assert_replicas_agree(two_replicas, "ipwd", normalize=normalize)
-
-
-def test_no_gradient_reaches_the_teacher():
-    oracles.assert_teacher_is_left_alone("ipwd")
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"temperature": 0}, "ipwd: temperature: found 0"),
-        ({"kd_weight": -0.9}, "ipwd: kd_weight: found -0.9"),
-        ({"head_weight": None}, "ipwd: head_weight: found None"),
-        ({"orientation": "cls_over"}, "did you mean 'cls_over_kd'"),
-        ({"standardize": 1}, "ipwd: standardize: found 1"),
-        ({"normalize": "yes"}, "ipwd: normalize: found 'yes'"),
-        ({"detach_features": None}, "ipwd: detach_features: found None"),
-    ],
-)
-def test_wrong_settings_are_refused(settings, message):
-    with pytest.raises(TfkdError, match=message):
-        IPWD(**settings)
-
-
 def test_unknown_feature_is_refused():
     with pytest.raises(TfkdError, match="poled"):
-        oracles.distiller_of("ipwd", feature="poled")
+        runs.distiller_of(IPWD(feature="poled"))

@@ -25,7 +25,7 @@ def inputs(check, dtype):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-9), ("float32", 1e-5)])
 @pytest.mark.parametrize("check", CHECKS, ids=IDS)
-def test_oracle(check, dtype, tolerance):
+def test_published_numbers(check, dtype, tolerance):
     student, teacher, labels = inputs(check, dtype)
     params, expected = check["params"], check["expected"]
     with tf.GradientTape() as tape:
@@ -48,7 +48,7 @@ def slices(classes, first, name):
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=IDS)
-def test_oracle_through_the_distiller(check):
+def test_published_numbers_through_the_distiller(check):
     student, teacher, labels = inputs(check, "float32")
     both = np.concatenate([student, teacher], axis=1)[:, None, None, :]
     classes, params = student.shape[1], check["params"]
@@ -72,7 +72,7 @@ def test_oracle_through_the_distiller(check):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
-def test_finite_at_extreme_logits(dtype, temperature):
+def test_extreme_logits_give_finite_values_of_the_right_size(dtype, temperature):
     student = tf.constant([[1e4, -1e4, 0.0], [-1e4, 1e4, 1e4], [0.0, 0.0, 0.0]], dtype)
     teacher = tf.constant([[-1e4, 1e4, 0.0], [-1e4, -1e4, 1e4], [1e4, 0.0, -1e4]], dtype)
     with tf.GradientTape() as tape:
@@ -86,7 +86,7 @@ def test_finite_at_extreme_logits(dtype, temperature):
 
 
 @pytest.mark.parametrize("temperature", [0.5, 4.0, 20.0])
-def test_properties(temperature):
+def test_divergence_is_positive_and_forgets_offsets_and_orders(temperature):
     generator = np.random.default_rng(0)
     student, teacher = generator.normal(scale=3, size=(2, 6, 5))
     loss = kd_loss(student, teacher, temperature)
@@ -105,15 +105,9 @@ def test_properties(temperature):
     )
 
 
-def test_high_temperature_is_half_the_squared_difference_of_centred_logits():
+def test_high_temperature_is_half_the_squared_difference_of_centered_logits():
     student, teacher = np.random.default_rng(1).normal(size=(2, 6, 5))
     difference = student - teacher
     difference -= difference.mean(axis=1, keepdims=True)
     expected = (difference**2).sum(axis=1) / (2 * 5)
     np.testing.assert_allclose(kd_loss(student, teacher, 1e4), expected, rtol=1e-3)
-
-
-@pytest.mark.parametrize("temperature", [0, -1.0, "4", float("nan"), float("inf"), None, True])
-def test_wrong_temperature(temperature):
-    with pytest.raises(tfkd.TfkdError, match="temperature: found .* wanted a number > 0"):
-        KD(temperature=temperature)

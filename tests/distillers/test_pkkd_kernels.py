@@ -77,7 +77,7 @@ def test_size_of_outputs():
     assert np.isfinite(np.log(root_mean_square(tf.zeros((2, 2, 2, 1)))))
 
 
-def test_channels_are_standardised():
+def test_channels_are_standardized():
     features = np.random.default_rng(0).normal(3.0, [1.0, 5.0], (6, 4, 3, 2))
     found = standardized_channels(tf.constant(features)).numpy()
     np.testing.assert_allclose(found.mean((0, 1, 2)), [0, 0], atol=1e-12)

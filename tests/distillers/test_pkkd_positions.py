@@ -35,7 +35,7 @@ def plain(classifier="dense"):
 
 
 @pytest.mark.parametrize("name, blocks", [("resnet8", 3), ("resnet20", 9)])
-def test_last_layer_of_every_block(name, blocks):
+def test_positions_are_the_last_layers_of_blocks(name, blocks):
     found = matched_layers(tfkd.models.create(name, 10, (8, 8, 3)))
     per_stage = blocks // 3
     assert found == [
@@ -46,11 +46,11 @@ def test_last_layer_of_every_block(name, blocks):
 
 
 @pytest.mark.parametrize("classifier", ["dense", "convolution"])
-def test_without_blocks_every_layer_but_stem_and_classifier(classifier):
+def test_positions_without_blocks_are_all_layers_but_stem_and_classifier(classifier):
     assert matched_layers(plain(classifier)) == ["conv2", "conv3"]
 
 
-def test_bottlenecks_sums_by_sign_and_sub_models():
+def test_positions_in_bottlenecks_sums_by_sign_and_sub_models():
     inputs = image()
     hidden = conv(inputs, 8, "stem")
     for block in (1, 2):
@@ -68,7 +68,7 @@ def test_bottlenecks_sums_by_sign_and_sub_models():
     assert fan_in(whole, "backbone/block2_conv2") == 72
 
 
-def test_a_position_is_a_layer_with_raw_sums():
+def test_position_is_a_layer_with_raw_sums():
     inputs = image()
     hidden = conv(inputs, 4, "active", activation="relu")
     model = keras.Model(inputs, ending(conv(hidden, 6, "raw", use_bias=False)), name="small")
@@ -83,7 +83,7 @@ def test_a_position_is_a_layer_with_raw_sums():
         fan_in(model, "rav")
 
 
-def test_a_network_without_such_layers_is_refused():
+def test_network_without_such_layers_is_refused():
     inputs = image()
     model = keras.Model(inputs, ending(conv(inputs, 4, "stem")), name="flat")
     with pytest.raises(tfkd.TfkdError, match=r"'flat': found no convolution .* positions=\[...\]"):

@@ -1,8 +1,7 @@
-"""Plain training is cross-entropy and nothing else; methods by name."""
+"""Plain training is cross-entropy and nothing else."""
 
 import keras
 import numpy as np
-import pytest
 
 import tfkd
 from tfkd import distillers
@@ -46,30 +45,3 @@ def test_plain_takes_dense_labels():
     logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     np.testing.assert_allclose(found["loss"], -(dense * logs).sum(axis=1).mean(), rtol=1e-5)
     assert found["accuracy"] == np.mean(logits.argmax(axis=1) == dense.argmax(axis=1))
-
-
-def test_methods_by_name():
-    assert {"kd", "plain"} <= set(distillers.names())
-    made = distillers.create("kd", temperature=2.0, name="soft")
-    assert isinstance(made, distillers.KD)
-    assert (made.temperature, made.name) == (2.0, "soft")
-
-
-@pytest.mark.parametrize(
-    ("name", "settings", "message"),
-    [
-        ("kdd", {}, "unknown distiller 'kdd'; did you mean 'kd'"),
-        ("kd", {"temprature": 2.0}, "unknown setting of distiller kd 'temprature'; did you mean"),
-    ],
-)
-def test_unknown_method_or_setting(name, settings, message):
-    with pytest.raises(tfkd.TfkdError, match=message):
-        distillers.create(name, **settings)
-
-
-def test_a_name_is_given_once():
-    class Other:
-        pass
-
-    with pytest.raises(tfkd.TfkdError, match="'kd' is registered twice"):
-        tfkd.register("kd")(Other)

@@ -6,13 +6,12 @@ import pytest
 import tensorflow as tf
 
 from tests.distillers import logit_oracles as oracles
-from tests.distillers import many_views as views
+from tests.distillers import runs
+from tests.distillers.contexts import moved
 from tfkd.core import Distiller
 from tfkd.core.divergences import cross_entropy
-from tfkd.core.registry import create
 from tfkd.distillers.plain import Plain
 from tfkd.distillers.ps_kd import PSKD, memory_weight, ps_kd_loss, refined_targets
-from tfkd.errors import TfkdError
 
 TRACE = oracles.FILE["state"]["ps_kd"]
 
@@ -100,7 +99,7 @@ def test_published_gradient_through_the_distiller():
 
 
 @pytest.mark.parametrize("epoch", [0, 7])
-def test_an_image_not_seen_before_stands_for_its_label(epoch):
+def test_image_not_seen_before_stands_for_its_label(epoch):
     tensors = oracles.inputs("A", "float32")
     distiller = distiller_of_logits()
     show(distiller, tensors["teacher"], [0, 3], [1, 1], epoch=0)
@@ -109,23 +108,23 @@ def test_an_image_not_seen_before_stands_for_its_label(epoch):
     np.testing.assert_allclose(loss, wanted, rtol=1e-5)
 
 
-def test_the_first_epoch_is_plain_cross_entropy():
+def test_first_epoch_is_plain_cross_entropy():
     def loss(objective):
-        distiller = views.distiller_of(objective, teacher=False)
-        return distiller.fit(views.batches("index"), epochs=1, verbose=0).history["loss"]
+        distiller = runs.distiller_of(objective, eager=True)
+        return distiller.fit(runs.batches("index"), epochs=1, verbose=0).history["loss"]
 
     np.testing.assert_allclose(loss(PSKD()), loss(Plain()), rtol=1e-5)
 
 
-def test_the_weight_grows_to_its_final_value_and_stays():
+def test_memory_weight_grows_to_its_final_value_and_stays():
     weights = [float(memory_weight(epoch, 10, 0.8)) for epoch in range(12)]
     np.testing.assert_allclose(weights, [0.08 * min(each, 10) for each in range(1, 13)], rtol=1e-6)
 
 
-def test_the_memory_holds_what_the_student_said():
-    distiller = views.distiller_of(PSKD(), teacher=False, learning_rate=0.0)
-    data = {key: rows[:24] for key, rows in views.arrays().items()}
-    batches = views.batches("index", data=data)
+def test_memory_holds_what_the_student_said():
+    distiller = runs.distiller_of(PSKD(), learning_rate=0.0, eager=True)
+    data = {key: rows[:16] for key, rows in runs.arrays().items()}
+    batches = runs.batches("index", data=data)
     distiller.fit(batches, epochs=1, verbose=0)
     memory, seen = memory_of(distiller)
     for batch in batches:
@@ -135,58 +134,7 @@ def test_the_memory_holds_what_the_student_said():
     assert not memory[~seen].any()
 
 
-def test_a_continued_run_ends_as_an_uninterrupted_one():
-    batches = views.batches("index")
-    whole, first, second = (views.distiller_of(PSKD(), teacher=False) for _ in range(3))
-    whole.fit(batches, epochs=4, verbose=0)
-    first.fit(batches, epochs=4, verbose=0, callbacks=[StopAfter(2)])
-    saved = views.state(first)
-    for name, variable in second.state().items():
-        variable.assign(saved[name])
-    second.fit(batches, epochs=4, initial_epoch=2, verbose=0)
-    expected, found = views.state(whole), views.state(second)
-    assert any(name.startswith("objective:0:ps_kd") for name in found)
-    for name in expected:
-        if not name.startswith("metrics"):
-            np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
-
-
-class StopAfter(keras.callbacks.Callback):
-    """Ends a run after some of its epochs."""
-
-    def __init__(self, epochs):
-        super().__init__()
-        self.epochs = epochs
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.model.stop_training = epoch + 1 == self.epochs
-
-
-def test_one_and_two_replicas_agree_in_student_and_memory(two_replicas):
-    views.assert_replicas_agree(two_replicas, PSKD, "index", teacher=False)
-
-
-def test_every_replica_holds_the_whole_memory(two_replicas):
-    with two_replicas.scope():
-        distiller = views.distiller_of(PSKD(), teacher=False)
-        distiller.fit(views.batches("index"), epochs=1, verbose=0)
-    [objective] = distiller.objectives
-    copies = two_replicas.experimental_local_results(objective.memory.value)
-    assert len(copies) == 2
-    np.testing.assert_array_equal(copies[0].numpy(), copies[1].numpy())
-    np.testing.assert_allclose(copies[0].numpy().sum(-1), np.ones(views.IMAGES), rtol=1e-5)
-
-
-def test_trains_by_name_and_replaces_the_label_loss():
-    distiller = views.distiller_of(create("ps_kd", final_memory_weight=0.5), teacher=False)
-    history = distiller.fit(views.batches("index"), epochs=4, verbose=0).history
-    # The cross-entropy is logged, but only the method's own terms are in the total.
-    assert history["loss"] == history["distillation_loss"] and min(history["student_loss"]) > 0
-    np.testing.assert_allclose(history["loss"], history["ps_kd"], rtol=1e-6)
-    assert history["loss"][-1] < history["loss"][0]
-
-
-def test_an_index_of_int64_names_the_same_rows():
+def test_index_of_int64_names_the_same_rows():
     found = []
     for dtype in (np.int32, np.int64):
         distiller = distiller_of_logits()
@@ -205,20 +153,11 @@ def test_no_gradient_reaches_the_memory():
     )
     assert past is None
     assert np.abs(student).max() > 1e-3
-    [objective] = views.distiller_of(PSKD(), teacher=False).objectives
+    [objective] = runs.distiller_of(PSKD()).objectives
     assert len(objective.variables) == 2 and not objective.trainable_variables
 
 
-def test_labels_of_any_form_give_the_same_value():
-    given = oracles.inputs("B")
-    labels = given["labels"]
-    wanted = ps_kd_loss(given["student"], labels, given["past"], 0.4)
-    for each in (tf.cast(labels, "uint8"), tf.cast(labels, "int64"), labels[:, None]):
-        found = ps_kd_loss(given["student"], each, given["past"], 0.4)
-        np.testing.assert_array_equal(found, wanted)
-
-
-def test_shifts_and_permutations_change_nothing():
+def test_shifts_and_permutations_beside_a_memory_change_nothing():
     given = oracles.inputs("B")
 
     def loss(given):
@@ -227,24 +166,10 @@ def test_shifts_and_permutations_change_nothing():
     rows = [2, 0, 3, 1]
     for change, wanted in (
         ({**given, "student": given["student"] + 4.0}, loss(given)),
-        (views.moved(given, classes=[3, 0, 4, 2, 1]), loss(given)),
-        (views.moved(given, rows=rows), tf.gather(loss(given), rows)),
+        (moved(given, classes=[3, 0, 4, 2, 1]), loss(given)),
+        (moved(given, rows=rows), tf.gather(loss(given), rows)),
     ):
         np.testing.assert_allclose(loss(change), wanted, rtol=1e-12)
-
-
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
-def test_finite_at_extreme_logits(dtype):
-    given = views.extreme(dtype)
-    past = tf.nn.softmax(tf.cast(given["teacher"], "float32"))
-
-    def loss(student):
-        return ps_kd_loss(student, given["labels"], past, 0.8)
-
-    assert loss(given["student"]).dtype == "float32"
-    assert np.isfinite(loss(given["student"])).all()
-    [gradient] = oracles.gradients(loss, given["student"])
-    assert np.isfinite(tf.cast(gradient, "float32")).all()
 
 
 def test_sample_weights_scale_their_rows():
@@ -254,21 +179,3 @@ def test_sample_weights_scale_their_rows():
     loss = show(distiller, tensors["student"], [0, 1], tensors["labels"], sample_weight=weight)
     rows = cross_entropy(tensors["labels"], tensors["student"]).numpy()
     np.testing.assert_allclose(loss, 3 * rows[1] / 2, rtol=1e-5)
-
-
-def test_what_it_needs_is_asked_for():
-    with pytest.raises(TfkdError, match="ps_kd needs the size of the training set"):
-        Distiller(None, views.network("student"), PSKD())
-    distiller = views.distiller_of(PSKD(), teacher=False)
-    with pytest.raises(TfkdError, match="lacks index"):
-        distiller.fit(views.batches(), verbose=0)
-    dense = views.arrays()
-    dense["label"] = np.eye(oracles.NUM_CLASSES, dtype="float32")[dense["label"]]
-    with pytest.raises(TfkdError, match="ps_kd works on class numbers"):
-        distiller.fit(views.batches("index", data=dense), verbose=0)
-
-
-@pytest.mark.parametrize("weight", [-0.1, 1.1, float("nan"), "most", None])
-def test_a_wrong_weight_is_refused(weight):
-    with pytest.raises(TfkdError, match="ps_kd: final_memory_weight"):
-        PSKD(weight)

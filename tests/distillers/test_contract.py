@@ -1,0 +1,540 @@
+"""What every registered method keeps; its numbers and what is its own stand in the method's file.
+
+A new method is tested by being registered. :data:`CASES` lists settings to train with where the
+defaults alone say too little.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import inspect
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.distillers import runs
+from tests.distillers.contexts import ROWS, VIEWS, context_of, extreme_case, moved, random_case
+from tests.distillers.logit_oracles import NUM_CLASSES
+from tfkd import distillers
+from tfkd.core import Distiller, Objective, registry
+from tfkd.core.step.losses import TOTALS, names_of
+from tfkd.errors import TfkdError
+from tfkd.settings import fields_of, values_of
+
+CASES = {
+    "kd": [{"standardize": True}],
+    "dkd": [{"standardize": True, "warmup_epochs": 3.0}],
+    "ipwd": [{}, {"normalize": True}],
+    "mld": [{}, {"variant": "clean"}],
+    "pkkd": [{}, {"teacher_rho": True, "kernel": "same"}],
+    "teacher_free": [{"form": "self"}, {"form": "regularization"}, {"form": "label_smoothing"}],
+    "uskd": [{"target_weight": 2.0}, {"target_weight": 2.0, "variant": "clean"}],
+}
+"""Settings of the methods that are trained."""
+
+FURTHER = {
+    "kd": [{}],
+    "dkd": [{}],
+    "ipwd": [{"orientation": "kd_over_cls"}],
+    "mld": [{"standardize": True}, {"standardize": True, "variant": "clean"}],
+    "pkkd": [{"progressive": False}],
+}
+"""Further settings, for what costs little."""
+
+WIDTHS = {"pkkd": (4, 4)}
+"""Widths of student and teacher, of the methods that compare outputs of one shape."""
+
+WANTED = {
+    "cs_kd": {"temperature": "a number > 0"},
+    "dist": {
+        "temperature": "a number > 0",
+        "inter_weight": "a number >= 0",
+        "intra_weight": "a number >= 0",
+    },
+    "dkd": {
+        "temperature": "a number > 0",
+        "target_weight": "a number >= 0",
+        "nontarget_weight": "a number >= 0",
+        "warmup_epochs": "a number >= 0",
+        "standardize": "True or False",
+    },
+    "ipwd": {
+        "temperature": "a number > 0",
+        "kd_weight": "a number >= 0",
+        "head_weight": "a number >= 0",
+        "orientation": "'cls_over_kd' or 'kd_over_cls'",
+        "standardize": "True or False",
+        "normalize": "True or False",
+        "detach_features": "True or False",
+        "feature": "a string",
+    },
+    "kd": {"temperature": "a number > 0", "standardize": "True or False"},
+    "mld": {
+        "temperatures": "a list of numbers > 0",
+        "label_weight": "a number >= 0",
+        "distillation_weight": "a number >= 0",
+        "variant": "'code' or 'clean'",
+        "standardize": "True or False",
+    },
+    "nkd": {"temperature": "a number > 0", "nontarget_weight": "a number >= 0"},
+    "pkkd": {
+        "middle_weight": "a number >= 0",
+        "soft_weight": "a number >= 0",
+        "temperature": "a number > 0",
+        "kernel": "'two' or 'same' or 'none'",
+        "rho": "True or False",
+        "teacher_rho": "True or False",
+        "progressive": "True or False",
+        "student_tau": "a number > 0 or None",
+        "teacher_tau": "a number > 0",
+        "relative_tau": "True or False",
+        "learn_tau": "True or False",
+        "positions": "a list of strings",
+        "teacher_positions": "a list of strings",
+    },
+    "plain": {},
+    "ps_kd": {"final_memory_weight": "a number from 0 to 1"},
+    "teacher_free": {
+        "form": "'self' or 'regularization' or 'label_smoothing'",
+        "teacher_weight": "a number from 0 to 1 or None",
+        "temperature": "a number > 0 or None",
+        "multiplier": "a number > 0 or None",
+        "correct_probability": "a number from 0 to 1 or None",
+        "smoothing": "a number from 0 to 1 or None",
+    },
+    "uskd": {
+        "target_weight": "a number >= 0",
+        "nontarget_weight": "a number >= 0",
+        "weak_weight": "a number >= 0",
+        "variant": "'code' or 'clean'",
+        "feature": "a string",
+    },
+    "wsld": {"temperature": "a number > 0"},
+}
+"""What each setting takes: a second record of the declarations, so that none changes unnoticed."""
+
+WRONG = {
+    "a number > 0": (0, 0.0, -1.0, "4", None, True, float("nan"), float("inf")),
+    "a number >= 0": (-1, -0.1, "8", None, True, float("nan"), float("inf")),
+    "a number from 0 to 1": (-0.1, 1.1, "most", None, False, float("nan")),
+    "a number > 0 or None": (0, 0.0, -1.0, "4", True, float("nan"), float("inf")),
+    "a number from 0 to 1 or None": (-0.1, 1.5, "all", False, float("nan")),
+    "True or False": (1, 0.0, "yes", None),
+    "a string": (3, None, ("a",)),
+    "a list of strings": (3, None, [3], ("a", None)),
+    "a list of numbers > 0": (4.0, "43526", None, (4.0, 0.0), (4.0, "3")),
+}
+"""Values that are refused, by what a setting wants."""
+
+
+def listed(*tables: dict) -> list:
+    """Every method with each of its settings in some tables, the defaults where it is in none."""
+    found = []
+    for name in distillers.names():
+        for settings in [each for table in tables for each in table.get(name, ())] or [{}]:
+            words = "-".join(f"{key}={value}" for key, value in settings.items())
+            found.append(pytest.param(name, settings, id=f"{name}-{words}" if words else name))
+    return found
+
+
+def is_function_of_logits(name: str, settings: dict) -> bool:
+    """Whether the loss of a method is one of logits and labels, with no features or memory."""
+    objective = registry.create(name, **settings)
+    return type(objective).setup is Objective.setup and bool(objective.term_names())
+
+
+EVERY_METHOD = pytest.mark.parametrize("name", distillers.names())
+EVERY_CASE = pytest.mark.parametrize("name, settings", listed(CASES))
+EVEN_MORE_CASES = pytest.mark.parametrize("name, settings", listed(CASES, FURTHER))
+EVERY_SETTING = pytest.mark.parametrize(
+    "name, setting",
+    [
+        (name, each)
+        for name in distillers.names()
+        for each in fields_of(type(registry.create(name)))
+    ],
+)
+
+
+def distiller_of(name: str, settings: dict, **further) -> Distiller:
+    """A compiled distiller of a method, on networks of fixed weights."""
+    objective = registry.create(name, **settings)
+    return runs.distiller_of(
+        objective,
+        widths=WIDTHS.get(name, (4, 6)),
+        learning_rate=0.05,
+        batch_size=8,
+        **{"distillation_loss_weights": 0.8, "student_loss_weight": 0.5, **further},
+    )
+
+
+def batches_of(objective, weighted: bool = True, **settings) -> tf.data.Dataset:
+    """Batches of all that a method needs."""
+    weights = ("sample_weight",) if weighted else ()
+    return runs.batches(*objective.requires.all_keys, *weights, **settings)
+
+
+# Settings and names.
+
+
+@EVERY_METHOD
+def test_method_is_made_by_its_name(name):
+    made = registry.create(name)
+    assert made.name == name
+    assert registry.create(name, name="mine").name == "mine"
+    parameters = list(inspect.signature(type(made)).parameters)
+    assert parameters == [*fields_of(type(made)), "name", "kwargs"]
+    assert all(each.meaning for each in fields_of(type(made)).values())
+    usual = registry.defaults(name)
+    assert usual == {
+        key: each.default for key, each in fields_of(type(made)).items() if each.default is not None
+    }
+    assert values_of(registry.create(name, **usual)) == values_of(made)
+
+
+@EVEN_MORE_CASES
+def test_settings_survive_a_config(name, settings):
+    made = registry.create(name, **settings, name="mine")
+    written = json.loads(json.dumps({**registry.defaults(name), **settings}))
+    assert values_of(registry.create(name, **written)) == values_of(made)
+    config = json.loads(json.dumps(made.get_config()))
+    again = type(made).from_config(config)
+    assert values_of(again) == values_of(made) and again.name == "mine"
+
+
+@EVERY_METHOD
+def test_settings_take_what_is_recorded(name):
+    fields = fields_of(type(registry.create(name)))
+    assert {key: each.wanted for key, each in fields.items()} == WANTED[name]
+
+
+@EVERY_SETTING
+def test_wrong_value_is_refused(name, setting):
+    field = fields_of(type(registry.create(name)))[setting]
+    if field.wanted in WRONG:
+        for value in WRONG[field.wanted]:
+            with pytest.raises(TfkdError) as told:
+                registry.create(name, **{setting: value})
+            assert str(told.value) == f"{name}: {setting}: found {value!r}, wanted {field.wanted}"
+        return
+    with pytest.raises(
+        TfkdError, match=rf"^unknown {setting} of {name} '{field.default}_'; did you"
+    ):
+        registry.create(name, **{setting: f"{field.default}_"})
+    with pytest.raises(TfkdError, match=rf"^{name}: {setting}: found 3, wanted '"):
+        registry.create(name, **{setting: 3})
+
+
+@EVERY_SETTING
+def test_misspelled_setting_is_refused_with_the_nearest(name, setting):
+    for make in (functools.partial(registry.create, name), type(registry.create(name))):
+        with pytest.raises(TfkdError, match=rf"'{setting}x'; did you mean '{setting}'"):
+            make(**{f"{setting}x": 1})
+
+
+# What a method needs is asked for.
+
+
+@EVERY_METHOD
+def test_missing_requirement_is_told(name):
+    objective = registry.create(name)
+    requires = objective.requires
+    if requires.needs_teacher:
+        with pytest.raises(TfkdError, match="need a teacher: found None"):
+            runs.distiller_of(objective, teacher=False)
+    if requires.train_size:
+        with pytest.raises(TfkdError, match=f"{name} needs the size of the training set"):
+            runs.distiller_of(objective, train_size=None)
+    for key in requires.all_keys:
+        others = [each for each in requires.all_keys if each != key]
+        with pytest.raises(TfkdError, match=f"lacks {key}"):
+            distiller_of(name, {}).fit(runs.batches(*others), verbose=0)
+
+
+# The loss of a step, as a function of logits.
+
+
+@functools.cache
+def set_up(name: str, settings: str):
+    """An objective with its heads and memories, and the features that it reads, of ten rows.
+
+    Args:
+        name: The method.
+        settings: Its settings as JSON.
+    """
+    if is_function_of_logits(name, json.loads(settings)):
+        return registry.create(name, **json.loads(settings)), {}
+    distiller = distiller_of(name, json.loads(settings))
+    [objective] = distiller.objectives
+    draw = np.random.default_rng(3)
+    networks = {"student": distiller.student}
+    if distiller.teachers:
+        networks["teacher"] = runs.network("teacher", WIDTHS.get(name, (4, 6))[1])
+    features = {
+        (network, view): {
+            tap: tf.constant(draw.normal(size=(ROWS, *shape[1:])), tf.float32)
+            for tap in taps
+            if tap != "logits"
+            for shape in [networks[network].get_layer(tap).output.shape]
+        }
+        for (network, view), taps in objective.requires.taps.items()
+    }
+    return objective, features
+
+
+def terms_of(name: str, settings: dict, given: dict, visits: int = 1, **batch):
+    """The losses of a method, and their sum's gradients to the student's logits, by name.
+
+    Args:
+        name: The method.
+        settings: Its settings.
+        given: Logits by the names of :data:`VIEWS`, and labels.
+        visits: How often the batch comes; the last time counts.
+        **batch: Further entries of the batch.
+    """
+    objective, features = set_up(name, json.dumps(settings))
+    first = [np.array(each) for each in objective.variables]
+    watched = {key: given[key] for key, (network, _) in VIEWS.items() if network == "student"}
+    outputs = {
+        view: {"logits": given[key], **features.get(view, {})} for key, view in VIEWS.items()
+    }
+    for _ in range(visits):
+        with tf.GradientTape() as tape:
+            tape.watch(watched)
+            context = context_of(outputs, given["labels"], index=tf.range(ROWS), **batch)
+            terms = objective.to_terms(objective.compute(context))
+            total = sum(tf.cast(each, tf.float64) for each in terms.losses.values())
+        objective.after_step(context, terms.carry)
+    for variable, value in zip(objective.variables, first):
+        variable.assign(value)
+    slopes = tape.gradient(total, watched) if terms.losses else {}
+    return dict(terms.losses), {key: each for key, each in slopes.items() if each is not None}
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@EVEN_MORE_CASES
+def test_extreme_logits_stay_finite(name, settings, dtype):
+    # What a memory holds of extreme logits is met by the second visit.
+    visits = 1 if is_function_of_logits(name, settings) else 2
+    losses, gradients = terms_of(name, settings, extreme_case(dtype), visits)
+    for key, value in losses.items():
+        assert value.dtype == tf.float32 and np.isfinite(value), key
+    assert bool(gradients) == bool(losses)
+    for key, gradient in gradients.items():
+        assert np.all(np.isfinite(tf.cast(gradient, tf.float32))), key
+
+
+@pytest.mark.parametrize(
+    "name, settings",
+    [each for each in listed(CASES, FURTHER) if is_function_of_logits(*each.values)],
+)
+def test_shifts_of_logits_and_orders_of_rows_and_classes_do_not_matter(name, settings):
+    given = random_case()
+    weights = tf.constant(np.random.default_rng(1).uniform(0.5, 1.5, ROWS))
+    wanted, slopes = terms_of(name, settings, given, sample_weight=weights)
+    shifted = {
+        key: each if key == "labels" else each + 7.0 - 5.0 * position
+        for position, (key, each) in enumerate(given.items())
+    }
+    rows, classes = [5, 2, 0, 7, 9, 1, 4, 8, 3, 6], [3, 0, 2, 1]
+    for case, rows_moved, classes_moved in (
+        (shifted, range(ROWS), range(NUM_CLASSES)),
+        (moved(given, rows=rows), rows, range(NUM_CLASSES)),
+        (moved(given, classes=classes), range(ROWS), classes),
+    ):
+        weight = tf.gather(weights, list(rows_moved))
+        losses, gradients = terms_of(name, settings, case, sample_weight=weight)
+        for key in wanted:
+            np.testing.assert_allclose(losses[key], wanted[key], rtol=1e-12, err_msg=key)
+        for key, slope in slopes.items():
+            slope = slope.numpy()[list(rows_moved)][:, list(classes_moved)]
+            np.testing.assert_allclose(gradients[key], slope, rtol=1e-9, atol=1e-12, err_msg=key)
+
+
+@EVEN_MORE_CASES
+def test_form_of_labels_does_not_matter(name, settings):
+    objective, features = set_up(name, json.dumps(settings))
+    dtype = tf.float32 if any(features.values()) or objective.variables else tf.float64
+    given = random_case()
+    labels = given.pop("labels")
+    given = {key: tf.cast(each, dtype) for key, each in given.items()}
+    wanted, _ = terms_of(name, settings, {**given, "labels": labels})
+    for each in (tf.cast(labels, tf.uint8), tf.cast(labels, tf.int64), labels[:, None]):
+        found, _ = terms_of(name, settings, {**given, "labels": each})
+        for key in wanted:
+            np.testing.assert_array_equal(found[key], wanted[key], err_msg=key)
+    if objective.requires.allows_soft_labels:
+        dense = tf.one_hot(labels, NUM_CLASSES, dtype=dtype)
+        found, _ = terms_of(name, settings, {**given, "labels": dense})
+        for key in wanted:
+            rtol = 1e-12 if dtype == tf.float64 else 1e-6
+            np.testing.assert_allclose(found[key], wanted[key], rtol=rtol, err_msg=key)
+
+
+# Runs.
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Three epochs of training.
+
+    Attributes:
+        distiller: The distiller, trained.
+        history: What it logged.
+        before: Values of the variables before, by ``trained`` and ``teachers``.
+        after: The same afterwards.
+        states: All that a continued run needs, at the end of each epoch.
+    """
+
+    distiller: Distiller
+    history: dict[str, list[float]]
+    before: dict[str, list[np.ndarray]]
+    after: dict[str, list[np.ndarray]]
+    states: list[dict[str, np.ndarray]]
+
+
+class KeepStates(keras.callbacks.Callback):
+    """Keeps the state at the end of each epoch, and may end the run before its last."""
+
+    def __init__(self, stop_after: int | None) -> None:
+        super().__init__()
+        self.stop_after = stop_after
+        self.states: list[dict[str, np.ndarray]] = []
+
+    def on_epoch_end(self, epoch, logs=None) -> None:
+        self.states.append(runs.state(self.model))
+        self.model.stop_training = len(self.states) == self.stop_after
+
+
+def fit(distiller: Distiller, **settings) -> dict[str, list[float]]:
+    """Trains for three epochs, and returns what was logged."""
+    # One iterator over all epochs: under replicas it costs as much as the epoch.
+    batches = batches_of(distiller.objectives[0]).repeat()
+    settings = {"epochs": 3, "steps_per_epoch": runs.STEPS, "verbose": 0, **settings}
+    return distiller.fit(batches, **settings).history
+
+
+def run_in(scope, name: str, settings: dict, stop_after: int | None = None) -> Run:
+    """Trains in the scope of a strategy."""
+    with scope:
+        distiller, keep = distiller_of(name, settings), KeepStates(stop_after)
+        before = values_by_part(distiller)
+        history = fit(distiller, callbacks=[keep])
+    return Run(distiller, history, before, values_by_part(distiller), keep.states)
+
+
+@functools.cache
+def run_of(name: str, settings: str) -> Run:
+    """A run on one device, with settings as JSON."""
+    return run_in(contextlib.nullcontext(), name, json.loads(settings))
+
+
+def values_by_part(distiller: Distiller) -> dict[str, list[np.ndarray]]:
+    """The values of what is trained and of the teachers."""
+    parts = {
+        "trained": distiller.trained_variables,
+        "teachers": [each for teacher in distiller.teachers for each in teacher.variables],
+    }
+    return {part: [np.array(each) for each in variables] for part, variables in parts.items()}
+
+
+@EVERY_CASE
+def test_training_moves_all_that_is_trained_and_logs_what_enters_the_total(name, settings):
+    run = run_of(name, json.dumps(settings))
+    for position, (before, after) in enumerate(zip(run.before["trained"], run.after["trained"])):
+        assert np.any(before != after), position
+    history = {key: np.array(run.history[key]) for key in run.distiller.loss_names()}
+    for key, values in history.items():
+        assert np.all(np.isfinite(values)), key
+        assert np.all(values != 0) or name == "plain", key
+    [objective] = run.distiller.objectives
+    terms = sum(history[key] for key in names_of([objective])[len(TOTALS) :])
+    np.testing.assert_allclose(history["distillation_loss"], terms, rtol=1e-5)
+    label = 0.0 if objective.replaces_label_loss else 0.5 * history["student_loss"]
+    np.testing.assert_allclose(history["loss"], label + terms, rtol=1e-5)
+    np.testing.assert_array_equal(history["loss"], history["total_loss"])
+    if objective.replaces_label_loss:
+        assert history["loss"][-1] < history["loss"][0]
+
+
+@EVERY_METHOD
+def test_evaluation_needs_images_and_labels_alone(name):
+    distiller = run_of(name, json.dumps(CASES.get(name, [{}])[0])).distiller
+    results = distiller.evaluate(runs.batches(), verbose=0, return_dict=True)
+    assert "loss" in results and all(np.isfinite(value) for value in results.values())
+
+
+@EVERY_CASE
+def test_teacher_is_left_alone(name, settings):
+    run = run_of(name, json.dumps(settings))
+    distiller = run.distiller
+    [objective] = distiller.objectives
+    weights = [each.value for teacher in distiller.teachers for each in teacher.variables]
+    assert bool(weights) == objective.requires.needs_teacher
+    if not distiller.trainable_teacher:
+        for before, after in zip(run.before["teachers"], run.after["teachers"]):
+            np.testing.assert_array_equal(after, before)
+    with tf.GradientTape() as tape:
+        tape.watch(weights)
+        context = distiller.forward(next(iter(batches_of(objective))), training=True)
+        total = distiller.combine(context).total
+    found = tape.gradient(total, [weights, distiller.student.trainable_variables])
+    assert all(gradient is None for gradient in found[0])
+    assert all(gradient is not None for gradient in found[1])
+
+
+@EVERY_CASE
+def test_dense_labels_are_refused_or_mean_what_class_numbers_do(name, settings):
+    distiller = run_of(name, json.dumps(settings)).distiller
+    [objective] = distiller.objectives
+    numbers, dense = (batches_of(objective, dense=dense) for dense in (False, True))
+    if not objective.requires.allows_soft_labels:
+        with pytest.raises(TfkdError, match=f"{name} works on class numbers"):
+            distiller.fit(dense, verbose=0)
+        return
+    distiller.prepare_for(dense.element_spec)
+    values = [
+        distiller.combine(distiller.forward(next(iter(each)), training=True)).values
+        for each in (numbers, dense)
+    ]
+    np.testing.assert_allclose(values[1], values[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name, settings", [each for each in listed(CASES) if each.id != "plain"])
+def test_one_and_two_replicas_give_one_update(name, settings, two_replicas):
+    one = run_of(name, json.dumps(settings))
+    two = run_in(two_replicas.scope(), name, settings, stop_after=2)
+    wanted, found = one.states[1], two.states[1]
+    assert set(found) == set(wanted)
+    for key, values in wanted.items():
+        held = key.startswith(("student/", "objective:", "teacher:"))
+        tolerance = {"rtol": 1e-4, "atol": 2e-6 if held else 1e-5, "err_msg": key}
+        np.testing.assert_allclose(found[key], values.astype("float64"), **tolerance)
+    for variable in two.distiller.objectives[0].variables:
+        first, second = two_replicas.experimental_local_results(variable.value)
+        np.testing.assert_array_equal(first, second, err_msg=variable.path)
+    assert set(one.history) == set(two.history)
+    for key, values in one.history.items():
+        np.testing.assert_allclose(two.history[key], values[:2], rtol=1e-4, err_msg=key)
+
+
+@EVERY_METHOD
+def test_continued_run_ends_as_an_uninterrupted_one(name):
+    settings = CASES.get(name, [{}])[0]
+    whole = run_of(name, json.dumps(settings))
+    continued = whole.distiller
+    if continued.objectives[0].variables or continued.trainable_teacher:
+        continued = distiller_of(name, settings, seed=5)
+    for key, variable in continued.state().items():
+        variable.assign(whole.states[0][key])
+    fit(continued, initial_epoch=1)
+    found = runs.state(continued)
+    assert set(found) == set(whole.states[2])
+    for key, value in whole.states[2].items():
+        if not key.startswith("metrics"):
+            np.testing.assert_array_equal(found[key], value, err_msg=key)
