@@ -44,7 +44,7 @@ def test_two_replicas_are_as_one_and_clipping_leaves_the_kernel_out(
 
 
 def test_a_student_without_normalisation_is_warned_of():
-    with pytest.warns(tfkd.TfkdWarning, match="found no normalisation after adder layers adder"):
+    with pytest.warns(tfkd.TfkdWarning, match="found no normalization after adder layers adder"):
         tfkd.Distiller(None, adder_student(normalized=False))
 
 
