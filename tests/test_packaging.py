@@ -1,5 +1,6 @@
 """The files around the library: pinned requirements, pyproject, Makefile and Bazel targets."""
 
+import ast
 import importlib
 import importlib.metadata
 import os
@@ -54,6 +55,19 @@ def test_pinned_requirement_is_installed(name, version):
 @pytest.mark.parametrize("name", ["tensorboard.plugins.hparams.api", "importlib_resources"])
 def test_what_others_need_without_saying_so_is_importable(name):
     importlib.import_module(name)
+
+
+def test_no_private_module_of_keras_is_imported():
+    imported = set()
+    for folder in ("tfkd", "tests", "tools", "configs"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import):
+                    imported |= {each.name for each in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module:
+                    imported |= {f"{node.module}.{each.name}" for each in node.names}
+    assert "keras" in imported
+    assert not [name for name in imported if f"{name}.".startswith("keras.src.")]
 
 
 def test_pyproject_repeats_the_pins():

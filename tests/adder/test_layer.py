@@ -8,7 +8,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras.src.trainers.trainer import model_supports_jit
 
 from tests.adder import adder_oracles as oracles
 from tfkd import models
@@ -187,7 +186,10 @@ def test_float16_infers_but_does_not_train():
 def test_xla_is_never_tried():
     layer = AdderConv2D(2, 3)
     assert layer.supports_jit is False
-    assert not model_supports_jit(network())
+    model = network()
+    with pytest.warns(UserWarning, match="doesn't support `jit_compile=True`"):
+        model.compile(keras.optimizers.SGD(0.1), loss="mse", jit_compile=True)
+    assert model.jit_compile is False
 
 
 @pytest.mark.parametrize(
