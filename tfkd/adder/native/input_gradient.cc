@@ -80,7 +80,7 @@ class Gatherer {
         const int64_t row = columns.taps * s_.filters;
         phases_.push_back({rows, columns, rows.taps * row, packed,
                            RegionsOf(SpansOf(rows.Sees(s_.output_height)),
-                                   SpansOf(columns.Sees(s_.output_width)), columns.taps)});
+                                     SpansOf(columns.Sees(s_.output_width)), columns.taps)});
         packed += phases_.back().terms * TotalWidth(panels_);
         for (const Region& region : phases_.back().regions)
           phases_.back().reductions.emplace_back(
