@@ -35,6 +35,7 @@ __all__ = [
     "Positive",
     "Range",
     "Settings",
+    "checked",
     "declare",
     "field",
     "fields_of",
@@ -84,6 +85,11 @@ class Field:
                 place = f"{self.name} of {owner}" if owner != where else where + self.name
                 raise unknown(place, value, choices) from None
             raise TfkdError(f"{where}{self.name}: found {value!r}, wanted {self.wanted}") from None
+
+
+def checked(name: str, value: Any, annotation: Any) -> Any:
+    """Returns a value as a type holds it, like :meth:`Field.checked`, for what is no setting."""
+    return Field(name, annotation, None).checked("", value)
 
 
 def field(default: Any, meaning: str) -> Any:
@@ -185,8 +191,10 @@ class Settings:
             where: As in :meth:`Field.checked`.
 
         Raises:
-            TfkdError: As :func:`fill`.
+            TfkdError: As :func:`fill`, and for what is no mapping.
         """
+        if not hasattr(given, "items"):
+            raise TfkdError(f"{where.rstrip(': .')}: found {given!r}, wanted a dict of settings")
         made = cls.__new__(cls)
         fill(made, dict(given.items()), where)
         made.check()

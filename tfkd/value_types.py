@@ -119,6 +119,12 @@ def choices(annotation: Any) -> tuple[str, ...]:
     return inside if kind is Literal else ()
 
 
+def kind(annotation: Any) -> type:
+    """Returns the class of the values that are not ``None``; ``str`` for a ``Literal``."""
+    _, found, _, _ = _parts(annotation)
+    return str if found is Literal else found
+
+
 def plain(annotation: Any) -> Any:
     """Returns a type without ``Annotated``, as signatures show it."""
     optional, kind, inside, _ = _parts(annotation)
