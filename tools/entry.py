@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import sys
@@ -111,8 +110,8 @@ def config_help() -> str:
         lines.append(f"      {meaning}")
     lines.append("  teachers[0].config, teachers[0].seed, ...")
     lines.append("      those of teacher, but for dtype and fold, of the first further teacher")
-    lines.append("  distiller[0].weight, distiller[0].settings.NAME")
-    lines.append("      weight and hyper-parameters of the first method")
+    lines.append("  methods.NAME.weight, methods.NAME.SETTING")
+    lines.append("      weight and hyper-parameters of a method, such as methods.kd.temperature")
     return "\n".join(lines)
 
 
@@ -124,15 +123,16 @@ def _flag_error(error: Exception) -> str:
         return f"{text} (--help lists the flags)"
     from tfkd.training import config as configs
 
-    known = configs.fields(configs.load(given.group(1)))
+    config = configs.load(given.group(1))
+    known = configs.fields(config)
     for word in sys.argv[1:]:
         field, _, value = re.sub(r"^--?config\.", "", word).partition("=")
         if field == word.partition("=")[0]:
             continue
         if field not in known:
-            near = difflib.get_close_matches(field, known, n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            return f"unknown config field {field!r}{hint} (--help lists them)"
+            # The fields stand in --help; that they are many is no help in one line.
+            told, _, _ = str(configs.unknown_field(config, field)).partition(" (known: ")
+            return f"{told} (--help lists the fields)"
         if f"config.{field}=" in text:
             return f"config field {field}: found {value!r}, wanted {known[field].__name__}"
     return f"{text} (--help lists the flags)"

@@ -11,6 +11,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from tfkd import data, models
+from tfkd.earlier_configs import modernized
 from tfkd.errors import TfkdError, unknown
 from tfkd.evaluation.predictors import Predict, predictor, saved_model_predictor
 from tfkd.export import describe
@@ -95,7 +96,7 @@ def run_data_settings(run_folder: str | os.PathLike) -> dict:
     """
     path = Path(run_folder) / "config.json"
     try:
-        recorded = json.loads(path.read_text(encoding="utf-8"))["data"]
+        recorded = modernized(json.loads(path.read_text(encoding="utf-8")))["data"]
         recorded["name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TfkdError(
@@ -104,6 +105,8 @@ def run_data_settings(run_folder: str | os.PathLike) -> dict:
         ) from error
     training_alone = {"batch_size", "seed", "mixup", "cutmix", "download"}
     accepted = inspect.signature(data.load).parameters.keys() - training_alone
+    split, size = recorded.get("validation_split"), recorded.get("validation_size")
+    recorded["validation"] = split if size is None else size
     return {key: value for key, value in recorded.items() if key in accepted}
 
 

@@ -27,7 +27,9 @@ def data_set(config: ml_collections.ConfigDict) -> data.DataSet:
         fields.name,
         batch_size=config.train.batch_size,
         seed=config.train.seed,
-        validation=fields.validation,
+        validation=(
+            fields.validation_split if fields.validation_size is None else fields.validation_size
+        ),
         train_size=fields.train_size,
         image_size=fields.image_size,
         augment=fields.augment,
@@ -103,7 +105,7 @@ def _fresh(
     keras.utils.set_random_seed(seed)
     name = fields.name
     model = models.create(name, info.num_classes, info.image_shape, **to_dict(fields.kwargs))
-    if config.train.batch_norm == "local":
+    if not config.train.sync_batch_norm:
         for layer in model.layers:
             if isinstance(layer, models.BatchNormalization):
                 layer.synchronized = False

@@ -15,6 +15,7 @@ from tfkd import data, evaluation, models
 from tfkd.core import Distiller
 from tfkd.evaluation.predictors import Predict
 from tfkd.models.saving import load_model, load_network, save_model, save_network
+from tfkd.training import config as configs
 from tfkd.training.run_folder import RunFolder
 from tfkd.training.run_state import Progress
 
@@ -112,7 +113,7 @@ def result(
         "experiment": config.experiment or config.student.name,
         "seed": config.train.seed,
         "dataset": info.name,
-        "distiller": [entry["name"] for entry in config.distiller],
+        "distiller": configs.method_names(config),
         "student": config.student.name,
         "teacher": teacher,
         "params": cost.params,

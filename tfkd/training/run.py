@@ -198,7 +198,7 @@ def _distiller(
         taught_by or None,
         network,
         objectives,
-        [float(entry.get("weight", 1.0)) for entry in config.distiller],
+        configs.method_weights(config),
         config.student_loss_weight,
         train_size=dataset.info.train_size,
         batch_size=dataset.batch_size,

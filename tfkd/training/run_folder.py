@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from tfkd.earlier_configs import modernized
 from tfkd.errors import TfkdError
 from tfkd.training.config import differences
 
@@ -160,8 +161,14 @@ class RunFolder:
 
 
 def comparable(config: dict[str, Any]) -> dict[str, Any]:
-    """Returns a plain config without what may change between two calls on one run folder."""
-    copy = json.loads(json.dumps(config))
+    """Returns a plain config without what may change between two calls on one run folder.
+
+    Args:
+        config: Of this version or the one before it.
+    """
+    copy = modernized(json.loads(json.dumps(config)))
+    if copy.get("train", {}).get("epochs", 1) is None:
+        copy["train"]["epochs"] = 1
     for path in _MACHINE:
         inner = copy
         for key in path[:-1]:

@@ -35,7 +35,7 @@ def stages(config: ml_collections.ConfigDict, objectives: Sequence[Objective]) -
         )
     if staged:
         return next(iter(staged.values()))
-    return [Stage("train", config.train.epochs)]
+    return [Stage("train", configs.epochs(config))]
 
 
 def batch_keys(distiller: Distiller) -> list[str]:
@@ -62,12 +62,12 @@ def prepare(
         optimizer = stage.optimizer(dataset.steps_per_epoch)
     else:
         schedule = schedules.create(
-            configs.settings(config.train.schedule),
+            config.train.schedule,
             base_rate=config.train.learning_rate,
             steps_per_epoch=dataset.steps_per_epoch,
             epochs=stage.epochs,
         )
-        optimizer = optimizers.create(configs.optimizer_settings(config), schedule)
+        optimizer = optimizers.create(config.train.optimizer, schedule)
     distiller.compile(
         optimizer=optimizer,
         steps_per_execution=config.train.steps_per_execution,
