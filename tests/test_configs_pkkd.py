@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 
+from tfkd import models
 from tfkd.errors import TfkdError
 from tfkd.models.registry import create
 from tfkd.training import config as configs
@@ -73,7 +74,8 @@ def test_the_layers_of_twins_are_found_and_fit(argument):
         create(config.student.name, 10, (32, 32, 3), **settings)
         for settings in ({"adder": True}, {"logit_normalization": True})
     ]
-    loss.choose_taps(twins[0], twins[1:])
+    student, teacher = map(models.as_network, twins)
+    loss.choose_taps(student, [teacher])
     taps = loss.requires.taps
     assert taps["student", "main"] == taps["teacher", "main"]
     found = taps["student", "main"][1:]

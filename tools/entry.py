@@ -14,7 +14,7 @@ from tools.quiet import tf
 
 # isort: split
 # After TensorFlow, which it would otherwise import with all its noise.
-from tfkd.errors import TfkdError, TfkdWarning
+from tfkd.errors import TfkdError, TfkdWarning, reason
 
 _CONFIG_ERRORS = (
     AttributeError,
@@ -48,10 +48,9 @@ def run(main: Callable, epilog: Callable[[], str] | None = None) -> None:
     except KeyboardInterrupt:
         _fail(program, "interrupted; the same command continues", status=130)
     except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
-        reason = str(error).strip().splitlines()[0]
         _tell(
             program,
-            f"another worker is gone ({reason}); the same command on every worker continues",
+            f"another worker is gone ({reason(error)}); the same command on every worker continues",
         )
         sys.stdout.flush()
         # What waits for the other worker is never finished: an orderly end of the interpreter takes
@@ -130,9 +129,7 @@ def _flag_error(error: Exception) -> str:
         if field == word.partition("=")[0]:
             continue
         if field not in known:
-            # The fields stand in --help; that they are many is no help in one line.
-            told, _, _ = str(configs.unknown_field(config, field)).partition(" (known: ")
-            return f"{told} (--help lists the fields)"
+            return str(configs.unknown_field(config, field))
         if f"config.{field}=" in text:
             return f"config field {field}: found {value!r}, wanted {known[field].__name__}"
     return f"{text} (--help lists the flags)"

@@ -279,8 +279,8 @@ def test_a_companion_that_copies_the_student_has_its_taps_under_the_same_names(s
 
 
 def test_names_of_taps_are_saved_with_the_network(small, tmp_path):
-    models.storage.save_network(small, tmp_path)
-    assert models.storage.load_network(tmp_path).taps == small.taps
+    models.saving.save_network(small, tmp_path)
+    assert models.saving.load_network(tmp_path).taps == small.taps
 
 
 @pytest.mark.parametrize(

@@ -350,24 +350,24 @@ def test_loss_scaling_skips_a_step_that_is_not_finite():
     assert variable.numpy()[0] == pytest.approx(1.0 - 0.1 * 2.1)
 
 
-def test_compiled_by_xla_the_steps_are_the_same(problem):
+@pytest.mark.parametrize("style, rule", [("torch", torch_sgd), ("keras", caffe_sgd)])
+def test_compiled_by_xla_the_steps_are_the_same(problem, style, rule):
     start, gradients, rates = problem
-    for style, rule in (("torch", torch_sgd), ("keras", caffe_sgd)):
-        optimizer = optimizers.SGD(
-            drop(0.1, 7), momentum=0.9, nesterov=True, momentum_style=style, weight_decay=0.02
-        )
-        variable = keras.Variable(start.astype(np.float32))
-        optimizer.build([variable])
+    optimizer = optimizers.SGD(
+        drop(0.1, 7), momentum=0.9, nesterov=True, momentum_style=style, weight_decay=0.02
+    )
+    variable = keras.Variable(start.astype(np.float32))
+    optimizer.build([variable])
 
-        @tf.function(jit_compile=True)
-        def step(gradient):
-            optimizer.apply_gradients([(gradient, variable)])
+    @tf.function(jit_compile=True)
+    def step(gradient):
+        optimizer.apply_gradients([(gradient, variable)])
 
-        for gradient in gradients:
-            step(tf.constant(gradient, tf.float32))
-        np.testing.assert_allclose(
-            variable.numpy(), rule(start, gradients, rates, 0.9, True, 0.02), rtol=1e-5, atol=1e-6
-        )
+    for gradient in gradients:
+        step(tf.constant(gradient, tf.float32))
+    np.testing.assert_allclose(
+        variable.numpy(), rule(start, gradients, rates, 0.9, True, 0.02), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_buffers_are_optimizer_variables_and_continue_a_run(problem):

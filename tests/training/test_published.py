@@ -21,7 +21,7 @@ def test_every_preset_makes_its_method(images):
         preset = published.apply(config, name, images=images)
         (objective,) = configs.objectives(config)
         assert configs.method_names(config) == [preset.method]
-        assert objective.requires.teacher == bool(preset.teacher), name
+        assert objective.requires.needs_teacher == bool(preset.teacher), name
 
 
 def test_every_method_of_logits_has_a_preset():

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 
+from tfkd import files
 from tfkd.training import run
 from tfkd.training.checkpoints import Checkpoints
 
@@ -60,7 +61,7 @@ def test_a_killed_process_is_continued(moment, killed, whole, experiment, same_r
         np.testing.assert_array_equal(found, wanted)
     assert result["epochs"] == 2
     assert result["images_per_second"] > 0
-    assert not list(folder.rglob("*.partial"))
+    assert not list(folder.rglob(f"{files.NEW}*"))
 
 
 def test_another_seed_ends_elsewhere(whole, experiment, same_run, tmp_path):

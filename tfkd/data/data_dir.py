@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+from tfkd.files import NEW, locked
 
 
 def prepared_sets(directory: str | None) -> Path:
@@ -32,15 +32,11 @@ def workplace(root: Path, name: str) -> Iterator[Path]:
         name: Name of the set.
     """
     root.mkdir(parents=True, exist_ok=True)
-    work = root / f".prepare_{name}"
-    lock = os.open(root, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    work = root / f"{NEW}{name}"
+    with locked(root):
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
         try:
             yield work
         finally:
             shutil.rmtree(work, ignore_errors=True)
-    finally:
-        os.close(lock)

@@ -11,7 +11,7 @@ from pathlib import Path
 from tfkd.data import presets, tiny_imagenet
 from tfkd.data.data_dir import workplace
 from tfkd.data.tfds_source import builder_for
-from tfkd.errors import TfkdError
+from tfkd.errors import TfkdError, reason
 
 _CHUNK = 2**20
 
@@ -151,8 +151,7 @@ def _prepare(builder, name: str, found: dict[str, Path]) -> None:
             )
     # Extraction fails in as many ways as there are formats; the user needs the reason.
     except Exception as error:
-        reason = str(error).strip().splitlines() or [""]
-        raise TfkdError(f"{name}: cannot be prepared in {root}: {reason[0]}") from error
+        raise TfkdError(f"{name}: cannot be prepared in {root}: {reason(error)}") from error
     if not _is_prepared(builder):
         raise TfkdError(
             f"{name}: {target} holds something that is not a prepared set; remove it and try again"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 
 import numpy as np
@@ -14,7 +13,7 @@ from tfkd.data.records import RecordImages
 from tfkd.data.source import MemoryImages
 from tfkd.data.splits import Splits
 from tfkd.data.statistics import mean_and_std
-from tfkd.errors import TfkdError
+from tfkd.errors import TfkdError, did_you_mean
 
 _CHUNK = 500
 _STATISTICS_SAMPLE = 4096
@@ -38,11 +37,9 @@ def builder_for(name: str, directory: str | None):
     prepared = directory is not None and os.path.isdir(os.path.join(directory, base))
     if not base or (base not in known and not prepared):
         names = sorted({*known, *presets.PRESETS})
-        near = difflib.get_close_matches(base, names, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
         raise TfkdError(
-            f"unknown data set {name!r}{hint} (wanted digits, tiny_imagenet, a tensorflow-datasets "
-            f"name such as cifar10, or folder:PATH)"
+            f"unknown data set {name!r}{did_you_mean(base, names)} (wanted digits, tiny_imagenet, "
+            f"a tensorflow-datasets name such as cifar10, or folder:PATH)"
         )
     try:
         return tfds.builder(name, data_dir=directory, try_gcs=False)

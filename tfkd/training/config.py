@@ -21,7 +21,7 @@ from ml_collections import config_dict
 from tfkd import value_types
 from tfkd.core import Objective, registry
 from tfkd.earlier_configs import modernized
-from tfkd.errors import TfkdError, unknown
+from tfkd.errors import TfkdError, did_you_mean, unknown
 from tfkd.models.references import is_reference
 from tfkd.settings import Field, Settings, fields_of
 from tfkd.training.config_file import explain, load
@@ -276,8 +276,9 @@ def unknown_field(config: ml_collections.ConfigDict, field: str) -> TfkdError:
             f"config field {field!r}: found no method {name!r} in this config, wanted one of those "
             f"that it has ({found})"
         )
-    known = [each for each in fields(config) if not each.startswith("search_space[")]
-    return unknown("config field", field, known)
+    known = [each for each in fields(config) if not each.startswith("search_space")]
+    hint = did_you_mean(field, known)
+    return TfkdError(f"unknown config field {field!r}{hint} (--help lists the fields)")
 
 
 def settings(section: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -296,7 +297,7 @@ def has_teacher(config: ml_collections.ConfigDict) -> bool:
 
 def needs_teacher(config: ml_collections.ConfigDict) -> bool:
     """Returns whether some method of the config has a teacher."""
-    return any(objective.requires.teacher for objective in objectives(config))
+    return any(objective.requires.needs_teacher for objective in objectives(config))
 
 
 def trains_teacher(config: ml_collections.ConfigDict) -> bool:

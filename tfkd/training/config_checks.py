@@ -29,7 +29,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _check_recipe(config)
     for name, entry in config.methods.items():
         _check_method(name, entry)
-    taught = [each.name for each in configs.objectives(config) if each.requires.teacher]
+    taught = [each.name for each in configs.objectives(config) if each.requires.needs_teacher]
     _check_source(config.teacher, "teacher")
     for position, entry in enumerate(config.teachers):
         _check_further_teacher(position, entry, config)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import ml_collections
 
-from tfkd.errors import TfkdError
+from tfkd.errors import TfkdError, did_you_mean
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -62,9 +62,8 @@ def explain(error: Exception) -> str:
         return text
     field = re.search(r'Key "(\w+)" does not exist', text)
     if field:
-        near = re.search(r'Did you mean "(\w+)"', text)
-        hint = f"; did you mean {near.group(1)!r}?" if near else ""
-        text = f"unknown config field {field.group(1)!r}{hint}"
+        near = re.findall(r'Did you mean "(\w+)"', text)
+        text = f"unknown config field {field.group(1)!r}{did_you_mean(field.group(1), near)}"
     else:
         text = f"{type(error).__name__}: {text}"
     frames = traceback.extract_tb(error.__traceback__)

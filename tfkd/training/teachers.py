@@ -1,4 +1,4 @@
-"""The teachers of a run: read from files, or from run folders that are trained when they are missing."""
+"""The teachers of a run: read from files, or from run folders, trained where they are missing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import keras
 import ml_collections
 
 from tfkd import data, models
-from tfkd.errors import TfkdError
+from tfkd.errors import TfkdError, reason
 from tfkd.models.references import is_keras_application
 from tfkd.models.saving import DESCRIPTION, load_description, load_model, load_network
 from tfkd.training import build, config_checks
@@ -79,8 +79,8 @@ def check(config: ml_collections.ConfigDict, workdir: Path) -> None:
             continue
         if path.resolve() == student:
             raise TfkdError(
-                f"{where}.workdir {str(path)!r} is the --workdir of the student as well; wanted two "
-                "folders"
+                f"{where}.workdir {str(path)!r} is the --workdir of the student as well; wanted "
+                "two folders"
             )
         _check_another(taken, where, path, one.teacher)
 
@@ -252,8 +252,7 @@ def _from_weights(
     try:
         network.model.load_weights(path)
     except (ValueError, OSError, KeyError) as error:
-        reason = str(error).split("\n")[0]
         raise TfkdError(
-            f"{where}.weights {str(path)!r} does not fit {fields.name}: {reason}"
+            f"{where}.weights {str(path)!r} does not fit {fields.name}: {reason(error)}"
         ) from None
     return network

@@ -15,6 +15,17 @@ from keras.src.models.functional import Functional
 from tfkd.errors import TfkdError
 
 
+class InferenceModel(keras.Model):
+    """A functional model that runs in inference mode wherever it is called.
+
+    Keras hands the mode of an outer model on to every layer inside, also to one that was called
+    with ``training=False`` when the outer graph was made.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        return super().call(inputs, training=False, mask=mask)
+
+
 @dataclass(frozen=True)
 class Call:
     """One call of one operation (a layer, a sub-model, or a function of `keras.ops`) in a graph.
@@ -55,7 +66,15 @@ def is_functional(model) -> bool:
     """Whether a graph of layers says all of a model: a functional one, or a built Sequential."""
     if isinstance(model, keras.Sequential):
         return type(model).call is keras.Sequential.call and model._functional is not None
-    return isinstance(model, Functional) and type(model).call is Functional.call
+    if not isinstance(model, Functional):
+        return False
+    return type(model).call in (Functional.call, InferenceModel.call)
+
+
+def like(model: keras.Model, inputs, outputs, name: str) -> keras.Model:
+    """A functional model of the same mode as `model`: one that never trains stays so."""
+    kind = InferenceModel if isinstance(model, InferenceModel) else keras.Model
+    return kind(inputs, outputs, name=name)
 
 
 def graph_of(model: keras.Model) -> Functional:

@@ -14,7 +14,7 @@ import keras
 from keras.src.saving.serialization_lib import SafeModeScope
 
 from tfkd.adder import AdderConv2D
-from tfkd.errors import TfkdError
+from tfkd.errors import TfkdError, reason
 from tfkd.models.graph.calls import is_functional, new_inputs, run
 from tfkd.models.layers.batch_normalization import BatchNormalization
 from tfkd.models.layers.grouped_convolution import GroupedConvolution
@@ -25,8 +25,8 @@ def stock(model: keras.Model) -> keras.Model:
 
     The copy computes the same function at inference (equal but for the order of rounding, as stock
     batch normalisation is composed of other operations), has the same layer names, and its
-    `.keras` file loads without tfkd, unless it has adder layers. Training it further differs in one thing: stock batch
-    normalisation keeps the biased variance.
+    `.keras` file loads without tfkd, unless it has adder layers. Training it further differs in one
+    thing: stock batch normalisation keeps the biased variance.
 
     Args:
         model: A functional model, or a Sequential with an input shape.
@@ -86,10 +86,9 @@ def remade(layer: keras.Layer, kind: type | None = None, **changes) -> keras.Lay
         with SafeModeScope(safe_mode=False):
             return kind.from_config({**layer.get_config(), **changes})
     except Exception as error:
-        reason = str(error).partition("\n")[0]
         raise TfkdError(
             f"layer {layer.name!r}: found a {type(layer).__name__} that cannot be cloned "
-            f"({reason}); wanted one that from_config(get_config()) makes again"
+            f"({reason(error)}); wanted one that from_config(get_config()) makes again"
         ) from error
 
 
