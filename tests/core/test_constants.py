@@ -42,7 +42,7 @@ def test_copies_become_constants_while_there_is_room(network, monkeypatch):
         monkeypatch.setattr(views, "MOST_BYTES", most)
         distiller = tfkd.Distiller(teachers, network(), KD())
         folded = [constant_weights.size_as_constants(each) for each in distiller.teachers]
-        return sorted(name for name, _ in distiller._networks._constant), folded
+        return sorted(name for name, _ in distiller._plan._constant), folded
 
     names, folded = chosen(2**20)
     assert names == ["teacher:0", "teacher:1", "teacher:2"]

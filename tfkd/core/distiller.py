@@ -104,7 +104,6 @@ class Distiller(Steps, Trainer, keras.Model):
         self.student_loss_weight = non_negative("student_loss_weight", student_loss_weight)
         self.evaluate_distillation = evaluate_distillation
         self.stage: Stage | None = None
-        self.task_metrics: list[keras.metrics.Metric] = []
         self._seed = int(seed)
         self._evaluating = False
         self._student_at: dict = {}
@@ -272,7 +271,7 @@ class Distiller(Steps, Trainer, keras.Model):
     def metrics(self) -> list[keras.metrics.Metric]:
         own = [self._train_means, self._test_means]
         compiled = [self._compile_metrics] if self.compiled and self._compile_metrics else []
-        return [*own, *self.task_metrics, *compiled]
+        return own + compiled
 
     def network(self, name: str, *, as_given: bool = False) -> models.Network:
         """Returns the student or a teacher.

@@ -41,11 +41,12 @@ class Trainer(DistributedFit):
         if loss is not None:
             self.task = self.task.with_loss(loss)
         kwargs.setdefault("jit_compile", False)
-        own = metrics is None and "weighted_metrics" not in kwargs
-        with self.distribute_strategy.scope():
-            metrics_of_task = self.task.metrics(self._networks.student) if own else []
-        # Past Keras' own bookkeeping, which would keep those of an earlier compile alive.
-        object.__setattr__(self, "task_metrics", metrics_of_task)
+        # Keras holds the task's metrics, names and resets them; the step itself updates them, because
+        # they see the batch and all outputs.
+        self.metrics_are_own = metrics is None and "weighted_metrics" not in kwargs
+        if self.metrics_are_own:
+            with self.distribute_strategy.scope():
+                kwargs["weighted_metrics"] = self.task.metrics(self._networks.student)
         super().compile(optimizer=optimizer, loss=None, metrics=metrics, **kwargs)
         check_optimizer(self.optimizer, self.distribute_strategy, self.trained_variables)
         self.optimizer.build(self.trained_variables)
@@ -56,6 +57,10 @@ class Trainer(DistributedFit):
     def _build_metrics(self, label: tf.TypeSpec) -> None:
         """Makes the variables of the metrics; what one named by a word is depends on the labels."""
         if self._compile_metrics is None or self._compile_metrics.built:
+            return
+        if self.metrics_are_own:
+            with self.distribute_strategy.scope():
+                self._compile_metrics.build(tf.zeros((1, 1)), tf.zeros((1, 1)))
             return
         logits = models.outputs(self.student).get("logits")
         if logits is None:
@@ -119,8 +124,7 @@ class Trainer(DistributedFit):
     def metrics_names(self) -> list[str]:
         """Names of the numbers of ``evaluate``, in the order of its list: first the loss."""
         compiled = list(self._compile_metrics.result()) if self._compile_metrics is not None else []
-        own = [metric.name for metric in self.task_metrics]
-        return sorted([*own, *compiled, *self.test_names()], key=_loss_first)
+        return sorted([*compiled, *self.test_names()], key=_loss_first)
 
     def _flatten_metrics_in_order(self, logs) -> list:
         return [logs[name] for name in sorted(logs, key=_loss_first)]

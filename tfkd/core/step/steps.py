@@ -166,10 +166,13 @@ class Steps:
         self.clock.tick()
 
     def _update_metrics(self, context: Context) -> None:
+        if self._compile_metrics is None:
+            return
         outputs = context.outputs("student")
-        for metric in self.task_metrics:
-            metric.update_state(context.batch, outputs)
-        if self._compile_metrics is not None:
+        if self.metrics_are_own:
+            for metric in self._compile_metrics.metrics:
+                metric.update_state(context.batch, outputs)
+        else:
             weights = context.batch.get("sample_weight")
             self._compile_metrics.update_state(context.labels, outputs["logits"], weights)
 
@@ -221,9 +224,8 @@ class Steps:
         return self._results(self._test_means)
 
     def _results(self, means: TermMeans) -> dict[str, tf.Tensor]:
-        own = {metric.name: metric.result() for metric in self.task_metrics}
         compiled = self._compile_metrics.result() if self._compile_metrics is not None else {}
-        return {**own, **compiled, **means.result()}
+        return {**compiled, **means.result()}
 
 
 def _over_replicas(values: tf.Tensor) -> tf.Tensor:
