@@ -11,7 +11,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from tfkd import data, models
-from tfkd.earlier_configs import modernized
+from tfkd.earlier_version import modernized
 from tfkd.errors import TfkdError, unknown
 from tfkd.evaluation.predictors import Predict, predictor, saved_model_predictor
 from tfkd.export import describe

@@ -26,7 +26,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     for path, section in SECTIONS.items():
         _check_section(path, _section(config, path), section)
     models.check_name(config.student.name, "network (student.name)")
-    _check_recipe(config)
+    check_recipe(config)
     for name, entry in config.methods.items():
         _check_method(name, entry)
     taught = [each.name for each in configs.objectives(config) if each.requires.needs_teacher]
@@ -78,7 +78,7 @@ def _check_section(path: str, section: Any, declared: type[Settings]) -> None:
         )
 
 
-def _check_recipe(config: ml_collections.ConfigDict) -> None:
+def check_recipe(config: ml_collections.ConfigDict) -> None:
     """Makes optimizer and schedule once, to see that their settings are right."""
     with warnings.catch_warnings():
         # What the settings leave unused is told when the run makes its own.
