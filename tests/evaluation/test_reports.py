@@ -38,7 +38,7 @@ def test_a_run_is_measured_on_its_own_test_part(run_folder, which):
 
 def test_the_validation_part_is_that_of_the_run(run_folder):
     report = reports.report(run=run_folder, split="validation", batch_size=32)
-    validation = data.load("digits", validation=100).validation()
+    validation = data.load("digits", validation_size=100).validation()
     top1, total = top1_by_hand(run_folder, "last", validation)
     assert (report["images"], total) == (100, 100)
     assert report["top1"] == pytest.approx(top1)
@@ -46,7 +46,7 @@ def test_the_validation_part_is_that_of_the_run(run_folder):
 
 def test_the_training_part_is_not_augmented(run_folder):
     report = reports.report(run=run_folder, split="train")
-    dataset = data.load("digits", validation=100)
+    dataset = data.load("digits", validation_size=100)
     top1, total = top1_by_hand(run_folder, "last", dataset.train_evaluation())
     assert report["images"] == total == dataset.info.train_size
     assert report["top1"] == pytest.approx(top1)

@@ -10,6 +10,7 @@ import ml_collections
 import numpy as np
 
 from tfkd import data, models
+from tfkd.data.holdout import earlier_arguments
 from tfkd.errors import TfkdError
 from tfkd.training.config import to_dict
 
@@ -27,7 +28,7 @@ def data_set(config: ml_collections.ConfigDict) -> data.DataSet:
         fields.name,
         batch_size=config.train.batch_size,
         seed=config.train.seed,
-        validation=fields.validation,
+        **earlier_arguments(fields.validation),
         train_size=fields.train_size,
         image_size=fields.image_size,
         augment=fields.augment,

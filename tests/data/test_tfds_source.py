@@ -1,13 +1,12 @@
 """Sets of tensorflow-datasets: names, what is missing, reading, streaming; no network."""
 
-import socket
-
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 import tfkd
+from tests.data.batches import images_and_labels
 from tfkd import data
 
 TRAIN, TEST, CLASSES = 100, 9, 3
@@ -76,17 +75,6 @@ def folder(tmp_path_factory):
     return directory
 
 
-@pytest.fixture
-def no_network(monkeypatch):
-    """Makes every attempt to reach another machine a failure of the test."""
-
-    def refuse(*arguments, **settings):
-        raise AssertionError("the network was touched")
-
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-
-
 def load(folder, name="tiny_pictures", **settings):
     return data.load(name, directory=folder, **({"batch_size": 8} | settings))
 
@@ -96,14 +84,6 @@ def failure(name, **settings):
         data.load(name, **settings)
     assert "\n" not in str(caught.value)
     return str(caught.value)
-
-
-def in_order(dataset):
-    batches = list(dataset.as_numpy_iterator())
-    weight = np.concatenate([batch["sample_weight"] for batch in batches]) > 0
-    return tuple(
-        np.concatenate([batch[key] for batch in batches])[weight] for key in ("image", "label")
-    )
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
@@ -155,7 +135,7 @@ def test_a_wrong_name_is_named(name, words, tmp_path, no_network):
 )
 def test_cifar_presets(name, classes, mean, std):
     with tfds.testing.mock_data(num_examples=40):
-        dataset = data.load(name, batch_size=8, validation=10)
+        dataset = data.load(name, batch_size=8, validation_size=10)
     info = dataset.info
     assert (info.num_classes, info.image_shape) == (classes, (32, 32, 3))
     assert (info.train_size, info.validation_size, info.test_size) == (30, 10, 40)
@@ -164,7 +144,7 @@ def test_cifar_presets(name, classes, mean, std):
     assert (dataset.augmentation.pad, dataset.augmentation.flip) == (4, True)
 
 
-def test_digits_of_house_numbers_are_not_mirrored():
+def test_house_numbers_are_not_mirrored():
     with tfds.testing.mock_data(num_examples=20):
         dataset = data.load("svhn_cropped", batch_size=8)
     assert (dataset.augmentation.pad, dataset.augmentation.flip) == (4, False)
@@ -177,7 +157,7 @@ def test_a_prepared_set_is_read_whole(folder, in_memory_bytes, no_network):
     assert (info.train_size, info.validation_size, info.test_size) == (TRAIN, 0, TEST)
     assert info.class_names == ("x", "y", "z") and info.image_shape == (5, 4, 3)
     for walk, first, size in ((dataset.train_evaluation(), 0, TRAIN), (dataset.test(), 1000, TEST)):
-        images, labels = in_order(walk)
+        images, labels = images_and_labels(walk)
         wanted = {image(first + n, (5, 4, 3)).tobytes(): n % CLASSES for n in range(size)}
         assert {each.tobytes(): label for each, label in zip(images, labels)} == wanted
         assert len(images) == size
@@ -185,10 +165,10 @@ def test_a_prepared_set_is_read_whole(folder, in_memory_bytes, no_network):
     np.testing.assert_allclose(info.mean, images.mean((0, 1, 2)), rtol=1e-9)
 
 
-def test_both_ways_of_reading_count_alike(folder):
+def test_an_example_has_the_same_index_in_memory_and_from_records(folder):
     """The index of an example is the same in memory and from records."""
-    memory = in_order(load(folder).train_evaluation())
-    stream = in_order(load(folder, in_memory_bytes=0).train_evaluation())
+    memory = images_and_labels(load(folder).train_evaluation())
+    stream = images_and_labels(load(folder, in_memory_bytes=0).train_evaluation())
     np.testing.assert_array_equal(memory[0], stream[0])
     np.testing.assert_array_equal(memory[1], stream[1])
 
@@ -204,7 +184,7 @@ def test_streamed_records_keep_the_rules_of_training_batches(folder):
         # Shuffled: neighbours are seldom neighbours in the files.
         assert np.mean(np.abs(np.diff(epoch)) == 1) < 0.2
     assert (epochs[0] != epochs[1]).any()
-    images, labels = in_order(dataset.train_evaluation())
+    images, labels = images_and_labels(dataset.train_evaluation())
     for batch in whole:
         np.testing.assert_array_equal(batch["image"], images[batch["index"]])
         np.testing.assert_array_equal(batch["label"], labels[batch["index"]])
@@ -244,10 +224,13 @@ def test_streamed_records_have_all_views_but_partners(folder):
 
 
 @pytest.mark.parametrize("in_memory_bytes", [data.IN_MEMORY_BYTES, 0])
-def test_a_part_is_set_apart(folder, in_memory_bytes):
-    dataset = load(folder, validation=0.2, in_memory_bytes=in_memory_bytes)
+def test_validation_images_are_set_apart(folder, in_memory_bytes):
+    dataset = load(folder, validation_split=0.2, in_memory_bytes=in_memory_bytes)
     assert (dataset.info.train_size, dataset.info.validation_size) == (80, 20)
-    kept, apart = in_order(dataset.train_evaluation())[0], in_order(dataset.validation())[0]
+    kept, apart = (
+        images_and_labels(dataset.train_evaluation())[0],
+        images_and_labels(dataset.validation())[0],
+    )
     found = {each.tobytes() for each in (*kept, *apart)}
     assert found == {image(n, (5, 4, 3)).tobytes() for n in range(TRAIN)}
     index = next(iter(dataset.train(batch_keys=("index",))))["index"].numpy()
@@ -277,15 +260,15 @@ def test_images_of_several_sizes_need_a_size(folder):
         assert dataset.info.image_shape == (6, 6, 3)
         # Without a test split, the validation split is tested on.
         assert (dataset.info.test_size, dataset.info.validation_size) == (TEST, 0)
-        images, _ = in_order(dataset.test())
+        images, _ = images_and_labels(dataset.test())
         pictures = {image(1000 + n, (6, 6, 3)).tobytes() for n in range(1, TEST, 3)}
         assert pictures <= {each.tobytes() for each in images}
 
 
 def test_a_set_with_a_validation_split_of_its_own(folder):
     assert load(folder, "tiny_held").info.validation_size == 6
-    assert load(folder, "tiny_held", validation=0).info.validation_size == 0
-    assert "only one" in failure("tiny_held", directory=folder, validation=3)
+    assert load(folder, "tiny_held", validation_size=0).info.validation_size == 0
+    assert "only one" in failure("tiny_held", directory=folder, validation_size=3)
 
 
 def test_a_set_that_is_not_of_classification_is_refused(folder):
