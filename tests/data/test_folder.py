@@ -169,6 +169,13 @@ def test_a_streamed_folder_trains_on_the_same_batches_as_one_in_memory(tmp_path)
                 np.testing.assert_array_equal(left[key], right[key], err_msg=key)
 
 
+def test_training_labels_of_a_stream_decode_no_image(tmp_path):
+    make(tmp_path)
+    dataset = load(tmp_path, in_memory_bytes=0)
+    shutil.rmtree(tmp_path / "train")
+    np.testing.assert_array_equal(dataset.train_labels, np.repeat([0, 1, 2], COUNTS["train"]))
+
+
 def test_a_streamed_batch_is_shared_by_replicas(tmp_path):
     make(tmp_path)
     dataset = load(tmp_path, in_memory_bytes=0)

@@ -1,4 +1,6 @@
-"""Sets of tensorflow-datasets: names, what is missing, reading, streaming; no network."""
+"""Sets of tensorflow-datasets: names, preparation, reading, streaming; no network."""
+
+import shutil
 
 import numpy as np
 import pytest
@@ -251,6 +253,78 @@ def test_fewer_training_images(folder, in_memory_bytes):
     found = {each.tobytes() for batch in batches for each in batch["image"].numpy()}
     assert len(found) == 30
     assert found <= {image(n, (5, 4, 3)).tobytes() for n in range(TRAIN)}
+
+
+def spoil_images(folder):
+    """Puts something that cannot be decoded in the place of every image of the prepared set."""
+    for path in folder.glob("tiny_pictures/*/*.tfrecord*"):
+        records = []
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            example = tf.train.Example.FromString(record)
+            example.features.feature["image"].bytes_list.value[0] = b"no image"
+            records.append(example.SerializeToString())
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for record in records:
+                writer.write(record)
+
+
+@pytest.mark.parametrize("in_memory_bytes", [data.IN_MEMORY_BYTES, 0])
+@pytest.mark.parametrize("settings", [{}, {"train_size": 30}, {"validation_size": 13}])
+def test_training_labels_are_those_of_the_training_part_in_order(folder, settings, in_memory_bytes):
+    dataset = load(folder, in_memory_bytes=in_memory_bytes, **settings)
+    _, labels = images_and_labels(dataset.train_evaluation())
+    assert dataset.train_labels.dtype == np.int32 and len(set(labels)) == CLASSES
+    np.testing.assert_array_equal(dataset.train_labels, labels)
+
+
+def test_training_labels_of_records_decode_no_image_and_are_read_once(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "sets")
+    dataset = load(str(tmp_path / "sets"), in_memory_bytes=0)
+    _, labels = images_and_labels(dataset.train_evaluation())
+    spoil_images(tmp_path / "sets")
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        next(iter(dataset.train_evaluation()))
+    np.testing.assert_array_equal(dataset.train_labels, labels)
+    shutil.rmtree(tmp_path / "sets")
+    assert dataset.with_column("value", labels).train_labels is dataset.train_labels
+
+
+def test_the_digest_of_records_changes_with_them(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "sets")
+
+    def digest(part="train", **settings):
+        return load(str(tmp_path / "sets"), in_memory_bytes=0, **settings).digest(part)
+
+    digests = [digest(), digest("test"), digest(train_size=30), digest(image_size=6)]
+    assert digest(seed=3, batch_size=2) == digests[0]
+    dataset = load(str(tmp_path / "sets"), in_memory_bytes=0)
+    spoil_images(tmp_path / "sets")
+    digests.append(dataset.digest())
+    assert len(set(digests)) == len(digests)
+
+
+@pytest.mark.parametrize("settings", [{}, {"train_size": 30}, {"validation_size": 13}])
+def test_streamed_records_have_columns(folder, settings):
+    dataset = load(folder, in_memory_bytes=0, augment="none", **settings)
+    size = dataset.info.train_size
+    values = np.random.default_rng(0).normal(size=(size, 2))
+    dataset = dataset.with_column("value", values, test=values[:TEST])
+    keys = ("index", "value")
+    whole = list(dataset.train(0, 20, batch_keys=keys).as_numpy_iterator())
+    images, _ = images_and_labels(dataset.train_evaluation())
+    for batch in whole:
+        np.testing.assert_array_equal(batch["value"], values[batch["index"]])
+        np.testing.assert_array_equal(batch["image"], images[batch["index"]])
+    (later,) = dataset.train(17, 18, batch_keys=keys).as_numpy_iterator()
+    np.testing.assert_array_equal(later["value"], whole[17]["value"])
+    context = tf.distribute.InputContext(1, 0, 2)
+    shards = dataset.train(17, 18, batch_keys=keys, input_context=context).as_numpy_iterator()
+    np.testing.assert_array_equal(
+        np.concatenate([each["value"] for each in shards]), later["value"]
+    )
+    for part, count in ((dataset.train_evaluation(), size), (dataset.test(), TEST)):
+        found = np.concatenate([batch["value"] for batch in part.as_numpy_iterator()])
+        np.testing.assert_array_equal(found[:count], values[:count])
 
 
 def test_images_of_several_sizes_need_a_size(folder):

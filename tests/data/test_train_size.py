@@ -1,8 +1,9 @@
-"""A part of the training images: ``train_size``."""
+"""A part of the training images, ``train_size``, and their labels, ``train_labels``."""
 
 import numpy as np
 import pytest
 
+from tests.data.batches import images_and_labels
 from tfkd import TfkdError, data
 
 
@@ -40,6 +41,17 @@ def test_index_counts_the_kept_images():
     dataset = data.load("digits", batch_size=100, train_size=200)
     batches = list(dataset.train(last_step=2, batch_keys=["index"]))
     assert sorted(np.concatenate([batch["index"] for batch in batches])) == list(range(200))
+
+
+@pytest.mark.parametrize("settings", [{}, {"train_size": 200}, {"validation_size": 400}])
+def test_training_labels_are_those_of_the_training_part_in_order(settings):
+    dataset = data.load("digits", batch_size=100, **settings)
+    _, labels = images_and_labels(dataset.train_evaluation())
+    assert dataset.train_labels.dtype == np.int32
+    np.testing.assert_array_equal(dataset.train_labels, labels)
+    with pytest.raises(ValueError, match="read-only"):
+        dataset.train_labels[0] = 1
+    assert dataset.train_labels is dataset.train_labels
 
 
 def test_train_size_may_be_the_whole_set():
