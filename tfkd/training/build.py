@@ -28,9 +28,8 @@ def data_set(config: ml_collections.ConfigDict) -> data.DataSet:
         fields.name,
         batch_size=config.train.batch_size,
         seed=config.train.seed,
-        validation=(
-            fields.validation_split if fields.validation_size is None else fields.validation_size
-        ),
+        validation_split=fields.validation_split,
+        validation_size=fields.validation_size,
         train_size=fields.train_size,
         image_size=fields.image_size,
         augment=fields.augment,
