@@ -10,6 +10,7 @@ from tfkd.core import (
     Stage,
     Terms,
     register,
+    tasks,
 )
 from tfkd.errors import TfkdError, TfkdWarning
 
@@ -27,4 +28,5 @@ __all__ = [
     "distillers",
     "models",
     "register",
+    "tasks",
 ]

@@ -27,7 +27,16 @@ def unknown(kind: str, name: str, names: Iterable[str]) -> TfkdError:
         names: The names that exist.
     """
     known = sorted(str(each) for each in names)
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
     listed = ", ".join(known) if known else "none"
-    return TfkdError(f"unknown {kind} {name!r}{hint} (known: {listed})")
+    return TfkdError(f"unknown {kind} {name!r}{did_you_mean(name, known)} (known: {listed})")
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Returns ``"; did you mean 'NAME'?"`` with the nearest of some names, or ``""``."""
+    near = difflib.get_close_matches(str(name), list(names), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def reason(error: BaseException) -> str:
+    """Returns the first line of an error's message, or its type where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

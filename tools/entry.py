@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import sys
@@ -15,7 +14,7 @@ from tools.quiet import tf
 
 # isort: split
 # After TensorFlow, which it would otherwise import with all its noise.
-from tfkd.errors import TfkdError, TfkdWarning
+from tfkd.errors import TfkdError, TfkdWarning, reason
 
 _CONFIG_ERRORS = (
     AttributeError,
@@ -49,10 +48,9 @@ def run(main: Callable, epilog: Callable[[], str] | None = None) -> None:
     except KeyboardInterrupt:
         _fail(program, "interrupted; the same command continues", status=130)
     except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
-        reason = str(error).strip().splitlines()[0]
         _tell(
             program,
-            f"another worker is gone ({reason}); the same command on every worker continues",
+            f"another worker is gone ({reason(error)}); the same command on every worker continues",
         )
         sys.stdout.flush()
         # What waits for the other worker is never finished: an orderly end of the interpreter takes
@@ -111,8 +109,8 @@ def config_help() -> str:
         lines.append(f"      {meaning}")
     lines.append("  teachers[0].config, teachers[0].seed, ...")
     lines.append("      those of teacher, but for dtype and fold, of the first further teacher")
-    lines.append("  distiller[0].weight, distiller[0].settings.NAME")
-    lines.append("      weight and hyper-parameters of the first method")
+    lines.append("  methods.NAME.weight, methods.NAME.SETTING")
+    lines.append("      weight and hyper-parameters of a method, such as methods.kd.temperature")
     return "\n".join(lines)
 
 
@@ -124,15 +122,14 @@ def _flag_error(error: Exception) -> str:
         return f"{text} (--help lists the flags)"
     from tfkd.training import config as configs
 
-    known = configs.fields(configs.load(given.group(1)))
+    config = configs.load(given.group(1))
+    known = configs.fields(config)
     for word in sys.argv[1:]:
         field, _, value = re.sub(r"^--?config\.", "", word).partition("=")
         if field == word.partition("=")[0]:
             continue
         if field not in known:
-            near = difflib.get_close_matches(field, known, n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            return f"unknown config field {field!r}{hint} (--help lists them)"
+            return str(configs.unknown_field(config, field))
         if f"config.{field}=" in text:
             return f"config field {field}: found {value!r}, wanted {known[field].__name__}"
     return f"{text} (--help lists the flags)"

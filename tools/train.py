@@ -16,21 +16,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from absl import flags
 from ml_collections import config_flags
 
-from tools import entry
+from tools import device_flags, entry
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Experiment: a Python file with get_config, or FILE:ARGUMENT."
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder, made if it does not exist.")
-_STRATEGY = flags.DEFINE_enum(
-    "strategy",
-    "auto",
-    ["auto", "one", "mirrored", "multi_worker"],
-    "Devices: one, all GPUs of the machine, or the cluster of TF_CONFIG; auto chooses.",
-)
-_CPU_DEVICES = flags.DEFINE_integer(
-    "cpu_devices", 1, "Splits the CPU into so many devices, to try replicas without GPUs."
-)
+_STRATEGY, _CPU_DEVICES = device_flags.define()
 
 
 def main(_) -> None:

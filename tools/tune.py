@@ -1,7 +1,7 @@
 """Searches for the best values of config fields, by keras-tuner; every trial is a run folder.
 
     python tools/tune.py --config=configs/quickstart.py --workdir=runs/tune \\
-        --search="distiller[0].settings.temperature=1,2,4,8"
+        --search=methods.kd.temperature=1,2,4,8
 
 Trials are scored on the validation images. The same command continues an interrupted search:
 finished trials are not repeated and the interrupted one goes on where it stopped. WORKDIR/trials/N
@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from absl import flags
 from ml_collections import config_flags
 
-from tools import entry
+from tools import device_flags, entry
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Experiment: a Python file with get_config, or FILE:ARGUMENT."
@@ -46,15 +46,7 @@ _METHOD = flags.DEFINE_enum(
 _TRIALS = flags.DEFINE_integer(
     "trials", None, "The most trials; by default all of a grid, 10 of the other methods."
 )
-_STRATEGY = flags.DEFINE_enum(
-    "strategy",
-    "auto",
-    ["auto", "one", "mirrored", "multi_worker"],
-    "Devices: one, all GPUs of the machine, or the cluster of TF_CONFIG; auto chooses.",
-)
-_CPU_DEVICES = flags.DEFINE_integer(
-    "cpu_devices", 1, "Splits the CPU into so many devices, to try replicas without GPUs."
-)
+_STRATEGY, _CPU_DEVICES = device_flags.define()
 
 
 def main(_) -> None:

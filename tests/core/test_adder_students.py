@@ -1,4 +1,4 @@
-"""Adder networks as students: replicas, clipping, precision, and a warning where one would be dead."""
+"""Adder networks as students: replicas, clipping, precision, and a warning of dead ones."""
 
 import keras
 import numpy as np

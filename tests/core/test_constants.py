@@ -5,8 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 import tfkd
-from tfkd.core import networks
-from tfkd.core.step import constant_weights
+from tfkd.core.step import constant_weights, views
 from tfkd.distillers import KD
 
 FIT = {"batch_size": 8, "shuffle": False, "verbose": 0}
@@ -40,10 +39,10 @@ def test_copies_become_constants_while_there_is_room(network, monkeypatch):
     assert sizes == [sum(each.numpy().nbytes for each in net.weights) for net in teachers]
 
     def chosen(most):
-        monkeypatch.setattr(networks, "MOST_BYTES", most)
+        monkeypatch.setattr(views, "MOST_BYTES", most)
         distiller = tfkd.Distiller(teachers, network(), KD())
         folded = [constant_weights.size_as_constants(each) for each in distiller.teachers]
-        return sorted(name for name, _ in distiller._networks._constant), folded
+        return sorted(name for name, _ in distiller._plan._constant), folded
 
     names, folded = chosen(2**20)
     assert names == ["teacher:0", "teacher:1", "teacher:2"]
@@ -67,7 +66,7 @@ def test_eager_calls_follow_the_weights(network, images):
 def test_students_learn_the_same(network, images, labels, monkeypatch):
     teacher, initial, found = network(6, name="teacher"), network().get_weights(), []
     for most in (constant_weights.MOST_BYTES, 0):
-        monkeypatch.setattr(networks, "MOST_BYTES", most)
+        monkeypatch.setattr(views, "MOST_BYTES", most)
         student = network()
         student.set_weights(initial)
         distiller = tfkd.Distiller(teacher, student, KD(2.0), 10)

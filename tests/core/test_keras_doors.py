@@ -316,7 +316,7 @@ def test_fit_tells_epochs_and_stops_at_a_limit(network, images, labels):
             step = tf.cast(context.step, tf.float32)
             return {"epoch": context.epoch, "epochs": context.epochs, "step": step}
 
-    distiller = tfkd.Distiller(None, network(), Notes(), 0)
+    distiller = tfkd.Distiller(None, network(), Notes())
     distiller.compile(keras.optimizers.SGD(0.1), steps_per_execution=2)
     settings = {**FIT, "epochs": 3}
     history = distiller.fit(images, labels, initial_epoch=1, **settings).history

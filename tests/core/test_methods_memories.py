@@ -99,7 +99,7 @@ class Twin(tfkd.Objective):
     terms = ("pooled", "logits")
 
     def setup(self, spec):
-        student = spec.network("student")
+        student = spec.network("student").model
         self.twin = keras.models.clone_model(student)
         self.twin.set_weights(student.get_weights())
         self.pairs = list(zip(self.twin.trainable_variables, student.trainable_variables))

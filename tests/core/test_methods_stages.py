@@ -129,7 +129,7 @@ class Block(tfkd.Objective):
         self.requires = tfkd.Requires(taps={**taps, ("teacher", "main"): [f"block{number}"]})
 
     def setup(self, spec):
-        teacher = spec.network("teacher")
+        teacher = spec.network("teacher").model
         self.rest = tfkd.models.head(teacher, f"block{self.number}")
         if self.before:
             after = tfkd.models.head(teacher, self.before)
@@ -208,7 +208,9 @@ class Mutual(tfkd.Distiller):
     def combine(self, context):
         outcome = super().combine(context)
         loss = context.mean(
-            self.task.label_loss(context.labels, context.output("teacher", stop_gradient=False))
+            self.task.label_loss(
+                context.batch, {"logits": context.output("teacher", stop_gradient=False)}
+            )
         )
         return dataclasses.replace(outcome, values=tf.concat([outcome.values, [loss]], axis=0))
 
@@ -283,7 +285,7 @@ class SecondBatch(tfkd.Objective):
     )
 
     def setup(self, spec):
-        self.student = [spec.network("student")]
+        self.student = [spec.network("student").model]
         self.gain = self.add_weight(shape=(), initializer="ones", trainable=False, name="gain")
 
     def compute(self, context):
@@ -308,7 +310,7 @@ def test_second_batch(network, images, labels):
         "other_image": images[8:], "other_label": labels[8:],
     }  # fmt: skip
     found = distiller.train_on_batch(batch, return_dict=True)
-    np.testing.assert_allclose(found["second_batch"], expected, rtol=1e-4)
+    np.testing.assert_allclose(found["second_batch"], 2.0 * expected, rtol=1e-4)
     np.testing.assert_allclose(objective.gain, 0.5 + 0.5 * expected, rtol=1e-4)
     # Without the second batch there is nothing to evaluate but the student.
     evaluated = distiller.evaluate(images, labels, verbose=0, return_dict=True)

@@ -47,10 +47,10 @@ class Everything(tfkd.Objective):
             name="bank",
             aggregation="only_first_replica",
         )
-        twin = keras.models.clone_model(spec.network("student"))
-        twin.set_weights(spec.network("student").get_weights())
+        twin = keras.models.clone_model(spec.network("student").model)
+        twin.set_weights(spec.network("student").model.get_weights())
         self.pairs = list(
-            zip(twin.trainable_variables, spec.network("student").trainable_variables)
+            zip(twin.trainable_variables, spec.network("student").model.trainable_variables)
         )
         self.companions["twin"] = tfkd.core.Companion(twin)
 

@@ -20,8 +20,8 @@ class Joint(tfkd.Distiller):
     trainable_teacher = True
     teacher_factor = 1.0
 
-    def test_places(self):
-        return super().test_places() | {("teacher", "main")}
+    def test_views(self):
+        return super().test_views() | {("teacher", "main")}
 
     def test_values(self, context):
         return [*super().test_values(context), self.teacher_loss(context)]
@@ -31,7 +31,9 @@ class Joint(tfkd.Distiller):
 
     def teacher_loss(self, context):
         return context.mean(
-            self.task.label_loss(context.labels, context.output("teacher", stop_gradient=False))
+            self.task.label_loss(
+                context.batch, {"logits": context.output("teacher", stop_gradient=False)}
+            )
         )
 
     def train_step(self, data):
@@ -113,10 +115,10 @@ class LastConvolution(tfkd.Objective):
     requires = tfkd.Requires(taps={("teacher", "main"): ["logits"]})
 
     def choose_taps(self, student, teachers):
-        def last(model):
-            return [each.name for each in model.layers if isinstance(each, keras.layers.Conv2D)][
-                -1:
-            ]
+        def last(network):
+            return [
+                each.name for each in network.model.layers if isinstance(each, keras.layers.Conv2D)
+            ][-1:]
 
         self.taps = {("student", "main"): last(student), ("teacher", "main"): last(teachers[0])}
         self.requires = dataclasses.replace(self.requires, taps=self.taps)
@@ -138,5 +140,6 @@ def test_taps_may_be_chosen_from_the_graphs(network, images, labels):
 def test_the_task_says_which_outputs_are_correct(dense):
     labels = np.array([0, 2, 1])
     outputs = tf.constant([[3.0, 1, 2], [3, 1, 2], [0, 1, 0]])
-    found = tfkd.core.Classification().correct(np.eye(3)[labels] if dense else labels, outputs)
+    batch = {"label": np.eye(3)[labels] if dense else labels}
+    found = tfkd.tasks.Classification().correct(batch, {"logits": outputs})
     np.testing.assert_array_equal(found, [1, 0, 1])

@@ -187,7 +187,7 @@ def test_the_teacher_is_left_alone():
 
 def test_only_the_form_with_a_twin_needs_a_teacher():
     for form in FORMS:
-        assert TeacherFree(form).requires.teacher == (form == "self")
+        assert TeacherFree(form).requires.needs_teacher == (form == "self")
     with pytest.raises(TfkdError, match="need a teacher"):
         views.distiller_of(TeacherFree("self"), teacher=False)
 

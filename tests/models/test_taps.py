@@ -298,7 +298,7 @@ def test_a_head_may_start_inside_a_sub_model():
 
 def test_a_head_is_refused_where_the_logits_need_more():
     model = models.create("resnet8", 10, (8, 8, 3))
-    with pytest.raises(TfkdError, match="need more than 'stage1_block1_relu1'"):
+    with pytest.raises(TfkdError, match="'logits' needs more than 'stage1_block1_relu1'"):
         models.head(model, "stage1_block1_relu1")
     with pytest.raises(TfkdError, match="did you mean 'pre_pool'"):
         models.head(model, "prepool")

@@ -11,7 +11,6 @@ from tfkd import models
 from tfkd.core import Companion, Requires
 from tfkd.core.networks import Networks
 from tfkd.errors import TfkdError
-from tfkd.models.saving import load_network, save_network
 
 MOBILENET = "keras.applications:MobileNetV2"
 TAPS = {"pre_pool": "out_relu", "pooled": "global_average_pooling2d", "stage1": "block_2_add"}
@@ -280,8 +279,8 @@ def test_a_companion_that_copies_the_student_has_its_taps_under_the_same_names(s
 
 
 def test_names_of_taps_are_saved_with_the_network(small, tmp_path):
-    save_network(small, tmp_path)
-    assert load_network(tmp_path).taps == small.taps
+    models.saving.save_network(small, tmp_path)
+    assert models.saving.load_network(tmp_path).taps == small.taps
 
 
 @pytest.mark.parametrize(

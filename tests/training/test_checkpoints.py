@@ -1,5 +1,6 @@
 """Checkpoint files: whole or not there, checked, and never a wrong one taken for a right one."""
 
+import os
 import warnings
 
 import keras
@@ -100,8 +101,8 @@ def test_an_interrupted_write_leaves_the_ones_before(store, monkeypatch):
     def fails(*_, **__):
         raise OSError("disk full")
 
-    monkeypatch.setattr(checkpoints.os, "replace", fails)
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr(os, "replace", fails)
+    with pytest.raises(TfkdError, match="step_000000000013.npz': cannot be written .disk full"):
         store.save(arrays(13), {"epoch": 13}, 13)
     monkeypatch.undo()
     assert store.load()[1]["epoch"] == 12

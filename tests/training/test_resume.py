@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 
+from tfkd import files
 from tfkd.training import run
 from tfkd.training.checkpoints import Checkpoints
 
@@ -60,7 +61,7 @@ def test_a_killed_process_is_continued(moment, killed, whole, experiment, same_r
         np.testing.assert_array_equal(found, wanted)
     assert result["epochs"] == 2
     assert result["images_per_second"] > 0
-    assert not list(folder.rglob("*.partial"))
+    assert not list(folder.rglob(f"{files.NEW}*"))
 
 
 def test_another_seed_ends_elsewhere(whole, experiment, same_run, tmp_path):
@@ -142,7 +143,7 @@ def test_the_best_student_of_an_earlier_epoch_is_kept(experiment, stopped, tmp_p
         train__learning_rate=1e-3,
         train__schedule__name="step",
         train__schedule__milestones=(1,),
-        train__schedule__factor=1e3,
+        train__schedule__decay_factor=1e3,
     )
     result = run(config, tmp_path / "whole")
     stopped(config, tmp_path / "run", after=12)

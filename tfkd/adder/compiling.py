@@ -6,14 +6,12 @@ Libraries lie in a folder of the user's, ``$TFKD_CACHE``, else ``$XDG_CACHE_HOME
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import subprocess
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tfkd import files
 from tfkd.errors import TfkdError
 
 
@@ -34,19 +32,14 @@ def once(name: str, what: str, compile_to: Callable[[str], None]) -> Path:
     library = folder / name
     if library.exists():
         return library
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder / f"{name}.lock"):
-            if not library.exists():
-                with tempfile.TemporaryDirectory(dir=folder, prefix=".build-") as scratch:
-                    target = os.path.join(scratch, name)
-                    compile_to(target)
-                    os.replace(target, library)
-    except OSError as error:
-        raise TfkdError(
-            f"folder {str(folder)!r}: cannot be written ({error.strerror or error}), wanted one "
-            f"that can hold the compiled {what} (set TFKD_CACHE)"
-        ) from error
+    wanted = f"one that can hold the compiled {what} (set TFKD_CACHE)"
+    with (
+        files.writing(f"folder {str(folder)!r}", wanted),
+        files.locked(folder / f"{name}.lock"),
+    ):
+        if not library.exists():
+            with files.whole_file(library) as target:
+                compile_to(str(target))
     return library
 
 
@@ -85,11 +78,3 @@ def run(commands: Sequence[Sequence[str]], kind: str, wanted: str) -> None:
                 f"{kind} {command[0]!r}: found exit status {process.returncode} "
                 f"({complaint}), wanted {wanted}"
             )
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keeps every other process, and thread, out while the block runs."""
-    with open(path, "a", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

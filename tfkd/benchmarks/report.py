@@ -13,9 +13,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfkd import files
 from tfkd.benchmarks import processor
 from tfkd.benchmarks.measure import Row
-from tfkd.errors import TfkdError
 
 _HEADINGS = ("", "ms", "ratio", "goal", "holds", "baseline", "")
 
@@ -100,10 +100,6 @@ def write(rows: Sequence[Row], path: str | os.PathLike, facts: dict[str, object]
         TfkdError: When the file cannot be written.
     """
     content = {"machine": facts, "rows": [dataclasses.asdict(row) for row in rows]}
-    try:
+    with files.writing(f"file {str(path)!r}", "a writable file"):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise TfkdError(
-            f"file {str(path)!r}: cannot be written ({error.strerror}), wanted a writable file"
-        ) from error

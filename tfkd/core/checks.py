@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import tensorflow as tf
 
-from tfkd.core.objective import Objective
 from tfkd.errors import TfkdError
 
 
@@ -15,18 +14,14 @@ def check_batch(
     *,
     keys: Iterable[str],
     input_shape: Sequence[int | None] | None,
-    num_classes: int,
-    objectives: Iterable[Objective],
 ) -> None:
-    """Checks the form of a batch.
+    """Checks the entries of a batch, and the form of its images.
 
     Args:
         batch: Type of each entry.
         keys: The entries that must be there.
         input_shape: ``(height, width, channels)`` that the student takes; ``None`` where it is not
             known.
-        num_classes: Width of the logits.
-        objectives: The objectives that will read the batch.
 
     Raises:
         TfkdError: Naming what is missing or does not fit.
@@ -50,15 +45,3 @@ def check_batch(
         )
         if not fits:
             raise TfkdError(f"images of shape {found}, but the student wants {wanted}")
-    label = batch["label"]
-    width = label.shape[-1] if label.shape.rank == 2 else 1
-    if width not in (1, None, num_classes):
-        raise TfkdError(
-            f"labels of width {width}, wanted class numbers or {num_classes} probabilities"
-        )
-    if width == num_classes and num_classes > 1:
-        for objective in objectives:
-            if not objective.requires.allows_soft_labels:
-                raise TfkdError(
-                    f"{objective.name} works on class numbers: found dense labels of width {width}"
-                )

@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfkd import models
 from tfkd.core.arguments import as_list, as_objectives, as_weights, non_negative
 from tfkd.core.fit.trainer import Trainer
-from tfkd.core.networks import STUDENT, Networks
-from tfkd.core.objective import NetworkView, Objective, Spec
-from tfkd.core.stage import Stage, frozen_layers
+from tfkd.core.networks import Networks
+from tfkd.core.objective import Finish, Objective, Spec
+from tfkd.core.stage import Stage
 from tfkd.core.state import by_role
 from tfkd.core.step.clock import NO_LIMIT, Clock
-from tfkd.core.step.context import Context
-from tfkd.core.step.losses import StepLosses, combine, names_of
+from tfkd.core.step.freezing import frozen_layers
+from tfkd.core.step.losses import names_of
 from tfkd.core.step.nonfinite import NonFiniteWatch
-from tfkd.core.step.replicas import replica_count, sum_over_replicas
+from tfkd.core.step.steps import Steps
 from tfkd.core.step.term_means import TermMeans
-from tfkd.core.step.updates import Pairs, apply_if, gradients_are_finite
-from tfkd.core.tasks.classification import Classification
+from tfkd.core.step.views import STUDENT, union_of_taps
+from tfkd.core.tasks import registry as tasks
+from tfkd.core.tasks.task import Task
 from tfkd.errors import TfkdError, unknown
 
 
-class Distiller(Trainer, keras.Model):
+class Distiller(Steps, Trainer, keras.Model):
     """Trains a student with a label loss and any number of distillation losses.
 
     ``total = student_loss_weight * label_loss + sum_i weight_i * schedule_i(epoch) * loss_i``
@@ -59,8 +61,10 @@ class Distiller(Trainer, keras.Model):
         distillation_loss_weights: A weight >= 0 for each loss; ``None`` is 1 each.
         student_loss_weight: Weight >= 0 of the label loss.
         name: Name of the model.
-        task: What a label means; :class:`Classification` by default.
+        task: What a label means; by default classification, at every exit of a student with several.
         train_size: Number of training images, for methods with banks or memories.
+        train_labels: Label of each training image, int ``(train_size,)``, for methods that choose
+            negatives of other classes.
         batch_size: Images of one step, for methods that size a memory by it.
         seed: Seed of everything that objectives draw.
         teacher_dtype: ``"bfloat16"`` runs the frozen teacher in that precision.
@@ -85,8 +89,9 @@ class Distiller(Trainer, keras.Model):
         student_loss_weight: float = 1.0,
         name: str = "distiller",
         *,
-        task: Classification | None = None,
+        task: Task | None = None,
         train_size: int | None = None,
+        train_labels: np.ndarray | None = None,
         batch_size: int | None = None,
         seed: int = 0,
         teacher_dtype: str | None = None,
@@ -97,28 +102,36 @@ class Distiller(Trainer, keras.Model):
         self.objectives = as_objectives(distillation_losses)
         self.loss_weights = as_weights(distillation_loss_weights, self.objectives)
         self.student_loss_weight = non_negative("student_loss_weight", student_loss_weight)
-        self.task = task or Classification()
         self.evaluate_distillation = evaluate_distillation
         self.stage: Stage | None = None
         self._seed = int(seed)
         self._evaluating = False
+        self._student_at: dict = {}
         student = models.as_network(student)
         teachers = [models.as_network(each) for each in as_list(teacher)]
+        self.task = task or tasks.create("classification", student)
         for objective in self.objectives:
             self._check_kind(objective)
-            objective.choose_taps(student.model, [each.model for each in teachers])
+            objective.choose_taps(student, teachers)
         self._networks = Networks(
             student,
             teachers,
+            self.task,
             [objective.requires for objective in self.objectives],
             teacher_dtype=teacher_dtype,
             fold_teacher=fold_teacher,
             trainable_teacher=self.trainable_teacher,
         )
         self.student = self._networks.student.model
-        self._known = {"train_size": train_size, "batch_size": batch_size}
+        self._label_terms = self.task.label_terms(self._networks.student)
+        self._known = {
+            "train_size": train_size,
+            "train_labels": train_labels,
+            "batch_size": batch_size,
+        }
         self._setup_objectives()
         self._make_state()
+        self.enter_stage(None)
         self.built = True
 
     def _check_kind(self, objective: Objective) -> None:
@@ -128,30 +141,43 @@ class Distiller(Trainer, keras.Model):
                 f"{objective.name} has a training step of its own: found {type(self).__name__}, "
                 f"wanted {kind.__name__}(teacher, student, ...)"
             )
+        known = objective.requires.tasks
+        if known is not None and self.task.name not in known:
+            raise TfkdError(
+                f"{objective.name} works on {' and '.join(known)}: found task {self.task.name!r}"
+            )
 
     def _setup_objectives(self) -> None:
+        wanted = {
+            "train_size": "the size of the training set",
+            "train_labels": "the labels of the training set",
+        }
         for objective in self.objectives:
-            if objective.requires.train_size and self._known["train_size"] is None:
-                raise TfkdError(
-                    f"{objective.name} needs the size of the training set: found None, wanted "
-                    "Distiller(..., train_size=number of training images)"
-                )
+            for argument, words in wanted.items():
+                if getattr(objective.requires, argument) and self._known[argument] is None:
+                    raise TfkdError(
+                        f"{objective.name} needs {words}: found None, wanted "
+                        f"Distiller(..., {argument}={words.removeprefix('the ')})"
+                    )
         spec = Spec(
-            num_classes=self._networks.num_classes,
+            num_classes=self._networks.facts.get("classes"),
             image_shape=self._networks.input_shape,
             shapes=self._networks.shapes(),
             seed=self._seed,
             head=self._networks.head,
-            network=lambda network: self._networks.network(network).model,
+            network=self._networks.network,
             **self._known,
         )
         for objective in self.objectives:
             objective.setup(spec)
             self._networks.add_companions(objective.companions)
-        self._networks.check_companions()
 
     def _make_state(self) -> None:
         self.clock = Clock()
+        self._plan = self._networks.plan(
+            self._networks.student,
+            union_of_taps(objective.requires for objective in self.objectives),
+        )
         self.watch = NonFiniteWatch(self.loss_names())
         self._train_means = TermMeans(self.loss_names(), name="train_losses")
         self._test_means = TermMeans(self.test_names(), name="test_losses")
@@ -176,19 +202,18 @@ class Distiller(Trainer, keras.Model):
 
     def loss_names(self) -> list[str]:
         """Returns the names of all logged losses, in the order of :attr:`StepLosses.values`."""
-        return names_of(self.objectives)
+        return names_of(self.objectives, self._label_terms)
 
     def test_names(self) -> list[str]:
         """Returns the names of the losses that ``evaluate`` reports."""
         if not self._distillation_is_evaluated():
             return ["loss", "student_loss"]
-        teacher = ["agreement"] if self._networks.has_teacher_logits else []
-        return [*self.loss_names(), *teacher]
+        return [*self.loss_names(), *(["agreement"] if self._plan.gives_agreement else [])]
 
     def _distillation_is_evaluated(self) -> bool:
         return self.evaluate_distillation and all(
             objective.requires.views in ((), ("main",)) and not objective.requires.all_keys
-            for objective in self.objectives
+            for objective, _ in self.active_objectives()
         )
 
     @property
@@ -196,11 +221,20 @@ class Distiller(Trainer, keras.Model):
         """The variables of the gradient: student and objectives, or what the stage names."""
         if self.stage is not None and self.stage.trainable is not None:
             return list(self.stage.trainable(self))
-        twins = self._networks.companion_variable_ids()
+        untrained = self._networks.companion_variable_ids()
+        untrained |= {id(v) for layer in self._untrained_layers() for v in layer.variables}
         found = list(self.student.trainable_variables)
         for objective in self.objectives:
-            found += [v for v in objective.trainable_variables if id(v) not in twins]
+            found += [v for v in objective.trainable_variables if id(v) not in untrained]
         return list({id(variable): variable for variable in found}.values())
+
+    def _untrained_layers(self) -> list[keras.layers.Layer]:
+        return [
+            inner
+            for objective in self.objectives
+            for layer in objective.untrained
+            for inner in layer._flatten_layers()
+        ]
 
     # Keras hands these to the optimizer after ``fit``, in the order in which it was built.
     trainable_variables = trainable_weights = trained_variables
@@ -239,6 +273,22 @@ class Distiller(Trainer, keras.Model):
         compiled = [self._compile_metrics] if self.compiled and self._compile_metrics else []
         return own + compiled
 
+    def network(self, name: str, *, as_given: bool = False) -> models.Network:
+        """Returns the student or a teacher.
+
+        Args:
+            name: ``"student"``, ``"teacher"`` or, of several, ``"teacher:1"``.
+            as_given: Whether a frozen teacher is wanted as it was given, instead of the folded copy
+                that is run.
+
+        Raises:
+            TfkdError: For another name.
+        """
+        run = self._networks.network(name)
+        if name == "student" or not as_given:
+            return run
+        return self._networks.teachers[self._networks.names.index(name)]
+
     def enter_stage(self, stage: Stage | None) -> None:
         """Makes a stage the current one; ``compile`` again afterwards.
 
@@ -246,13 +296,23 @@ class Distiller(Trainer, keras.Model):
             stage: The stage, or ``None`` for all objectives and variables.
 
         Raises:
-            TfkdError: When it names an objective that is not there.
+            TfkdError: When it names an objective that is not there, or its network does not go with
+                the student or lacks a tap.
         """
         names = [objective.name for objective in self.objectives]
         for name in (stage.objectives or ()) if stage is not None else ():
             if name not in names:
                 raise unknown(f"objective of stage {stage.name}", name, names)
         self.stage = stage
+        self.stage_network = self._networks.student
+        active = [objective.requires for objective, _ in self.active_objectives()]
+        taps = union_of_taps(active if stage is not None else [o.requires for o in self.objectives])
+        if stage is not None and stage.network is not None:
+            self.stage_network = models.as_network(stage.network(self))
+            self._networks.check_fits(self.stage_network, f"the network of stage {stage.name!r}")
+            own = taps.setdefault(STUDENT, [])
+            own.extend(tap for tap in stage.taps if tap not in own)
+        self._plan = self._networks.plan(self.stage_network, taps)
         self.train_function = self.test_function = None
 
     @contextlib.contextmanager
@@ -261,11 +321,12 @@ class Distiller(Trainer, keras.Model):
         if self.stage is None or self.stage.trainable is None:
             yield
             return
-        roots = [self.student, *self.objectives]
-        twins = {id(layer) for layer in self._networks.companion_layers()}
+        roots = [self.stage_network.model, *self.objectives]
+        others = {id(layer) for layer in self._networks.companion_layers()}
+        others |= {id(layer) for layer in self._untrained_layers()}
         layers = [layer for root in roots for layer in root._flatten_layers()]
         with frozen_layers(
-            [layer for layer in layers if id(layer) not in twins], self.stage.trainable(self)
+            [layer for layer in layers if id(layer) not in others], self.stage.trainable(self)
         ):
             yield
 
@@ -292,160 +353,47 @@ class Distiller(Trainer, keras.Model):
         """Makes training stop at a step even within a call of several steps; ``None`` lifts it."""
         self.clock.step_limit.assign(NO_LIMIT if last_step is None else last_step)
 
-    # One step.
+    # The end.
 
-    def train_step(self, data):
-        """Runs one training step: networks once, all losses, one gradient, one update."""
-        batch = self.task.batch(data)
-        with tf.GradientTape() as tape:
-            context = self.forward(batch, training=True)
-            outcome = self.combine(context)
-            scaled = self.optimizer.scale_loss(outcome.total / replica_count())
-        variables = self.trained_variables
-        gradients = tape.gradient(scaled, variables)
-        self.update(context, outcome, gradients, variables)
-        return self.train_results()
-
-    def test_step(self, data):
-        """Evaluates the student on one batch, in inference mode, without touching any state."""
-        batch = self.task.batch(data)
-        context = self.forward(batch, training=False)
-        weights = batch.get("sample_weight")
-        logits = context.student_logits
-        values = self.test_values(context)
-        rows = tf.shape(logits)[0] if weights is None else tf.reduce_sum(weights)
-        self._test_means.update_state(self._over_replicas(tf.stack(values)), rows)
-        if self._compile_metrics is not None:
-            self._compile_metrics.update_state(batch["label"], logits, weights)
-        return self.test_results()
-
-    def test_places(self) -> set[NetworkView]:
-        """Returns which networks ``evaluate`` runs on which views."""
-        with_losses = self._distillation_is_evaluated()
-        return {STUDENT, *(self._networks.places("main") if with_losses else ())}
-
-    def test_values(self, context: Context) -> list[tf.Tensor]:
-        """Returns the numbers of :meth:`test_names` for a batch of an evaluation.
+    def finish(self, data=None) -> Finish:
+        """Returns what methods may use at the end of training.
 
         Args:
-            context: What :meth:`forward` returned.
+            data: The :class:`tfkd.data.DataSet`; ``None`` where there is none.
         """
-        logits = context.student_logits
-        if not self._distillation_is_evaluated():
-            loss = context.mean(self.task.label_loss(context.labels, logits))
-            return [self.student_loss_weight * loss, loss]
-        values = list(tf.unstack(self.combine(context).values))
-        if self._networks.has_teacher_logits:
-            same = tf.equal(tf.argmax(context.teacher(), -1), tf.argmax(logits, -1))
-            values.append(context.mean(tf.cast(same, tf.float32)))
-        return values
+        return Finish(data=data, network=self._networks.network, seed=self._seed)
 
-    def forward(self, batch: Mapping[str, tf.Tensor], *, training: bool) -> Context:
-        """Runs the networks on a batch and returns what the objectives see.
+    def clean_student(self, finish: Finish | None = None) -> models.Network:
+        """Returns the student as methods leave it: without anything that only training needs.
 
         Args:
-            batch: The batch as a dict.
-            training: Whether this is a training step.
+            finish: See :meth:`finish`; by default without data.
         """
-        common = {
-            "training": training,
-            "epoch": tf.convert_to_tensor(self.clock.epoch),
-            "epochs": tf.convert_to_tensor(self.clock.epochs),
-            "step": tf.convert_to_tensor(self.clock.step),
-            "seed": self._seed,
-            "heads": self._networks.head,
-        }
-        objectives = [objective for objective, _ in self.active_objectives()]
-        if training:
-            before = Context(batch, outputs={}, **common)
-            for objective in objectives:
-                objective.before_step(before)
-            places = {place for objective in objectives for place in objective.requires.taps}
-        else:
-            places = self.test_places()
-        outputs = self._networks.run(batch, places, training=training)
-        context = Context(batch, outputs=outputs, **common)
-        for objective in objectives:
-            logits = objective.student_logits(context)
-            if logits is not None:
-                context.replace_student_logits(logits)
-        if not context.student_logits_are_replaced and STUDENT not in outputs:
-            outputs.update(self._networks.run(batch, {STUDENT}, training=training))
-        return context
+        student = self._networks.student
+        for objective in self.objectives:
+            student = objective.finalize(student, finish or self.finish())
+        return student
 
-    def combine(self, context: Context) -> StepLosses:
-        """Forms every loss of a batch, and their weighted sum.
+    def variants(
+        self, student: models.Network, finish: Finish | None = None
+    ) -> dict[str, models.Network]:
+        """Returns the further students that methods end in, by a word for each.
 
         Args:
-            context: What :meth:`forward` returned.
+            student: What :meth:`clean_student` returned.
+            finish: As there.
+
+        Raises:
+            TfkdError: For two of one word.
         """
-        label_weight = self.student_loss_weight
-        if self.stage is not None and self.stage.student_loss_weight is not None:
-            label_weight = self.stage.student_loss_weight
-        active = self.active_objectives()
-        return combine(context, self.task, self.objectives, active, label_weight)
-
-    def update(
-        self,
-        context: Context,
-        outcome: StepLosses,
-        gradients: Sequence[tf.Tensor | None],
-        variables: Sequence[keras.Variable],
-        further: Sequence[tuple[keras.optimizers.Optimizer, Pairs]] = (),
-    ) -> None:
-        """Applies the gradients, lets objectives write their state, and keeps the running means.
-
-        Nothing is applied from the first non-finite loss or gradient on.
-
-        Args:
-            context: The step.
-            outcome: Its losses.
-            gradients: Of the total divided by the number of replicas, one for each variable.
-            variables: The variables to update.
-            further: Optimizers of networks that train beside the student, each with its gradients,
-                divided in the same way, and their variables.
-        """
-        pairs = [(g, v) for g, v in zip(gradients, variables) if g is not None]
-        values = self._over_replicas(outcome.values)
-        # An optimizer with a loss scale looks for overflow itself, and goes on after one.
-        watched = [
-            gradient
-            for optimizer, each in [(self.optimizer, pairs), *further]
-            if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-            for gradient, _ in each
-        ]
-        finite = gradients_are_finite(watched)
-        ok = self.watch.observe(values, finite, context.step, context.epoch)
-
-        def write_state() -> None:
-            for objective, _ in self.active_objectives():
-                objective.after_step(context, outcome.terms[objective.name].carry)
-
-        apply_if(ok, self.optimizer, pairs, write_state)
-        for optimizer, each in further:
-            apply_if(ok, optimizer, each)
-        weights = context.batch.get("sample_weight")
-        self._train_means.update_state(values, tf.shape(context.student_logits)[0])
-        if self._compile_metrics is not None:
-            self._compile_metrics.update_state(context.labels, context.student_logits, weights)
-        self.clock.tick()
-
-    def get_metrics_result(self) -> dict[str, tf.Tensor]:
-        """Returns the means of what is running: an epoch or an evaluation."""
-        return self.test_results() if self._evaluating else self.train_results()
-
-    def train_results(self) -> dict[str, tf.Tensor]:
-        """Returns the running means of the epoch."""
-        return self._results(self._train_means)
-
-    def test_results(self) -> dict[str, tf.Tensor]:
-        """Returns the means of an evaluation."""
-        return self._results(self._test_means)
-
-    def _results(self, means: TermMeans) -> dict[str, tf.Tensor]:
-        compiled = self._compile_metrics.result() if self._compile_metrics is not None else {}
-        return {**compiled, **means.result()}
-
-    @staticmethod
-    def _over_replicas(values: tf.Tensor) -> tf.Tensor:
-        return sum_over_replicas(values) / replica_count()
+        found: dict[str, models.Network] = {}
+        for objective in self.objectives:
+            own = objective.variants(student, finish or self.finish())
+            taken = sorted(set(own).intersection(found))
+            if taken:
+                raise TfkdError(
+                    f"{objective.name}: found a second variant {taken[0]!r} of the student, wanted "
+                    "another word"
+                )
+            found.update(own)
+        return found

@@ -51,7 +51,7 @@ def frozen_copy(
                 f"teacher {model.name!r} runs in its own precision, not {dtype}: it is not folded"
             )
         return network
-    models.tap_shapes(model, keep or ["logits"])
+    models.tap_shapes(model, keep or list(models.outputs(model)))
     try:
         folded = models.fold(model, keep=keep)
     except TfkdError as error:
@@ -79,8 +79,17 @@ def folding_error(original: keras.Model, folded: keras.Model) -> float:
     """
     shape = [size or 32 for size in original.input_shape[1:]]
     images = np.random.default_rng(0).normal(size=(2, *shape)).astype("float32")
-    wanted = np.asarray(original(images, training=False), "float64")
-    found = np.asarray(folded(images, training=False), "float64")
+    pairs = zip(
+        keras.tree.flatten(original(images, training=False)),
+        keras.tree.flatten(folded(images, training=False)),
+        strict=True,
+    )
+    return max(
+        _relative_difference(*(np.asarray(each, "float64") for each in pair)) for pair in pairs
+    )
+
+
+def _relative_difference(wanted: np.ndarray, found: np.ndarray) -> float:
     return float(np.max(np.abs(wanted - found)) / max(np.max(np.abs(wanted)), 1e-30))
 
 

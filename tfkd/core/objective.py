@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from tfkd import models
 from tfkd.errors import TfkdError
 
 NetworkView = tuple[str, str]
@@ -30,20 +32,29 @@ class Requires:
         index: Whether the batch must hold the position of each image in the training set.
         epochs: Whether the number of epochs of the run must be known.
         train_size: Whether the size of the training set must be known (banks, memories).
+        train_labels: Whether the labels of the whole training set must be known (negatives of
+            other classes).
         allows_soft_labels: Whether labels may be distributions (mixup, cutmix).
         batch_keys: Further keys that the batch must hold.
+        teacher: Whether a teacher is needed; ``None`` is where the taps name one.
+        tasks: The tasks that the objective knows; ``None`` is any.
     """
 
     taps: Mapping[NetworkView, Sequence[str]] = field(default_factory=dict)
     index: bool = False
     epochs: bool = False
     train_size: bool = False
+    train_labels: bool = False
     allows_soft_labels: bool = False
     batch_keys: tuple[str, ...] = ()
+    teacher: bool | None = None
+    tasks: tuple[str, ...] | None = ("classification", "multi_exit")
 
     @property
-    def teacher(self) -> bool:
+    def needs_teacher(self) -> bool:
         """Whether a teacher is needed."""
+        if self.teacher is not None:
+            return self.teacher
         return any(network.split(":")[0] == "teacher" for network, _ in self.taps)
 
     @property
@@ -74,7 +85,7 @@ class Spec:
     """What :meth:`Objective.setup` is told about the run.
 
     Attributes:
-        num_classes: Width of the logits.
+        num_classes: Number of classes; ``None`` for a task without classes.
         image_shape: ``(height, width, channels)`` of the student's input; ``None`` for a subclassed
             one that never said.
         shapes: For each (network, view) the shape of each tap that was asked for, with ``None`` for
@@ -82,18 +93,23 @@ class Spec:
         train_size: Number of training images, or ``None`` where it is not known.
         batch_size: Images of one step over all replicas, or ``None``.
         seed: Seed of everything that an objective draws.
-        head: ``head("teacher" | "student")`` is the sub-model from ``pre_pool`` to the logits.
-        network: ``network(name)`` is the model behind a name, for companions that start as copies.
+        head: ``head("teacher" | "student", start="pre_pool")`` is the sub-model from a tap to the
+            logits.
+        network: ``network("student" | "teacher" | "teacher:1")`` is the
+            :class:`tfkd.models.Network` behind a name, as it is run.
+        train_labels: Label of each training image, int ``(train_size,)``, or ``None`` where nobody
+            asked for them.
     """
 
-    num_classes: int
+    num_classes: int | None
     image_shape: tuple[int | None, ...] | None
     shapes: Mapping[NetworkView, Mapping[str, tuple[int | None, ...]]]
     train_size: int | None
     batch_size: int | None
     seed: int
-    head: Callable[[str], keras.Model]
-    network: Callable[[str], keras.Model]
+    head: Callable[..., keras.Model]
+    network: Callable[[str], models.Network]
+    train_labels: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -104,10 +120,30 @@ class Terms:
         losses: Named scalars, each formed by ``context.mean``. The names are those of
             :attr:`Objective.terms`.
         carry: Tensors that :meth:`Objective.after_step` stores in banks, queues and memories.
+        factors: A weight of its own for some of the losses, such as one that is learned. It enters
+            the total as a constant, beside the objective's weight and schedule.
     """
 
     losses: Mapping[str, tf.Tensor]
     carry: Mapping[str, Any] = field(default_factory=dict)
+    factors: Mapping[str, tf.Tensor | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Finish:
+    """What the end of a run may use.
+
+    Attributes:
+        data: The :class:`tfkd.data.DataSet`, whose ``train_evaluation()`` gives the training images
+            un-augmented and in order; ``None`` where a distiller is used without one.
+        network: ``network("student" | "teacher" | ...)`` is the :class:`tfkd.models.Network` behind
+            a name, as it was run.
+        seed: Seed of the run.
+    """
+
+    data: Any
+    network: Callable[[str], models.Network]
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -142,6 +178,8 @@ class Objective(keras.layers.Layer):
             such a method.
         companions: Networks by name that the distiller runs as it runs teacher and student; filled
             by :meth:`setup`.
+        untrained: Layers of this objective that take no gradient and no place in the optimizer,
+            such as the moving average of a projector; filled by :meth:`setup`, and checkpointed.
     """
 
     requires: Requires = Requires()
@@ -167,6 +205,7 @@ class Objective(keras.layers.Layer):
     def __init__(self, name: str | None = None, **kwargs) -> None:
         super().__init__(name=name or snake_case(type(self).__name__), **kwargs)
         self.companions: dict[str, Companion] = {}
+        self.untrained: list[keras.layers.Layer] = []
         self.built = True
 
     @property
@@ -178,8 +217,8 @@ class Objective(keras.layers.Layer):
         """Returns the names of this objective's losses."""
         return tuple(self.terms) or (self.name,)
 
-    def choose_taps(self, student: keras.Model, teachers: Sequence[keras.Model]) -> None:
-        """Sets :attr:`requires` from the graphs of the networks, where a method finds its taps there.
+    def choose_taps(self, student: models.Network, teachers: Sequence[models.Network]) -> None:
+        """Sets :attr:`requires` from the graphs of the networks, if a method finds its taps there.
 
         Called once, before ``requires`` is read by the distiller.
 
@@ -258,13 +297,32 @@ class Objective(keras.layers.Layer):
         """Returns the list of :class:`tfkd.core.stage.Stage` of a method that trains in phases."""
         return None
 
-    def finalize(self, student: keras.Model) -> keras.Model:
+    def records(self) -> Mapping[str, np.ndarray]:
+        """Returns what is kept of each epoch besides scalars, such as a vector of weights, by name.
+
+        Runs stack the arrays of all epochs in ``records.npz``.
+        """
+        return {}
+
+    def finalize(self, student: models.Network, finish: Finish) -> models.Network:
         """Returns the clean student after training; by default the student as it is.
 
         Args:
             student: The trained student.
+            finish: The data, the other networks and the seed.
         """
         return student
+
+    def variants(self, student: models.Network, finish: Finish) -> Mapping[str, models.Network]:
+        """Returns further students that the run ends in, by a word for each.
+
+        The student called ``word`` is saved as ``student_<word>.keras`` and scored by that name.
+
+        Args:
+            student: The clean student.
+            finish: As for :meth:`finalize`.
+        """
+        return {}
 
     def to_terms(self, result) -> Terms:
         """Returns what ``compute`` returned as :class:`Terms`, checked against :attr:`terms`.
@@ -274,6 +332,12 @@ class Objective(keras.layers.Layer):
         """
         if not isinstance(result, Terms):
             result = Terms(result if isinstance(result, Mapping) else {self.name: result})
+        unknown_factors = sorted(set(result.factors) - set(self.term_names()))
+        if unknown_factors:
+            raise TfkdError(
+                f"objective {self.name}: compute returned factors of {unknown_factors}, "
+                f"but its terms are {sorted(self.term_names())}"
+            )
         if set(result.losses) != set(self.term_names()):
             raise TfkdError(
                 f"objective {self.name}: compute returned the losses {sorted(result.losses)}, "

@@ -1,12 +1,15 @@
-"""A phase of training: what is trained, for how long, by which optimizer, on which losses."""
+"""A phase of training: what is run and trained, for how long, by which recipe, on which losses."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import keras
+
+from tfkd import models
+from tfkd.errors import TfkdError
 
 
 @dataclass(frozen=True)
@@ -15,46 +18,70 @@ class Stage:
 
     Attributes:
         name: A word for logs and checkpoints.
-        epochs: Length of the stage.
-        optimizer: ``optimizer(steps_per_epoch)`` makes a fresh optimizer for the stage; ``None`` is
-            the optimizer of the run.
+        epochs: Length in epochs; ``None`` is ``train.epochs`` of the config, unless ``steps`` is
+            given.
+        steps: Length in steps, where a paper counts iterations; never beside ``epochs``.
+        recipe: Fields of the config's section ``train`` that the stage changes, by their dotted
+            names: ``{"learning_rate": 0.01, "schedule.name": "cosine"}``.
+        optimizer: ``optimizer(steps_per_epoch)`` makes an optimizer that no recipe can describe.
         trainable: ``trainable(distiller)`` lists the variables that the stage trains; ``None`` is
-            the student and every objective. Layers that hold none of them are frozen: their batch
-            normalisation uses the moving statistics and leaves them as they are.
+            the student and every objective. Layers that hold none of them are frozen: they run in
+            inference mode.
         objectives: Names of the objectives that take part; ``None`` is all of them.
         student_loss_weight: Weight of the label loss in this stage; ``None`` is the distiller's.
+        network: ``network(distiller)`` makes the :class:`tfkd.models.Network` that runs in the
+            place of the student, such as a hybrid of student and teacher blocks. The distiller's
+            student stays the one that is saved. Frozen parts of it are made by
+            ``tfkd.models.segment(..., training=False)``.
+        taps: Further taps of that network that the objectives read.
+        data: ``data(distiller, dataset)`` makes the :class:`tfkd.data.DataSet` of the stage, for
+            instance with a column of cached features; ``None`` is the data set of the run.
+        evaluate: Whether the epochs of the stage are evaluated, and may be the best; ``False``
+            where the student means nothing yet.
     """
 
     name: str
-    epochs: int
+    epochs: int | None = None
+    steps: int | None = None
+    recipe: Mapping[str, Any] = field(default_factory=dict)
     optimizer: Callable[[int], keras.optimizers.Optimizer] | None = None
     trainable: Callable[[keras.Model], Sequence[keras.Variable]] | None = None
     objectives: tuple[str, ...] | None = None
     student_loss_weight: float | None = None
+    network: Callable[[keras.Model], models.Network] | None = None
+    taps: tuple[str, ...] = ()
+    data: Callable[[keras.Model, Any], Any] | None = None
+    evaluate: bool = True
 
+    def __post_init__(self) -> None:
+        if self.epochs is not None and self.steps is not None:
+            raise TfkdError(
+                f"stage {self.name!r}: found epochs={self.epochs} and steps={self.steps}, wanted one "
+                "of them"
+            )
+        for unit, length in (("epochs", self.epochs), ("steps", self.steps)):
+            whole = isinstance(length, int) and not isinstance(length, bool) and length >= 1
+            if length is not None and not whole:
+                raise TfkdError(
+                    f"stage {self.name!r}: found {unit}={length!r}, wanted a whole number >= 1"
+                )
+        if self.taps and self.network is None:
+            raise TfkdError(
+                f"stage {self.name!r}: found taps {list(self.taps)} without a network, wanted a "
+                "network that has them"
+            )
+        if self.optimizer is not None and self.recipe:
+            raise TfkdError(
+                f"stage {self.name!r}: found a recipe beside an optimizer, wanted one of them"
+            )
 
-@contextlib.contextmanager
-def frozen_layers(
-    layers: Iterable[keras.Layer], trained: Iterable[keras.Variable]
-) -> Iterator[None]:
-    """Freezes, for a while, the layers none of whose own variables are trained.
+    def length(self, steps_per_epoch: int, epochs: int) -> int:
+        """Returns the number of steps.
 
-    Keras reads ``trainable`` when a step is traced, so that is when this must hold; the layers'
-    own flags, which are saved with a model, stay what they were.
-
-    Args:
-        layers: Layers, without their sub-layers.
-        trained: The variables that are trained.
-    """
-    kept = {id(variable) for variable in trained}
-    frozen = []
-    for layer in layers:
-        own = [] if list(layer._flatten_layers(include_self=False)) else layer.trainable_variables
-        if own and not any(id(variable) in kept for variable in own):
-            layer.trainable = False
-            frozen.append(layer)
-    try:
-        yield
-    finally:
-        for layer in frozen:
-            layer.trainable = True
+        Args:
+            steps_per_epoch: Steps of an epoch.
+            epochs: Epochs of a stage that sets no length of its own.
+        """
+        if self.steps is not None:
+            return self.steps
+        return steps_per_epoch * (epochs if self.epochs is None else self.epochs)

@@ -41,6 +41,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+from tfkd import models
 from tfkd.core import Objective, Requires, Spec, register
 from tfkd.core.arguments import non_negative
 from tfkd.core.divergences import (
@@ -255,9 +256,9 @@ class USKD(Objective):
         taps = ["logits"] if feature == BEFORE_LAST else ["logits", feature]
         self.requires = Requires(taps={("student", "main"): taps}, allows_soft_labels=True)
 
-    def choose_taps(self, student: keras.Model, teachers: Sequence[keras.Model]) -> None:
+    def choose_taps(self, student: models.Network, teachers: Sequence[models.Network]) -> None:
         if self.feature == BEFORE_LAST:
-            self.feature = stage_before_last(student, self.name)
+            self.feature = stage_before_last(student.model, self.name)
             taps = {("student", "main"): ["logits", self.feature]}
             self.requires = Requires(taps=taps, allows_soft_labels=True)
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tfkd import adder, models
 from tfkd.core.divergences import mean_of_probabilities
-from tfkd.errors import TfkdError, unknown
+from tfkd.errors import TfkdError, reason, unknown
 from tfkd.export import describe
 
 Predict = Callable[[tf.Tensor], tf.Tensor]
@@ -44,8 +44,8 @@ def ensemble(networks: Sequence[models.Network | keras.Model]) -> Predict:
         networks: One or more, as :func:`predictor` takes them.
 
     Returns:
-        A function like that of :func:`predictor`, of the one network or, of several, of the logarithm
-        of the mean of their probabilities.
+        A function like that of :func:`predictor`, of the one network or, of several, of the
+        logarithm of the mean of their probabilities.
     """
     members = [predictor(network) for network in networks]
     if len(members) == 1:
@@ -84,9 +84,9 @@ def saved_model_predictor(path: str | os.PathLike, signature: str = "serving_def
         loaded = adder.load(path) if _has_adder_op(path) else tf.saved_model.load(str(path))
     # A damaged file fails in as many ways as it has parts: protocol buffers, variables, functions.
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise TfkdError(
-            f"SavedModel {str(path)!r}: found one that does not load ({reason}), wanted a whole one"
+            f"SavedModel {str(path)!r}: found one that does not load ({reason(error)}), "
+            "wanted a whole one"
         ) from error
     if signature not in loaded.signatures:
         raise unknown(f"signature of SavedModel {str(path)!r}:", signature, loaded.signatures)

@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-from tfkd import data
+from tfkd import data, files
 from tfkd.errors import TfkdError
 from tfkd.evaluation.scores import evaluate
 from tfkd.evaluation.subjects import (
@@ -100,9 +100,5 @@ def write_report(report: dict, path: str | os.PathLike) -> None:
     Raises:
         TfkdError: When the file cannot be written.
     """
-    try:
+    with files.writing(f"JSON file {str(path)!r}", "a writable path"):
         Path(path).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise TfkdError(
-            f"JSON file {str(path)!r}: cannot be written ({error.strerror}), wanted a writable path"
-        ) from error

@@ -14,11 +14,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfkd import models
+from tfkd import files, models
 from tfkd.adder import compiled_operations, has_adder_layers, plain_operations
 from tfkd.errors import TfkdError, unknown
 from tfkd.export import description
-from tfkd.export.placing import placed
 from tfkd.export.verification import verify as verify_export
 from tfkd.models.saving import in_precision
 
@@ -78,7 +77,7 @@ def save(
     network = models.as_network(network)
     names = _checked(network, class_names)
     form = _adder_form(network.model, adder)
-    with placed(directory, description.is_export, "an export of tfkd") as folder:
+    with files.whole_folder(directory, description.is_export, "an export of tfkd") as folder:
         source = in_precision(network.model)
         model = models.fold(source) if fold else models.stock(source)
         with plain_operations() if form == "plain" else contextlib.nullcontext():

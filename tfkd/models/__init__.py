@@ -20,6 +20,8 @@ from tfkd.models.families import wrn as _wrn  # noqa: F401
 from tfkd.models.graph.calls import is_functional
 from tfkd.models.graph.folding import fold
 from tfkd.models.graph.keras_layers import stock, stock_layer
+from tfkd.models.graph.outputs import exits, outputs
+from tfkd.models.graph.segments import chain, segment
 from tfkd.models.graph.taps import head, tap_names, tap_shapes, tapped
 from tfkd.models.layers.batch_normalization import BatchNormalization
 from tfkd.models.network import Network, as_network
@@ -36,15 +38,19 @@ __all__ = [
     "Preprocess",
     "Work",
     "as_network",
+    "chain",
     "check_name",
     "cost",
     "create",
+    "exits",
     "fold",
     "head",
     "is_functional",
     "names",
+    "outputs",
     "register",
     "rule",
+    "segment",
     "stock",
     "stock_layer",
     "tap_names",

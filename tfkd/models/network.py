@@ -23,6 +23,8 @@ class Network:
         name: What the network is called in tables; the model's name if None.
         taps: Further names for taps of the model, such as `{"pooled": "avg_pool"}`, so that methods
             find the features they know by name in a network that calls them otherwise.
+        task: What its outputs mean, as `tfkd.tasks.find` takes it.
+        class_names: The names of its classes, in the order of the logits, if they are known.
 
     Raises:
         TfkdError: If `model` is not a Keras model, or has no tap that `taps` names.
@@ -32,6 +34,8 @@ class Network:
     preprocess: Preprocess = Preprocess.none()
     name: str | None = None
     taps: Mapping[str, str] = field(default_factory=dict, hash=False)
+    task: str = "classification"
+    class_names: tuple[str, ...] | None = None
 
     def __post_init__(self):
         if not isinstance(self.model, keras.Model):
@@ -39,6 +43,8 @@ class Network:
         if self.name is None:
             object.__setattr__(self, "name", self.model.name)
         object.__setattr__(self, "taps", dict(self.taps))
+        if self.class_names is not None:
+            object.__setattr__(self, "class_names", tuple(map(str, self.class_names)))
         for name, path in self.taps.items():
             if name == LOGITS:
                 raise TfkdError(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 
-from tfkd.errors import TfkdError, unknown
+from tfkd import files
+from tfkd.errors import TfkdError, reason, unknown
 from tfkd.models.graph.keras_layers import stock
 from tfkd.models.network import Network, as_network
 from tfkd.models.preprocess import Preprocess
@@ -74,16 +74,11 @@ def save_network(
         "num_classes": model.output_shape[-1],
         "class_names": None if class_names is None else [str(name) for name in class_names],
     }
-    try:
+    wanted = "a folder with write permission and space"
+    with files.writing(f"folder {str(folder)!r} for the network", wanted):
         folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(description, indent=2) + "\n"
-        _write(folder / DESCRIPTION, lambda path: path.write_text(text, encoding="utf-8"))
-        return _write(folder / f"{stem}.keras", model.save)
-    except OSError as error:
-        raise TfkdError(
-            f"folder {str(folder)!r} for the network: cannot be written ({_reason(error)}), "
-            "wanted a folder with write permission and space"
-        ) from error
+    files.write_json(folder / DESCRIPTION, description)
+    return files.write(folder / f"{stem}.keras", model.save)
 
 
 def save_model(model: keras.Model, path: str | os.PathLike) -> Path:
@@ -93,7 +88,7 @@ def save_model(model: keras.Model, path: str | os.PathLike) -> Path:
         model: A functional or sequential model.
         path: The file, in an existing folder.
     """
-    return _write(Path(path), in_precision(stock(model)).save)
+    return files.write(path, in_precision(stock(model)).save)
 
 
 def load_network(run_folder: str | os.PathLike, which: str = "last") -> Network:
@@ -145,7 +140,7 @@ def load_model(path: str | os.PathLike) -> keras.Model:
     except Exception as error:
         raise TfkdError(
             f"network file {str(path)!r}: found {path.stat().st_size} bytes that do not load "
-            f"({_reason(error)}), wanted a whole .keras file"
+            f"({reason(error)}), wanted a whole .keras file"
         ) from error
 
 
@@ -175,7 +170,7 @@ def load_description(run_folder: str | os.PathLike) -> dict:
         return {**known, "taps": description.get("taps", {})}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TfkdError(
-            f"file {str(path)!r}: found something else ({_reason(error)}), "
+            f"file {str(path)!r}: found something else ({reason(error)}), "
             f"wanted JSON with {', '.join(wanted)}"
         ) from error
 
@@ -197,20 +192,3 @@ def _config_in_precision(config, dtype: str):
     if isinstance(config, (list, tuple)):
         return type(config)(_config_in_precision(value, dtype) for value in config)
     return config
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> Path:
-    """Writes a file beside its place, then renames it, so that a reader never sees a part."""
-    # Keras looks at the ending, so the temporary name keeps it.
-    temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
-
-
-def _reason(error: Exception) -> str:
-    """Returns the first line of an error's message, or its type where it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

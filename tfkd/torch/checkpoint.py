@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkd.errors import TfkdError, unknown
+from tfkd.errors import TfkdError, reason, unknown
 from tfkd.torch import legacy, npz, pickles, safetensors, zip_format
 from tfkd.torch.tensors import Tensor
 
@@ -54,10 +54,9 @@ def read(
         raise TfkdError(f"checkpoint {str(path)!r}: {error}") from None
     # A damaged file fails in as many ways as it has parts: zip, pickle, JSON, numbers.
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise TfkdError(
             f"checkpoint {str(path)!r}: found {path.stat().st_size} bytes that cannot be read "
-            f"({reason}), wanted a whole file: {_FORMATS}"
+            f"({reason(error)[:200]}), wanted a whole file: {_FORMATS}"
         ) from error
 
 

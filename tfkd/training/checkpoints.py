@@ -1,4 +1,4 @@
-"""Checkpoints: every variable by role and position, and the state of the run, in one checked file."""
+"""Checkpoints: all variables by role and position, and the state of the run, in a checked file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfkd.errors import TfkdError, TfkdWarning
+from tfkd import files
+from tfkd.errors import TfkdError, TfkdWarning, reason
 
 KEPT = 2
 _META = "__meta__"
@@ -46,15 +47,13 @@ class Checkpoints:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step_{step:012d}.npz"
-        beside = self.folder / "next.partial"
         # The archive has a checksum for each entry, but none for their names.
         content = {"names": sorted(arrays), "meta": dict(meta)}
         text = np.frombuffer(json.dumps(content).encode(), np.uint8)
-        with open(beside, "wb") as file:
-            np.savez(file, **{_META: text}, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
+        # The run folder is locked, so no other process writes here.
+        files.write(
+            path, lambda fresh: np.savez(fresh, **{_META: text}, **arrays), fsync=True, alone=True
+        )
         # Those of later steps were damaged, or this one would have gone on from them.
         kept = [each for each in self.paths() if each.name <= path.name][:KEPT]
         for old in set(self.paths()) - set(kept):
@@ -78,7 +77,7 @@ class Checkpoints:
             except Exception as error:
                 next_best = f"going back to {before.name}" if before else "starting afresh"
                 warnings.warn(
-                    f"checkpoint {path} is cut short or damaged ({_reason(error)}); {next_best}",
+                    f"checkpoint {path} is cut short or damaged ({reason(error)}); {next_best}",
                     TfkdWarning,
                     stacklevel=2,
                 )
@@ -119,7 +118,3 @@ def assign(variables: Mapping[str, keras.Variable], arrays: Mapping[str, np.ndar
             # NumPy's file format keeps the bytes of types such as bfloat16, but not their name.
             value = value.view(tf.as_dtype(variable.dtype).as_numpy_dtype)
         variable.assign(value)
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import fcntl
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+import numpy as np
+
+from tfkd import files
+from tfkd.earlier_version import is_earlier, modernized, modernized_result
 from tfkd.errors import TfkdError
 from tfkd.training.config import differences
 
@@ -79,6 +83,11 @@ class RunFolder:
                 f"workdir {str(self.path)!r} holds a run of another config: {'; '.join(lines[:2])}"
                 f"{more}; wanted the same config or a new --workdir"
             )
+        if is_earlier(found) and self.result() is None:
+            raise TfkdError(
+                f"workdir {str(self.path)!r} holds an unfinished run of an earlier version, which "
+                "this one cannot continue; wanted a new --workdir"
+            )
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Writes the config, unless it is there already."""
@@ -96,15 +105,16 @@ class RunFolder:
             TfkdError: When the folder cannot be written.
         """
         made = [each for each in (self.path, *self.path.parents) if not each.exists()]
-        try:
-            lock = self._lock()
-        except OSError as error:
-            _remove_empty(made)
-            raise TfkdError(
-                f"workdir {str(self.path)!r} cannot be written ({error.strerror}), wanted a folder "
-                "with write permission"
-            ) from None
-        with lock:
+        with contextlib.ExitStack() as stack:
+            try:
+                waiting = f"waiting for another run in {self.path}"
+                stack.enter_context(files.locked(self.path / _LOCK, waiting))
+            except OSError as error:
+                _remove_empty(made)
+                raise TfkdError(
+                    f"workdir {str(self.path)!r} cannot be written ({error.strerror}), wanted a "
+                    "folder with write permission"
+                ) from None
             try:
                 yield
             finally:
@@ -112,56 +122,50 @@ class RunFolder:
                     (self.path / _LOCK).unlink()
                     _remove_empty(made)
 
-    def _lock(self) -> IO:
-        """Returns the open lock file of the folder, held by this process."""
-        while True:
-            self.path.mkdir(parents=True, exist_ok=True)
-            file = open(self.path / _LOCK, "w")
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f"waiting for another run in {self.path}", flush=True)
-                fcntl.flock(file, fcntl.LOCK_EX)
-            # The one who held it may have removed it: then this is no longer the folder's lock.
-            if _is_at(file, self.path / _LOCK):
-                return file
-            file.close()
-
     def result(self) -> dict[str, Any] | None:
         """Returns the result of a finished run, or ``None``."""
         try:
-            return json.loads((self.path / "result.json").read_text())
-        except (OSError, ValueError):
+            return modernized_result(json.loads((self.path / "result.json").read_text()))
+        except (OSError, ValueError, LookupError, TypeError):
             return None
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Writes a JSON file whole or not at all."""
-        self.write_text(name, json.dumps(content, indent=2, sort_keys=True) + "\n")
+        files.write_json(self.path / name, content, sort_keys=True)
 
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Writes ``metrics.csv`` anew: one row an epoch, no times, so that equal runs write equal files.
+        """Writes ``metrics.csv`` anew.
+
+        It has one row an epoch and no times, so that equal runs write equal files.
 
         Args:
             rows: The rows so far; columns are those of all rows, in order of appearance.
         """
         columns = list(dict.fromkeys(key for row in rows for key in row))
-        beside = self.path / "metrics.csv.partial"
-        with open(beside, "w", newline="") as file:
-            writer = csv.DictWriter(file, columns, restval="")
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(beside, self.path / "metrics.csv")
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+        self.write_text("metrics.csv", text.getvalue())
+
+    def write_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Writes an ``.npz`` file whole or not at all."""
+        files.write(self.path / name, lambda path: np.savez(path, **arrays))
 
     def write_text(self, name: str, text: str) -> None:
         """Writes a text file whole or not at all."""
-        beside = self.path / f"{name}.partial"
-        beside.write_text(text)
-        os.replace(beside, self.path / name)
+        files.write(self.path / name, text)
 
 
 def comparable(config: dict[str, Any]) -> dict[str, Any]:
-    """Returns a plain config without what may change between two calls on one run folder."""
-    copy = json.loads(json.dumps(config))
+    """Returns a plain config without what may change between two calls on one run folder.
+
+    Args:
+        config: Of this version or the one before it.
+    """
+    copy = modernized(json.loads(json.dumps(config)))
+    if copy.get("train", {}).get("epochs", 1) is None:
+        copy["train"]["epochs"] = 1
     for path in _MACHINE:
         inner = copy
         for key in path[:-1]:
@@ -174,14 +178,6 @@ def comparable(config: dict[str, Any]) -> dict[str, Any]:
             # Then the config says who the teacher is, and the folder only where it lies.
             teacher.pop("workdir", None)
     return copy
-
-
-def _is_at(file: IO, path: Path) -> bool:
-    """Returns whether an open file is the one that a path leads to."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _remove_empty(folders: Sequence[Path]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 import keras
 import tensorflow as tf
 
+from tfkd import models
 from tfkd.core.arguments import as_list
 from tfkd.core.checks import check_batch
 from tfkd.core.fit.callbacks import EpochClock, StopOnNonFinite
@@ -29,7 +30,7 @@ class Trainer(DistributedFit):
         Args:
             optimizer: A Keras optimizer or its name.
             loss: Label loss of ``(labels, logits)``; ``None`` is the task's own.
-            metrics: Keras metrics of ``(labels, logits)``; ``None`` is the task's own, weighted by
+            metrics: Keras metrics of ``(labels, logits)``; ``None`` are the task's own, weighted by
                 ``sample_weight``.
             **kwargs: Further arguments of ``keras.Model.compile``, such as ``steps_per_execution``.
                 ``jit_compile`` is off unless asked for.
@@ -38,10 +39,14 @@ class Trainer(DistributedFit):
             TfkdError: For a loss of probabilities, or an optimizer that cannot work here.
         """
         if loss is not None:
-            self.task = type(self.task)(loss)
+            self.task = self.task.with_loss(loss)
         kwargs.setdefault("jit_compile", False)
-        if metrics is None and "weighted_metrics" not in kwargs:
-            kwargs["weighted_metrics"] = self.task.metrics()
+        # Keras holds the task's metrics, names and resets them; the step itself updates them, because
+        # they see the batch and all outputs.
+        self.metrics_are_own = metrics is None and "weighted_metrics" not in kwargs
+        if self.metrics_are_own:
+            with self.distribute_strategy.scope():
+                kwargs["weighted_metrics"] = self.task.metrics(self._networks.student)
         super().compile(optimizer=optimizer, loss=None, metrics=metrics, **kwargs)
         check_optimizer(self.optimizer, self.distribute_strategy, self.trained_variables)
         self.optimizer.build(self.trained_variables)
@@ -53,9 +58,19 @@ class Trainer(DistributedFit):
         """Makes the variables of the metrics; what one named by a word is depends on the labels."""
         if self._compile_metrics is None or self._compile_metrics.built:
             return
+        if self.metrics_are_own:
+            with self.distribute_strategy.scope():
+                self._compile_metrics.build(tf.zeros((1, 1)), tf.zeros((1, 1)))
+            return
+        logits = models.outputs(self.student).get("logits")
+        if logits is None:
+            raise TfkdError(
+                f"metrics of {self.name!r}: found a student without an output 'logits', wanted "
+                f"metrics=None, those of task {self.task.name!r}"
+            )
         labels = tf.zeros([1, *(size or 1 for size in label.shape[1:])], label.dtype)
         with self.distribute_strategy.scope():
-            self._compile_metrics.build(labels, tf.zeros((1, self._networks.num_classes)))
+            self._compile_metrics.build(labels, tf.zeros((1, logits.shape[-1])))
 
     def fit(
         self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kwargs
@@ -114,37 +129,34 @@ class Trainer(DistributedFit):
     def _flatten_metrics_in_order(self, logs) -> list:
         return [logs[name] for name in sorted(logs, key=_loss_first)]
 
-    def clean_student(self) -> keras.Model:
-        """Returns the student as methods leave it: without anything that only training needs."""
-        student = self.student
-        for objective in self.objectives:
-            student = objective.finalize(student)
-        return student
-
     def save(self, filepath, overwrite: bool = True, **kwargs) -> None:
         """Saves the student alone, as ``keras.Model.save`` does."""
-        self.clean_student().save(filepath, overwrite=overwrite, **kwargs)
+        self.clean_student().model.save(filepath, overwrite=overwrite, **kwargs)
 
     def export(self, filepath, *args, **kwargs) -> None:
         """Exports the student alone, as ``keras.Model.export`` does.
 
         :func:`tfkd.export.save` also puts the normalisation of the pixels inside.
         """
-        self.clean_student().export(filepath, *args, **kwargs)
+        self.clean_student().model.export(filepath, *args, **kwargs)
 
     def prepare_for(self, element_spec) -> None:
         batch = self.task.batch(element_spec)
         keys = ["image"]
+        objectives = [objective for objective, _ in self.active_objectives()]
         if not self._evaluating:
-            keys = list(self._networks.keys)
-            keys += [key for objective in self.objectives for key in objective.requires.all_keys]
-        check_batch(
-            batch,
-            keys=keys,
-            input_shape=self._networks.input_shape,
-            num_classes=self._networks.num_classes,
-            objectives=self.objectives,
-        )
+            keys = list(self._plan.keys)
+            keys += [key for objective in objectives for key in objective.requires.all_keys]
+        check_batch(batch, keys=keys, input_shape=self._networks.input_shape)
+        facts = self._networks.facts
+        self.task.check_batch(batch, facts)
+        if self.task.has_soft_labels(batch, facts):
+            for objective in objectives:
+                if not objective.requires.allows_soft_labels:
+                    raise TfkdError(
+                        f"{objective.name} works on class numbers: found dense labels of width "
+                        f"{batch['label'].shape[-1]}"
+                    )
         self._build_metrics(batch["label"])
 
 

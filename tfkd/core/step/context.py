@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -38,7 +38,8 @@ class Context:
         step: tf.Tensor,
         seed: int,
         outputs: Mapping[NetworkView, Mapping[str, tf.Tensor]],
-        heads: Callable[[str], keras.Model],
+        heads: Callable[..., keras.Model],
+        output_names: Callable[[str], Sequence[str]] = lambda network: ("logits",),
     ) -> None:
         self.batch = batch
         self.training = training
@@ -49,6 +50,7 @@ class Context:
         self._seed = seed
         self._outputs = outputs
         self._heads = heads
+        self._output_names = output_names
         self._replaced_logits: tf.Tensor | None = None
 
     @property
@@ -95,6 +97,29 @@ class Context:
         value = as_float(value) if tap == "logits" else value
         stops = network != "student" if stop_gradient is None else stop_gradient
         return tf.stop_gradient(value) if stops else value
+
+    def outputs(self, network: str, view: str = "main") -> dict[str, tf.Tensor]:
+        """Returns the outputs of a network that the task reads, as far as they were run.
+
+        Args:
+            network: As for :meth:`output`.
+            view: Name of the view.
+
+        Returns:
+            Tensors by the names of :func:`tfkd.models.outputs`, floating ones in float32; of the
+            student on the main view with the logits that training uses.
+        """
+        known = self._outputs.get((network, view), {})
+        found = {
+            name: self.output(network, name, view)
+            for name in self._output_names(network)
+            if name in known
+        }
+        if (network, view) == ("student", "main") and self._replaced_logits is not None:
+            found["logits"] = self._replaced_logits
+        return {
+            name: as_float(each) if each.dtype.is_floating else each for name, each in found.items()
+        }
 
     def student(self, tap: str = "logits", view: str = "main") -> tf.Tensor:
         """Returns a feature of the student; its main logits are those that training uses.
@@ -202,6 +227,6 @@ class Context:
         both = tf.stack([tf.cast(self._seed, tf.int32), tf.cast(self.step, tf.int32)])
         return tf.random.experimental.stateless_fold_in(both, salt)
 
-    def head(self, network: str) -> keras.Model:
-        """Returns the sub-model of ``teacher`` or ``student`` from ``pre_pool`` to the logits."""
-        return self._heads(network)
+    def head(self, network: str, start: str = "pre_pool") -> keras.Model:
+        """Returns the sub-model of ``teacher`` or ``student`` from a tap to the logits."""
+        return self._heads(network, start)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfkd.core.objective import Objective, Terms
 from tfkd.core.step.context import Context
-from tfkd.core.tasks.classification import Classification
+from tfkd.core.tasks.task import Task
 
 TOTALS = ("loss", "total_loss", "student_loss", "distillation_loss")
 """Names of the numbers that stand before the single terms."""
@@ -30,24 +30,35 @@ class StepLosses:
     terms: Mapping[str, Terms]
 
 
-def names_of(objectives: Sequence[Objective]) -> list[str]:
+def names_of(objectives: Sequence[Objective], label_terms: Sequence[str] = ()) -> list[str]:
     """Returns the names of the totals and of every term, as they are logged."""
     terms = [
         name if objective.term_names() == (objective.name,) else f"{objective.name}/{name}"
         for objective in objectives
         for name in objective.term_names()
     ]
-    return [*TOTALS, *terms]
+    return [*TOTALS, *(f"student_loss/{name}" for name in label_terms), *terms]
+
+
+def label_losses(context: Context, task: Task) -> dict[str | None, tf.Tensor]:
+    """Returns the means of the label loss: of each of its parts, or of the only one as ``None``."""
+    found = task.label_loss(context.batch, context.outputs("student"))
+    parts = found if isinstance(found, Mapping) else {None: found}
+    return {name: tf.cast(context.mean(each), tf.float32) for name, each in parts.items()}
 
 
 def combine(
     context: Context,
-    task: Classification,
+    task: Task,
     objectives: Sequence[Objective],
     active: Sequence[tuple[Objective, float]],
     label_weight: float,
+    label_terms: Sequence[str] = (),
 ) -> StepLosses:
     """Forms every loss of a batch, and their weighted sum.
+
+    A term is logged as it enters the total: times the weight of its objective, the factor of its
+    schedule and that of :class:`Terms`. So the logged terms add up to ``distillation_loss``.
 
     Args:
         context: The batch with the outputs of the networks.
@@ -55,27 +66,33 @@ def combine(
         objectives: All objectives, in the order of :func:`names_of`.
         active: Those that take part, with their weights; the others count as 0.
         label_weight: Weight of the label loss, which an objective with one of its own replaces.
+        label_terms: Names of the parts of the label loss, if it has several.
     """
-    label_loss = context.mean(task.label_loss(context.labels, context.student_logits))
+    parts = label_losses(context, task)
+    label_loss = tf.add_n(list(parts.values()))
     if any(objective.replaces_label_loss for objective, _ in active):
         label_weight = 0.0  # Logged all the same: methods are compared by it.
     terms: dict[str, Terms] = {}
     values: dict[tuple[str, str], tf.Tensor] = {}
-    distillation = tf.zeros(())
     for objective, weight in active:
         found = objective.to_terms(objective.compute(context))
         terms[objective.name] = found
-        factors = objective.schedule(context.epoch)
+        schedule = objective.schedule(context.epoch)
         for name, value in found.losses.items():
-            factor = factors[name] if isinstance(factors, Mapping) else factors
-            value = tf.cast(value, tf.float32)
-            distillation += weight * tf.cast(factor, tf.float32) * value
-            values[(objective.name, name)] = value
-    label_loss = tf.cast(label_loss, tf.float32)
+            factor = schedule[name] if isinstance(schedule, Mapping) else schedule
+            factor = tf.cast(factor, tf.float32)
+            if name in found.factors:
+                factor *= tf.stop_gradient(tf.cast(found.factors[name], tf.float32))
+            values[objective.name, name] = weight * factor * tf.cast(value, tf.float32)
+    distillation = tf.zeros(())
+    for value in values.values():
+        distillation += value
     total = label_weight * label_loss + distillation
     listed = [
         values.get((objective.name, name), tf.zeros(()))
         for objective in objectives
         for name in objective.term_names()
     ]
-    return StepLosses(total, tf.stack([total, total, label_loss, distillation, *listed]), terms)
+    of_labels = [parts[name] for name in label_terms]
+    logged = tf.stack([total, total, label_loss, distillation, *of_labels, *listed])
+    return StepLosses(total, logged, terms)

@@ -1,22 +1,31 @@
-"""What a label means: the one place that knows that an image has a class."""
+"""Classification: one class for each image."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from tfkd.core.divergences import cross_entropy
+from tfkd import models
+from tfkd.core.divergences import cross_entropy, mean_of_probabilities
+from tfkd.core.tasks.class_scores import ClassEvaluator
+from tfkd.core.tasks.registry import register
+from tfkd.core.tasks.task import Batch, Column, Outputs, SampleMean, Score, Task
 from tfkd.errors import TfkdError
+from tfkd.models.graph.inspection import final_activation
+
+LOGITS = "logits"
 
 
-class Classification:
-    """One class for each image.
+@register("classification")
+class Classification(Task):
+    """One class for each image, read from the output ``logits``.
 
-    The distiller, the context and the objectives ask the task for everything that depends on what
-    ``label`` is; another task (detection, say) offers the same methods.
+    A network with several exits gets :class:`tfkd.tasks.MultiExitClassification` from
+    :meth:`for_network`.
 
     Args:
         loss: The label loss: a Keras loss name, function or object of ``(labels, logits)``. ``None``
@@ -26,6 +35,15 @@ class Classification:
         TfkdError: For a loss of probabilities.
     """
 
+    name = "classification"
+    score = Score(metric="accuracy", key="top1", label="top-1 %")
+    columns = (
+        Column("top1", "top-1 %"),
+        Column("top5", "top-5 %"),
+        Column("loss", "loss", "{:.4f}"),
+    )
+    compared = ("classes",)
+
     def __init__(self, loss=None) -> None:
         self._loss = keras.losses.get(loss)
         if _wants_probabilities(self._loss):
@@ -34,61 +52,106 @@ class Classification:
                 "a Keras loss object with from_logits=True"
             )
 
-    def batch(self, data) -> dict[str, tf.Tensor]:
-        """Returns a batch as a dict, whatever form ``fit`` was given.
+    @classmethod
+    def for_network(cls, network: models.Network) -> Task:
+        # Imported here because the multi-exit form is built on this one.
+        from tfkd.core.tasks.multi_exit import MultiExitClassification
 
-        Args:
-            data: A dict with ``image``, ``label`` and perhaps ``sample_weight``, ``index`` and
-                further views, or a tuple ``(image, label)`` or ``(image, label, sample_weight)``.
+        # One that is not built is refused when its classes are counted.
+        several = network.model.built and len(models.exits(network.model)) > 1
+        return MultiExitClassification() if several else cls()
 
-        Raises:
-            TfkdError: When there is no image or no label.
-        """
-        if not isinstance(data, Mapping):
-            image, label, weight = keras.utils.unpack_x_y_sample_weight(data)
-            if isinstance(image, Mapping):
-                data = dict(image)
-                if label is not None:
-                    data["label"] = label
-            else:
-                data = {"image": image, "label": label}
-            if weight is not None:
-                data["sample_weight"] = weight
-        missing = [key for key in ("image", "label") if data.get(key) is None]
-        if missing:
-            found = sorted(key for key in data if data[key] is not None)
+    def taps(self, student: models.Network) -> tuple[str, ...]:
+        return (LOGITS,)
+
+    def facts(self, network: models.Network) -> dict[str, Any]:
+        return {"classes": class_count(network, LOGITS)}
+
+    def check_data(self, facts: Mapping[str, Any], info, who: str) -> None:
+        if facts["classes"] != info.num_classes:
             raise TfkdError(
-                f"batch without {' and '.join(missing)}: found {found}, "
-                "wanted a dict with image and label, or a tuple (image, label[, sample_weight])"
+                f"{who} has {facts['classes']} classes, but {info.name} has {info.num_classes}"
             )
-        return dict(data)
 
-    def label_loss(self, labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-        """Returns the label loss of each sample, shape ``(batch,)``, in float32.
+    def check_batch(self, spec: Mapping[str, tf.TypeSpec], facts: Mapping[str, Any]) -> None:
+        width = _label_width(spec)
+        if width not in (1, None, facts["classes"]):
+            raise TfkdError(
+                f"labels of width {width}, wanted class numbers or {facts['classes']} probabilities"
+            )
 
-        Args:
-            labels: As in the batch.
-            outputs: The student's logits, ``(batch, classes)``.
-        """
+    def has_soft_labels(self, spec: Mapping[str, tf.TypeSpec], facts: Mapping[str, Any]) -> bool:
+        return _label_width(spec) == facts["classes"] > 1
+
+    def label_loss(self, batch: Batch, outputs: Outputs) -> tf.Tensor | dict[str, tf.Tensor]:
+        return self._loss_of(batch["label"], outputs[LOGITS])
+
+    def _loss_of(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         if self._loss is None:
-            return cross_entropy(labels, outputs)
+            return cross_entropy(labels, logits)
         function = self._loss.call if isinstance(self._loss, keras.Loss) else self._loss
-        values = tf.cast(function(labels, outputs), tf.float32)
+        values = tf.cast(function(labels, logits), tf.float32)
         further = list(range(1, values.shape.rank))
         return tf.reduce_mean(values, axis=further) if further else values
 
-    def correct(self, labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-        """Returns 1 for each sample whose label is the largest output, else 0; ``(batch,)``, float32.
+    def correct(self, batch: Batch, outputs: Outputs, exit: str = LOGITS) -> tf.Tensor:
+        """Returns 1 for each sample whose label is the largest logit, else 0; float32 ``(batch,)``.
 
-        Args:
-            labels: As in the batch.
-            outputs: Logits, ``(batch, classes)``.
+        Of dense labels the largest entry counts.
         """
-        return _class_matches(labels, outputs)
+        labels, logits = tf.convert_to_tensor(batch["label"]), outputs[exit]
+        if labels.shape.rank == 2 and labels.shape[-1] == logits.shape[-1] != 1:
+            labels = tf.argmax(labels, axis=-1)
+        labels = tf.cast(tf.reshape(labels, [-1]), tf.int64)
+        return tf.cast(tf.equal(labels, tf.argmax(logits, axis=-1)), tf.float32)
 
-    def metrics(self) -> list[keras.metrics.Metric]:
-        """Returns fresh metrics of ``(labels, logits)`` for one run: the top-1 accuracy."""
-        return [ClassAccuracy()]
+    def metrics(self, student: models.Network) -> list[keras.metrics.Metric]:
+        return [SampleMean(self.correct, "accuracy")]
+
+    def evaluator(self, names: Sequence[str]) -> ClassEvaluator:
+        return ClassEvaluator(names)
+
+    def agreement(self, first: Outputs, second: Outputs) -> tf.Tensor:
+        same = tf.equal(tf.argmax(first[LOGITS], -1), tf.argmax(second[LOGITS], -1))
+        return tf.cast(same, tf.float32)
+
+    def ensemble(self, outputs: Sequence[Outputs]) -> dict[str, tf.Tensor]:
+        return {LOGITS: mean_of_probabilities([each[LOGITS] for each in outputs])}
+
+    def served(self, outputs: Outputs) -> dict[str, tf.Tensor]:
+        return {**outputs, "probabilities": tf.nn.softmax(outputs[LOGITS])}
+
+    def with_loss(self, loss) -> Classification:
+        return type(self)(loss)
+
+
+def class_count(network: models.Network, exit: str) -> int:
+    """Returns the number of classes of an exit.
+
+    Raises:
+        TfkdError: When the network is not built, or gives anything else than logits there.
+    """
+    model = network.model
+    who = f"network {network.name!r}"
+    if not model.built:
+        raise TfkdError(f"{who} is not built: call it once on a batch, or build it")
+    found = models.outputs(model)
+    if exit not in found:
+        raise TfkdError(f"{who} has the outputs {', '.join(found)}, wanted {exit!r} among them")
+    shape = tuple(found[exit].shape)
+    if len(shape) != 2 or shape[-1] is None:
+        raise TfkdError(f"{who} has output {shape}, wanted {exit} (batch, classes)")
+    activation = final_activation(model, exit)
+    if activation is not None:
+        raise TfkdError(
+            f"{who} ends in {activation}, wanted logits: make its last layer with activation=None"
+        )
+    return int(shape[-1])
+
+
+def _label_width(spec: Mapping[str, tf.TypeSpec]) -> int | None:
+    label = spec["label"]
+    return label.shape[-1] if label.shape.rank == 2 else 1
 
 
 def _wants_probabilities(loss) -> bool:
@@ -96,19 +159,3 @@ def _wants_probabilities(loss) -> bool:
         return getattr(loss, "from_logits", None) is False
     parameter = inspect.signature(loss).parameters.get("from_logits")
     return parameter is not None and parameter.default is False
-
-
-class ClassAccuracy(keras.metrics.MeanMetricWrapper):
-    """Top-1 accuracy for class numbers and for dense labels (whose largest entry counts)."""
-
-    def __init__(self, name: str = "accuracy", dtype=None) -> None:
-        super().__init__(fn=_class_matches, name=name, dtype=dtype)
-        self._direction = "up"
-
-
-def _class_matches(labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-    labels = tf.convert_to_tensor(labels)
-    if labels.shape.rank == 2 and labels.shape[-1] == outputs.shape[-1] and labels.shape[-1] != 1:
-        labels = tf.argmax(labels, axis=-1)
-    labels = tf.cast(tf.reshape(labels, [-1]), tf.int64)
-    return tf.cast(tf.equal(labels, tf.argmax(outputs, axis=-1)), tf.float32)

@@ -112,8 +112,8 @@ class PKKDDistiller(Distiller):
         names = super().test_names()
         return names if "teacher_loss" in names else [*names, *TEACHER_VALUES]
 
-    def test_places(self) -> set[NetworkView]:
-        return {*super().test_places(), TEACHER}
+    def test_views(self) -> set[NetworkView]:
+        return {*super().test_views(), TEACHER}
 
     def test_values(self, context: Context) -> list[tf.Tensor]:
         values = super().test_values(context)
@@ -128,8 +128,9 @@ class PKKDDistiller(Distiller):
 
     def _teacher_values(self, context: Context) -> tuple[tf.Tensor, tf.Tensor]:
         logits = context.output("teacher", stop_gradient=False)
-        loss = context.mean(self.task.label_loss(context.labels, logits))
-        accuracy = context.mean(self.task.correct(context.labels, logits))
+        outputs = {"logits": logits}
+        loss = context.mean(self.task.label_loss(context.batch, outputs))
+        accuracy = context.mean(self.task.correct(context.batch, outputs))
         return tf.cast(loss, tf.float32), accuracy
 
     def train_step(self, data):

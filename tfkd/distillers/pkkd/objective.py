@@ -46,6 +46,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+from tfkd import models
 from tfkd.core import Objective, Requires, register
 from tfkd.core.arguments import as_list, non_negative, positive
 from tfkd.core.divergences import as_float, cross_entropy, soft_cross_entropy
@@ -189,20 +190,22 @@ class PKKD(Objective):
         """The distiller that trains two networks; none where the teacher stays as it is."""
         return PKKDDistiller if self.progressive else None
 
-    def choose_taps(self, student: keras.Model, teachers: Sequence[keras.Model]) -> None:
+    def choose_taps(self, student: models.Network, teachers: Sequence[models.Network]) -> None:
         if not teachers:
             return  # The distiller tells of what is missing.
-        own = self.positions or tuple(matched_layers(student))
-        theirs = self.teacher_positions or self.positions or tuple(matched_layers(teachers[0]))
+        own = self.positions or tuple(matched_layers(student.model))
+        theirs = (
+            self.teacher_positions or self.positions or tuple(matched_layers(teachers[0].model))
+        )
         if len(own) != len(theirs):
             raise TfkdError(
                 f"{self.name}: found {len(own)} layers of the student ({own[0]} to {own[-1]}) and "
                 f"{len(theirs)} of the teacher ({theirs[0]} to {theirs[-1]}), wanted equally many; "
                 "name them by positions and teacher_positions"
             )
-        self._fan_ins = [fan_in(student, name) for name in own]
+        self._fan_ins = [fan_in(student.model, name) for name in own]
         for name in theirs:
-            fan_in(teachers[0], name)
+            fan_in(teachers[0].model, name)
         self._pairs = list(zip(own, theirs))
         taps = {
             ("student", "main"): ["logits", *own],

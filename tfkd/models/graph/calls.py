@@ -15,6 +15,17 @@ import keras
 from tfkd.errors import TfkdError
 
 
+class InferenceModel(keras.Model):
+    """A functional model that runs in inference mode wherever it is called.
+
+    Keras hands the mode of an outer model on to every layer inside, also to one that was called
+    with ``training=False`` when the outer graph was made.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        return super().call(inputs, training=False, mask=mask)
+
+
 @dataclass(frozen=True)
 class Call:
     """One call of one operation (a layer, a sub-model, or a function of `keras.ops`) in a graph.
@@ -56,7 +67,15 @@ def is_functional(model) -> bool:
     if isinstance(model, keras.Sequential):
         return type(model).call is keras.Sequential.call and model._functional is not None
     functional = _functional_class()
-    return isinstance(model, functional) and type(model).call is functional.call
+    if not isinstance(model, functional):
+        return False
+    return type(model).call in (functional.call, InferenceModel.call)
+
+
+def like(model: keras.Model, inputs, outputs, name: str) -> keras.Model:
+    """A functional model of the same mode as `model`: one that never trains stays so."""
+    kind = InferenceModel if isinstance(model, InferenceModel) else keras.Model
+    return kind(inputs, outputs, name=name)
 
 
 @functools.cache

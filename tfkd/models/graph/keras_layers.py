@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import keras
 
 from tfkd.adder import AdderConv2D
-from tfkd.errors import TfkdError
+from tfkd.errors import TfkdError, reason
 from tfkd.models.graph.calls import is_functional, new_inputs, run
 from tfkd.models.layers.batch_normalization import BatchNormalization
 from tfkd.models.layers.grouped_convolution import GroupedConvolution
@@ -83,10 +83,9 @@ def remade(layer: keras.Layer, kind: type | None = None, **changes) -> keras.Lay
     try:
         return _from_config(kind, {**layer.get_config(), **changes})
     except Exception as error:
-        reason = str(error).partition("\n")[0]
         raise TfkdError(
             f"layer {layer.name!r}: found a {type(layer).__name__} that cannot be cloned "
-            f"({reason}); wanted one that from_config(get_config()) makes again"
+            f"({reason(error)}); wanted one that from_config(get_config()) makes again"
         ) from error
 
 

@@ -1,9 +1,10 @@
 """Taps: any tensor inside a functional model, by the name of the layer that makes it.
 
 A tap is the name of a layer, `backbone/layer` inside a sub-model called `backbone`, and `layer:2`
-for the second call of a layer that is called more than once. `logits` is always the model's
-output, whatever its layer is called. A tapped model computes what the model computes, once: the
-taps are further outputs of the same graph over the same weights.
+for the second call of a layer that is called more than once. The names of the model's outputs are
+taps as well, and win over layers of the same name: `logits` is always the only output, whatever its
+layer is called. A tapped model computes what the model computes, once: the taps are further outputs
+of the same graph over the same weights.
 """
 
 from __future__ import annotations
@@ -19,40 +20,45 @@ from tfkd.models.graph.calls import (
     calls,
     graph_of,
     is_functional,
+    like,
     new_inputs,
     run,
     trace,
 )
+from tfkd.models.graph.outputs import LOGITS, outputs
 
-LOGITS = "logits"
 
+class _OutputsOnly(keras.Model):
+    """A model whose layers cannot be listed, with the named outputs asked for."""
 
-class _OutputOnly(keras.Model):
-    """A model whose layers cannot be listed, with its output under the name `logits`."""
-
-    def __init__(self, model: keras.Model):
+    def __init__(self, model: keras.Model, names: Mapping[str, str]):
         super().__init__(name=f"{model.name}_tapped")
         self.model = model
+        self._names = dict(names)
 
     def call(self, inputs, training=None):
-        return {LOGITS: self.model(inputs, training=training)}
+        found = self.model(inputs, training=training)
+        found = found if isinstance(found, Mapping) else {LOGITS: found}
+        return {name: found[output] for name, output in self._names.items()}
 
 
 def tap_names(model: keras.Model) -> tuple[str, ...]:
     """Every name that `tapped` accepts for a model, from the input to the output.
 
-    Layers with several outputs are left out. A model without a graph (subclassed) has only
-    `logits`.
+    Layers with several outputs are left out. A model without a graph (subclassed) has only its
+    outputs.
 
     Args:
         model: Any Keras model.
     """
     if not is_functional(model):
-        return (LOGITS,)
+        try:
+            return tuple(outputs(model))
+        except TfkdError:
+            # One that was never called tells of further outputs later.
+            return (LOGITS,)
     paths = [path for path, call in all_calls(model) if call.output is not None]
-    if _logits(model) is not None and LOGITS not in paths:
-        paths.append(LOGITS)
-    return tuple(paths)
+    return tuple(dict.fromkeys([*paths, *_outputs(model)]))
 
 
 def tapped(model: keras.Model, names: Iterable[str]) -> keras.Model:
@@ -60,7 +66,7 @@ def tapped(model: keras.Model, names: Iterable[str]) -> keras.Model:
 
     Args:
         model: Any functional model, or a Sequential with an input shape; of a subclassed one only
-            `logits` can be tapped.
+            the outputs can be tapped.
         names: The taps; see the head of this file. A mapping, as `{"pooled": "avg_pool"}`, gives
             them other names in the result.
 
@@ -74,23 +80,24 @@ def tapped(model: keras.Model, names: Iterable[str]) -> keras.Model:
     """
     paths = _paths(model, names)
     if not is_functional(model):
-        return _OutputOnly(model)
-    inner_paths = [path for path in dict.fromkeys(paths.values()) if path != LOGITS]
+        return _OutputsOnly(model, paths)
+    own = _outputs(model)
+    inner_paths = [path for path in dict.fromkeys(paths.values()) if path not in own]
     both = _with_taps(model, inner_paths, f"{model.name}_tapped")
+    result = both.output["output"]
+    named = result if isinstance(result, dict) else {LOGITS: keras.tree.flatten(result)[0]}
     taps = {
-        name: keras.tree.flatten(both.output["output"])[0]
-        if path == LOGITS
-        else both.output["taps"][path]
+        name: named[path] if path in own else both.output["taps"][path]
         for name, path in paths.items()
     }
-    return keras.Model(both.input, taps, name=both.name)
+    return like(model, both.input, taps, both.name)
 
 
 def tap_shapes(model: keras.Model, names: Iterable[str]) -> dict[str, tuple[int | None, ...]]:
     """The shapes of taps after the batch axis; a size that may vary is None.
 
     Args:
-        model: Any functional model; of a subclassed one, once it was called, only `logits`.
+        model: Any functional model; of a subclassed one, once it was called, only the outputs.
         names: The taps, or other names for them, as `tapped` takes them.
 
     Returns:
@@ -100,49 +107,54 @@ def tap_shapes(model: keras.Model, names: Iterable[str]) -> dict[str, tuple[int 
         TfkdError: As `tapped`; and for a subclassed model that was never called.
     """
     paths = _paths(model, names)
-    if not is_functional(model):
-        return {LOGITS: _subclassed_output_shape(model)}
-    shapes = {
-        path: tuple(outputs.shape)
-        for path, call, _, _, outputs in trace(model)
-        if call.output is not None
-    }
-    if LOGITS in paths.values():
-        shapes[LOGITS] = tuple(_logits(model).shape)
+    own = _outputs(model)
+    shapes = {path: tuple(tensor.shape) for path, tensor in own.items()}
+    if any(path not in own for path in paths.values()):
+        shapes |= {
+            path: tuple(made.shape)
+            for path, call, _, _, made in trace(model)
+            if call.output is not None and path not in own
+        }
     return {name: shapes[path][1:] for name, path in paths.items()}
 
 
-def head(model: keras.Model, start: str = "pre_pool") -> keras.Model:
-    """The part of a model from a tap to the logits, over the same weights.
+def head(model: keras.Model, start: str = "pre_pool", end: str = LOGITS) -> keras.Model:
+    """The part of a model from a tap to an output, over the same weights.
 
     Args:
         model: A functional model.
         start: The tap that becomes the input.
+        end: The output.
 
     Returns:
-        A functional model from a tensor like the tap's to the logits.
+        A functional model from a tensor like the tap's to the output.
 
     Raises:
-        TfkdError: If the name is no tap, or the logits need more than that tap.
+        TfkdError: If the name is no tap, or the output needs more than that tap.
     """
     graph_of(model)
     path = find_tap(model, start)
     name = f"{model.name}_head"
-    if path == LOGITS or _call(model, path).outputs[0] is _logits(model):
-        shape = tap_shapes(model, [start])[start]
-        logits = keras.Input(shape, dtype=_logits(model).dtype)
-        return keras.Model(logits, keras.layers.Identity()(logits), name=name)
-    if _logits(model) is None:
+    own = _outputs(model)
+    if end not in own:
         raise TfkdError(
-            f"head of model {model.name!r}: found {len(graph_of(model).outputs)} outputs; "
-            "wanted one"
+            f"head of model {model.name!r}: found the outputs {', '.join(own)}; wanted {end!r} among "
+            "them"
         )
+    goal = own[end]
+    begins = own[path] if path in own else _call(model, path).outputs[0]
+    if begins is goal:
+        shape = tap_shapes(model, [start])[start]
+        same = keras.Input(shape, dtype=goal.dtype)
+        return keras.Model(same, keras.layers.Identity()(same), name=name)
     try:
-        return _tail(model, path, name)
+        if path in own:
+            return keras.Model(begins, goal, name=name)
+        return _tail(model, path, name, goal)
     except ValueError:
         raise TfkdError(
-            f"head of model {model.name!r}: found that the logits need more than {start!r}; "
-            "wanted a tap that everything before the logits passes through"
+            f"head of model {model.name!r}: found that {end!r} needs more than {start!r}; wanted a "
+            f"tap that everything before {end!r} passes through"
         ) from None
 
 
@@ -154,20 +166,21 @@ def find_tap(model: keras.Model, name: str) -> str:
         name: A tap.
 
     Returns:
-        `"logits"` for the model's output, otherwise the path of a call as `tap_names` lists it.
+        The name of an output, otherwise the path of a call as `tap_names` lists it.
 
     Raises:
         TfkdError: As `tapped`.
     """
     if not is_functional(model):
-        if name == LOGITS:
-            return LOGITS
+        known = tap_names(model)
+        if name in known:
+            return name
         raise TfkdError(
             f"tap {name!r} of model {model.name!r}: found a {type(model).__name__}, whose layers "
-            "cannot be listed; wanted 'logits', or a functional model"
+            f"cannot be listed; wanted {' or '.join(map(repr, known))}, or a functional model"
         )
-    if name == LOGITS and _logits(model) is not None:
-        return LOGITS
+    if name in _outputs(model):
+        return name
     known = {path: call for path, call in all_calls(model)}
     # The only call of a layer may be called its first.
     found = name if name in known else name.removesuffix(":1")
@@ -202,10 +215,14 @@ def _without_numbers(path: str) -> str:
     return "/".join(part.partition(":")[0] for part in path.split("/"))
 
 
-def _logits(model: keras.Model):
-    """The output tensor of a functional model, or None if there are several."""
-    outputs = graph_of(model).outputs
-    return outputs[0] if len(outputs) == 1 else None
+def _outputs(model: keras.Model) -> dict[str, keras.KerasTensor]:
+    """The outputs by name, none where they have no names: a part inside a larger model may not."""
+    try:
+        return outputs(model)
+    except TfkdError:
+        if is_functional(model):
+            return {}
+        raise
 
 
 def _call(model: keras.Model, path: str) -> Call:
@@ -229,48 +246,39 @@ def _with_taps(model: keras.Model, paths: list[str], name: str) -> keras.Model:
     if not by_submodel:
         known = {call.name: call for call in calls(model)}
         taps = {path: known[path].output for path in own}
-        return keras.Model(graph.input, {"output": graph.output, "taps": taps}, name=name)
+        return like(model, graph.input, {"output": graph.output, "taps": taps}, name)
     taps = {}
 
     def perform(call, args, kwargs):
         if call.name not in by_submodel:
-            outputs = call.operation(*args, **kwargs)
+            made = call.operation(*args, **kwargs)
         else:
             # Each call gets a model of its own, whose name no other operation has.
             inner_name = f"{call.name.replace(':', '_')}_tapped"
             inner = _with_taps(call.operation, by_submodel[call.name], inner_name)
             both = inner(*args, **kwargs)
-            outputs = both["output"]
+            made = both["output"]
             for path, tensor in both["taps"].items():
                 taps[f"{call.name}/{path}"] = tensor
         if call.name in own:
-            taps[call.name] = keras.tree.flatten(outputs)[0]
-        return outputs
+            taps[call.name] = keras.tree.flatten(made)[0]
+        return made
 
     inputs = new_inputs(model)
-    outputs = run(model, inputs, perform)
-    return keras.Model(inputs, {"output": outputs, "taps": taps}, name=name)
+    result = run(model, inputs, perform)
+    return like(model, inputs, {"output": result, "taps": taps}, name)
 
 
-def _tail(model: keras.Model, path: str, name: str) -> keras.Model:
+def _tail(
+    model: keras.Model, path: str, name: str, goal: keras.KerasTensor | None = None
+) -> keras.Model:
     """The model from the tensor at `path` to the output; a ValueError if that needs more."""
-    graph = graph_of(model)
+    goal = graph_of(model).outputs[0] if goal is None else goal
     first, _, rest = path.partition("/")
     call = next(each for each in calls(model) if each.name == first)
     if not rest:
-        return keras.Model(call.outputs[0], graph.outputs[0], name=name)
+        return keras.Model(call.outputs[0], goal, name=name)
     inner = _tail(call.operation, rest, f"{call.operation.name}_head")
-    outer = _tail(model, first, name)
+    outer = _tail(model, first, name, goal)
     start = new_inputs(inner)
     return keras.Model(start, outer(inner(start)), name=name)
-
-
-def _subclassed_output_shape(model: keras.Model) -> tuple[int | None, ...]:
-    config = model.get_build_config() if model.built else None
-    if not config or not config.get("input_shape"):
-        raise TfkdError(
-            f"model {model.name!r}: found a {type(model).__name__} that was never called; wanted "
-            "one called on a batch, so that its shapes are known"
-        )
-    inputs = keras.KerasTensor(config["input_shape"], dtype="float32")
-    return tuple(model.compute_output_spec(inputs).shape[1:])

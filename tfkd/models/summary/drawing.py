@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
+from tfkd import files
 from tfkd.errors import TfkdError
 from tfkd.models.summary.overview import shape_text, short, title
 from tfkd.models.summary.plan import Block, Plan
@@ -64,10 +65,8 @@ def draw(plan: Plan, path: str | os.PathLike) -> Path:
     axes.axis("off")
     _header(axes, plan, columns)
     _rows(axes, plan, stages, columns, box)
-    try:
+    with files.writing(f"picture {str(path)!r}", "a writable path"):
         figure.savefig(path, metadata={"Software": None} if path.suffix == ".png" else {})
-    except OSError as error:
-        raise TfkdError(f"picture {str(path)!r}: cannot be written ({error.strerror})") from None
     return path
 
 

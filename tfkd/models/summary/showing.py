@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tfkd import files
 from tfkd.errors import TfkdError
 from tfkd.models import registry
 from tfkd.models.summary import overview
@@ -72,10 +73,8 @@ def _check(path: Path | None, name: str | None) -> None:
 def _written(text: str, path: Path | None) -> str:
     if path is None:
         return text
-    try:
+    with files.writing(f"output {str(path)!r}", "a writable path"):
         path.write_text(f"{text}\n", encoding="utf-8")
-    except OSError as error:
-        raise TfkdError(f"output {str(path)!r}: cannot be written ({error.strerror})") from None
     return f"{text}\n\nwrote {path}"
 
 

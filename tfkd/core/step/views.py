@@ -1,0 +1,220 @@
+"""How the networks are run in a step: each once for every view, with the taps asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import keras
+import tensorflow as tf
+
+from tfkd import models
+from tfkd.core.objective import VIEW_KEYS, Companion, NetworkView, Requires
+from tfkd.core.step.constant_weights import MOST_BYTES, call_with_constants, size_as_constants
+from tfkd.core.tasks.task import Task
+from tfkd.errors import TfkdError, unknown
+
+STUDENT: NetworkView = ("student", "main")
+
+Taps = dict[NetworkView, list[str]]
+
+
+def union_of_taps(requirements: Iterable[Requires]) -> Taps:
+    """Returns the taps that any of some objectives asks for, each once, the logits first."""
+    taps: Taps = {}
+    for requires in requirements:
+        for view, names in requires.taps.items():
+            union = taps.setdefault(tuple(view), [])
+            union.extend(name for name in names if name not in union)
+    return {
+        view: (["logits"] if "logits" in names else []) + [n for n in names if n != "logits"]
+        for view, names in taps.items()
+    }
+
+
+class ViewPlan:
+    """Which model gives the taps of each network on each view.
+
+    Args:
+        networks: Student and teachers by name, as they are run.
+        companions: The objectives' own networks; ``None`` before they are made.
+        taps: For each network and view the taps that are read; ``teacher`` stands for all teachers.
+        task: What the outputs mean.
+        teachers: Names of the teachers.
+        given: Identities of the networks that were given, whose weights may still change.
+        trainable_teacher: Whether the teacher trains.
+
+    Raises:
+        TfkdError: For a tap or network that is not there.
+    """
+
+    def __init__(
+        self,
+        networks: Mapping[str, models.Network],
+        companions: Mapping[str, Companion] | None,
+        taps: Taps,
+        task: Task,
+        *,
+        teachers: Sequence[str],
+        given: Collection[int],
+        trainable_teacher: bool,
+    ) -> None:
+        self._networks = dict(networks)
+        self._companions = dict(companions or {})
+        self._task = task
+        self._teachers = list(teachers)
+        self._trainable_teacher = trainable_teacher
+        self.taps = self._with_outputs(taps)
+        known = {"teacher", *self._networks, *self._companions}
+        self._runners: dict[NetworkView, keras.Model | None] = {}
+        for network, view in self._single_views():
+            if network in self._networks:
+                self._runners[network, view] = self._runner(network, self.taps[network, view])
+            elif network in self._companions:
+                # One that started as a copy of the student has its taps under the same names.
+                twin = self._networks["student"].with_model(self._companions[network].model)
+                self._runners[network, view] = _tapped(twin, self.taps[network, view])
+            elif companions is not None:
+                raise unknown("network", network, known)
+        self._constant = self._constant_views(given)
+
+    def _with_outputs(self, taps: Taps) -> Taps:
+        """Returns the taps with the outputs that label loss and metrics read, these first."""
+        own = list(self._task.taps(self._networks["student"]))
+        others = [name for name in taps.get(STUDENT, ()) if name not in own]
+        return {**{STUDENT: own + others}, **{v: t for v, t in taps.items() if v != STUDENT}}
+
+    def _single_views(self) -> list[NetworkView]:
+        """Spells ``teacher`` out as each teacher's own view."""
+        listed: list[NetworkView] = []
+        several = len(self._teachers) > 1
+        for (network, view), taps in list(self.taps.items()):
+            if network != "teacher" or not several:
+                listed.append((network, view))
+                continue
+            features = sorted(set(taps) - set(self._task.taps(self._networks[self._teachers[0]])))
+            if features:
+                raise TfkdError(
+                    f"taps {features} of 'teacher' with {len(self._teachers)} teachers: name one of "
+                    "them, as in 'teacher:0'"
+                )
+            for name in self._teachers:
+                union = self.taps.setdefault((name, view), [])
+                union.extend(tap for tap in taps if tap not in union)
+                listed.append((name, view))
+        return list(dict.fromkeys(listed))
+
+    def _runner(self, name: str, taps: Sequence[str]) -> keras.Model | None:
+        return _tapped(self._networks[name], taps)
+
+    def _constant_views(self, given: Collection[int]) -> set[NetworkView]:
+        """Returns which copies of teachers run with constants, as many as the step may hold."""
+        left: float = MOST_BYTES
+        chosen: set[NetworkView] = set()
+        for (name, view), runner in self._runners.items():
+            network = self._networks.get(name)
+            if name == "student" or network is None or id(network) in given:
+                continue
+            size = size_as_constants(network.model if runner is None else runner)
+            if size <= left:
+                chosen.add((name, view))
+                left -= size
+        return chosen
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of the batch that hold the images of the views that are run."""
+        return sorted({VIEW_KEYS[view] for _, view in self.taps})
+
+    @property
+    def gives_agreement(self) -> bool:
+        """Whether the teacher's outputs on the main view are read, to be held against the student's."""
+        taps = self.taps.get(("teacher", "main"), ())
+        known = type(self._task).agreement is not Task.agreement
+        whole = bool(taps) and set(self.output_names("teacher")) <= set(taps)
+        return known and (whole or "logits" in taps)
+
+    def views(self, view: str) -> list[NetworkView]:
+        """Returns every network that is run on a view, with that view."""
+        return [each for each in self.taps if each[1] == view]
+
+    def output_names(self, network: str) -> tuple[str, ...]:
+        """Returns the outputs of a network that the task reads."""
+        name = self._teachers[0] if network == "teacher" else network
+        # A companion is a form of the student.
+        return self._task.taps(self._networks.get(name, self._networks["student"]))
+
+    def shapes(self) -> dict[NetworkView, dict[str, tuple[int | None, ...]]]:
+        """Returns the shape of each tap of student and teachers, ``None`` for the batch axis."""
+        found: dict[NetworkView, dict[str, tuple[int | None, ...]]] = {}
+        for name, view in self._runners:
+            own = self._networks.get(name)
+            if own is not None:
+                shapes = models.tap_shapes(own.model, own.paths(self.taps[name, view]))
+                found[name, view] = {tap: (None, *shape) for tap, shape in shapes.items()}
+        for network, view in self.taps:
+            if network == "teacher" and (network, view) not in found and self._teachers:
+                own = found[self._teachers[0], view]
+                found[network, view] = {tap: own[tap] for tap in self.taps[network, view]}
+        return found
+
+    def run(
+        self, batch: Mapping[str, tf.Tensor], views: Iterable[NetworkView], *, training: bool
+    ) -> dict[NetworkView, dict[str, tf.Tensor]]:
+        """Runs networks on views, each pair once.
+
+        Pixels are normalized once for each view and kind of normalization. Outputs of frozen
+        teachers and of companions carry no gradient.
+
+        Args:
+            batch: The batch, with the images of the views.
+            views: Which networks to run on which views; ``teacher`` stands for all of them.
+            training: Whether the student trains (its batch normalization uses the batch).
+
+        Returns:
+            For each network and view the taps that were asked for.
+        """
+        wanted = set(views)
+        views_of_all = [view for network, view in wanted if network == "teacher"]
+        wanted.update((name, view) for name in self._teachers for view in views_of_all)
+        images: dict[tuple[str, models.Preprocess], tf.Tensor] = {}
+
+        def normalized(view: str, preprocess: models.Preprocess) -> tf.Tensor:
+            if (view, preprocess) not in images:
+                images[view, preprocess] = preprocess(batch[VIEW_KEYS[view]])
+            return images[view, preprocess]
+
+        outputs: dict[NetworkView, dict[str, tf.Tensor]] = {}
+        for (name, view), runner in self._runners.items():
+            if (name, view) not in wanted:
+                continue
+            if name in self._companions:
+                companion = self._companions[name]
+                model, mode, learns = companion.model, training and companion.training, False
+                preprocess = self._networks["student"].preprocess
+            else:
+                network = self._networks[name]
+                model, preprocess = network.model, network.preprocess
+                learns = name == "student" or self._trainable_teacher
+                mode = training and learns
+            pixels = normalized(view, preprocess)
+            run = model if runner is None else runner
+            if (name, view) in self._constant:
+                result = call_with_constants(run, pixels)
+            else:
+                result = run(pixels, training=mode)
+            result = dict(result) if isinstance(result, Mapping) else {"logits": result}
+            if not learns:
+                result = {tap: tf.stop_gradient(value) for tap, value in result.items()}
+            outputs[name, view] = result
+        if len(self._teachers) > 1:
+            for view in views_of_all:
+                own = [outputs[name, view] for name in self._teachers]
+                outputs["teacher", view] = self._task.ensemble(own)
+        return outputs
+
+
+def _tapped(network: models.Network, taps: Sequence[str]) -> keras.Model | None:
+    """Returns the tapped model, or ``None`` where the model itself gives all that is asked."""
+    if set(taps) == set(models.outputs(network.model)):
+        return None
+    return models.tapped(network.model, network.paths(taps))

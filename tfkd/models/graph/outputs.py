@@ -1,0 +1,87 @@
+"""The named outputs of a network, and which of them are the exits of a multi-exit network."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import keras
+
+from tfkd.errors import TfkdError
+from tfkd.models.graph.calls import graph_of, is_functional
+
+LOGITS = "logits"
+_EXIT = re.compile(r"exit(\d+)")
+
+
+def outputs(model: keras.Model) -> dict[str, keras.KerasTensor]:
+    """Returns the outputs of a model by name.
+
+    A single output is called ``logits``; those of a model with a dict of outputs keep their keys,
+    in the order of the dict (Keras sorts it as text: ``exit1``, ``exit10``, ``exit2``).
+
+    Args:
+        model: Any Keras model; a subclassed one must have been called once.
+
+    Returns:
+        Symbolic tensors, ``(batch, ...)``.
+
+    Raises:
+        TfkdError: For a list of outputs or nested ones, which have no names, or a subclassed model
+            that was never called.
+    """
+    found = graph_of(model).output if is_functional(model) else _subclassed_output(model)
+    if isinstance(found, dict):
+        if found and not any(isinstance(each, (dict, list, tuple)) for each in found.values()):
+            return dict(found)
+    elif not isinstance(found, (list, tuple)):
+        return {LOGITS: found}
+    elif len(found) == 1:
+        return {LOGITS: found[0]}
+    raise TfkdError(
+        f"model {model.name!r}: found outputs without a name each ({_described(found)}), wanted one "
+        "tensor or a dict of them: keras.Model(inputs, {'exit1': first, 'logits': last})"
+    )
+
+
+def exits(model: keras.Model) -> tuple[str, ...]:
+    """Returns the exits of a network, shallow to deep.
+
+    Exits are the outputs ``exit1``, ``exit2``, ... in the order of their numbers, and ``logits``,
+    the deepest. A network with one output has the exit ``logits`` alone.
+
+    Args:
+        model: Any Keras model.
+
+    Raises:
+        TfkdError: For exits whose deepest is not called ``logits``, or as :func:`outputs`.
+    """
+    found = in_depth_order(outputs(model))
+    if found and found[-1] != LOGITS:
+        raise TfkdError(
+            f"model {model.name!r}: found the exits {', '.join(found)}, wanted the deepest one "
+            f"called {LOGITS!r}"
+        )
+    return found
+
+
+def in_depth_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Returns those of some names that exits bear: by their number, and ``logits`` last."""
+    numbers = {name: int(match[1]) for name in names if (match := _EXIT.fullmatch(name))}
+    return (*sorted(numbers, key=numbers.__getitem__), *(n for n in names if n == LOGITS))
+
+
+def _described(found) -> str:
+    if isinstance(found, dict):
+        return f"a dict of {', '.join(map(str, found)) or 'nothing'}"
+    return f"a list of {len(found)}"
+
+
+def _subclassed_output(model: keras.Model):
+    config = model.get_build_config() if model.built else None
+    if not config or not config.get("input_shape"):
+        raise TfkdError(
+            f"model {model.name!r}: found a {type(model).__name__} that was never called; wanted "
+            "one called on a batch, so that its shapes are known"
+        )
+    return model.compute_output_spec(keras.KerasTensor(config["input_shape"], dtype="float32"))
