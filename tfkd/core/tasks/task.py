@@ -102,6 +102,9 @@ class Task(abc.ABC):
     columns: Sequence[Column] = ()
     """The numbers of an evaluation that tables show, the score first."""
 
+    exit_columns: Sequence[Column] = ()
+    """The numbers of each exit, where the scores tell of ``exits``."""
+
     compared: Sequence[str] = ()
     """The facts that must be equal in all networks of a distillation."""
 
