@@ -14,7 +14,7 @@ from tools.quiet import tf
 
 # isort: split
 # After TensorFlow, which it would otherwise import with all its noise.
-from tfkd.errors import TfkdError, TfkdWarning, did_you_mean, reason
+from tfkd.errors import TfkdError, TfkdWarning, reason
 
 _CONFIG_ERRORS = (
     AttributeError,
@@ -109,8 +109,8 @@ def config_help() -> str:
         lines.append(f"      {meaning}")
     lines.append("  teachers[0].config, teachers[0].seed, ...")
     lines.append("      those of teacher, but for dtype and fold, of the first further teacher")
-    lines.append("  distiller[0].weight, distiller[0].settings.NAME")
-    lines.append("      weight and hyper-parameters of the first method")
+    lines.append("  methods.NAME.weight, methods.NAME.SETTING")
+    lines.append("      weight and hyper-parameters of a method, such as methods.kd.temperature")
     return "\n".join(lines)
 
 
@@ -122,14 +122,14 @@ def _flag_error(error: Exception) -> str:
         return f"{text} (--help lists the flags)"
     from tfkd.training import config as configs
 
-    known = configs.fields(configs.load(given.group(1)))
+    config = configs.load(given.group(1))
+    known = configs.fields(config)
     for word in sys.argv[1:]:
         field, _, value = re.sub(r"^--?config\.", "", word).partition("=")
         if field == word.partition("=")[0]:
             continue
         if field not in known:
-            hint = did_you_mean(field, known)
-            return f"unknown config field {field!r}{hint} (--help lists them)"
+            return str(configs.unknown_field(config, field))
         if f"config.{field}=" in text:
             return f"config field {field}: found {value!r}, wanted {known[field].__name__}"
     return f"{text} (--help lists the flags)"

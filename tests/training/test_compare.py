@@ -94,7 +94,7 @@ def test_a_role_is_what_a_run_of_its_config_makes(compared, config, tmp_path):
 def test_alone_differs_from_distilled_in_nothing_but_the_teacher(config, tmp_path):
     planned = roles({"distilled": config}, 3, tmp_path)
     alone, distilled = (json.loads(planned[role][0].to_json()) for role in ("alone", "distilled"))
-    assert alone["distiller"] == [] and alone["teacher"]["config"] is None
+    assert alone["methods"] == {} and alone["teacher"]["config"] is None
     for section in ("data", "student", "train"):
         assert alone[section] == distilled[section]
     assert {settings.train.seed for settings, _ in planned.values()} == {3}
@@ -152,11 +152,11 @@ def test_the_table_gives_mean_and_deviation():
 
 def test_several_methods_share_teacher_and_lone_student(experiment, tmp_path):
     config = experiment("distilled", teacher__workdir=None, train__epochs=1)
-    colder = configs.override(config, distiller=(configs.method("kd", temperature=1.0),))
+    colder = configs.override(config, methods=configs.methods(kd=dict(temperature=1.0)))
     twin = configs.override(
         config,
         teacher__config=str(write_brief_alone(tmp_path)),
-        distiller=(configs.method("teacher_free", form="self"),),
+        methods=configs.methods(teacher_free=dict(form="self")),
     )
     rows = compare({"kd": config, "colder": colder, "twin": twin}, tmp_path / "out", [0])
     assert [row["role"] for row in rows] == ["teacher", "alone", "kd", "colder", "twin"]
@@ -222,18 +222,20 @@ def test_methods_of_a_config(tmp_path):
     with pytest.raises(TfkdError, match="--methods, phases: .*unknown argument"):
         of_methods(reference, ["phases"])
     found = of_methods(str(EXPERIMENT), ["distilled", "noisy"], {"train.epochs": 7})
-    assert [each.distiller[0].name for each in found.values()] == ["kd", "noisy"]
+    assert [list(each.methods) for each in found.values()] == [["kd"], ["noisy"]]
     assert {each.train.epochs for each in found.values()} == {7}
     pair = of_methods("configs/cifar100.py:kd,resnet56,resnet20", ["dkd"])["dkd"]
-    assert (pair.student.name, pair.distiller[0].name) == ("resnet20", "dkd")
+    assert (pair.student.name, list(pair.methods)) == ("resnet20", ["dkd"])
     with pytest.raises(TfkdError, match="'noisy' twice"):
         of_methods(str(EXPERIMENT), ["noisy", "noisy"])
     with pytest.raises(TfkdError, match="beside --methods"):
-        of_methods(str(EXPERIMENT), ["noisy"], {"distiller[0].weight": 2.0})
+        of_methods(str(EXPERIMENT), ["noisy"], {"methods.noisy.weight": 2.0})
+    small = of_methods("configs/cifar100.py:kd,resnet56,smoke,resnet20", ["dkd"])["dkd"]
+    assert small.experiment == "cifar100-dkd-resnet56-resnet20-smoke"
 
 
 def test_what_cannot_be_compared_is_refused(experiment, teacher_folder, tmp_path):
-    with pytest.raises(TfkdError, match="found a config without distiller"):
+    with pytest.raises(TfkdError, match="found a config without methods"):
         compare(experiment("alone"), tmp_path, [0])
     no_config = experiment("distilled", teacher__config=None, teacher__workdir=str(teacher_folder))
     with pytest.raises(TfkdError, match="found no config as teacher.config"):

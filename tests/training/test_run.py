@@ -258,7 +258,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(steps_per_execution, experiment
         train__epochs=3,
         train__schedule__name="step",
         train__schedule__milestones=(1,),
-        train__schedule__factor=1e38,
+        train__schedule__decay_factor=1e38,
         train__checkpoint_seconds=0.0,
         train__steps_per_execution=steps_per_execution,
     )

@@ -209,7 +209,7 @@ def test_features_of_several_teachers_are_refused_before_one_is_trained(experime
         teacher__config=TEACHER,
         teacher__workdir=str(tmp_path / "first"),
         teachers=further,
-        distiller=(configs.method("reads_features"),),
+        methods=configs.methods(reads_features={}),
     )
     with pytest.raises(
         TfkdError, match=r"reads_features reads \['\w+'\] of 'teacher': found 2 teachers"

@@ -134,7 +134,7 @@ def test_a_teacher_that_stays_as_it_is_comes_from_elsewhere(whole, tmp_path):
     config = joint(
         teacher__name=None,
         teacher__weights=str(whole[0] / "teacher.keras"),
-        distiller=(configs.method("pkkd", progressive=False),),
+        methods=configs.methods(pkkd=dict(progressive=False)),
         train__epochs=1,
     )
     result = run(config, tmp_path / "run")

@@ -43,7 +43,7 @@ def quick(monkeypatch):
                     [{"epoch": each, "val_accuracy": score / 100 / each} for each in (1, 2)]
                 )
                 result = {"best_epoch": 1, "top1_best": score - 1, "top1_last": score - 2}
-                on = "test" if config.data.validation == 0 else "validation"
+                on = "test" if config.data.validation_size == 0 else "validation"
                 folder.write_json("result.json", {**result, "best_selected_on": on, "seconds": 1.0})
         return folder.result()
 
@@ -72,15 +72,15 @@ def test_a_trial_is_an_ordinary_run(experiment, tmp_path, monkeypatch, capsys):
 
 def test_a_grid_runs_every_combination_in_order_and_ties_fields(quick, experiment, tmp_path):
     config = experiment(
-        vary("distiller[0].weight", "distiller[0].settings.temperature", choices=(0.5, 1, 5)),
+        vary("methods.kd.weight", "methods.kd.temperature", choices=(0.5, 1, 5)),
         vary(RATE, choices=(0.1, 0.5)),
         argument="distilled",
     )
     rows = tuning.search(config, tmp_path)
     expected = list(itertools.product((0.5, 1.0, 5.0), (0.1, 0.5)))
-    assert [(each.distiller[0].weight, each.train.learning_rate) for each in quick] == expected
+    assert [(each.methods.kd.weight, each.train.learning_rate) for each in quick] == expected
     for each in quick:
-        assert each.distiller[0].settings.temperature == each.distiller[0].weight
+        assert each.methods.kd.temperature == each.methods.kd.weight
         assert each.train.seed == config.train.seed
     assert [tuple(row["values"].values()) for row in rows] == [(a, a, b) for a, b in expected]
     assert [row["folder"] for row in rows] == [f"trials/{n:02d}" for n in range(1, 7)]
@@ -153,7 +153,7 @@ def test_a_search_in_which_all_diverge_says_so(quick, experiment, tmp_path):
 
 
 def test_scores_on_test_images_come_with_one_warning(quick, experiment, tmp_path):
-    config = experiment(vary(RATE, choices=(0.1, 0.5)), data__validation=0.0)
+    config = experiment(vary(RATE, choices=(0.1, 0.5)), data__validation_size=0)
     with pytest.warns(TfkdWarning, match="holds no validation images: .* test images") as caught:
         rows = tuning.search(config, tmp_path)
     assert len([each for each in caught if each.category is TfkdWarning]) == 1

@@ -11,6 +11,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from tfkd import data, models
+from tfkd.earlier_version import modernized
 from tfkd.errors import TfkdError, unknown
 from tfkd.evaluation.predictors import Predict, predictor, saved_model_predictor
 from tfkd.export import describe
@@ -87,15 +88,15 @@ def saved_model_subject(path: str | os.PathLike) -> Subject:
 def run_data_settings(run_folder: str | os.PathLike) -> dict:
     """Returns the arguments of ``tfkd.data.load`` that a run's ``config.json`` records.
 
-    Those of training alone (batch size, seed, mixing, downloading) are left out. The augmentation is
-    not: with that of ImageNet, the middle of an image is evaluated.
+    Those of training alone (batch size, seed, mixing, downloading) are left out. The augmentation
+    is not: with that of ImageNet, the center of an image is evaluated.
 
     Raises:
         TfkdError: When there is no readable config with a ``data.name``.
     """
     path = Path(run_folder) / "config.json"
     try:
-        recorded = json.loads(path.read_text(encoding="utf-8"))["data"]
+        recorded = modernized(json.loads(path.read_text(encoding="utf-8")))["data"]
         recorded["name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TfkdError(

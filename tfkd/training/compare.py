@@ -18,7 +18,7 @@ import tensorflow as tf
 from tfkd import evaluation, export
 from tfkd.errors import TfkdError, TfkdWarning
 from tfkd.models.saving import load_network
-from tfkd.training import build, config_checks, curves, teachers
+from tfkd.training import arguments, build, config_checks, curves, teachers
 from tfkd.training import config as configs
 from tfkd.training import strategy as strategies
 from tfkd.training.run import run
@@ -34,7 +34,7 @@ def roles(experiments: Mapping[str, ml_collections.ConfigDict], seed: int, workd
     """Returns the config and run folder of each role for one seed, in the order of their runs.
 
     ``teacher`` is what ``teacher.config`` trains, ``alone`` the student with the recipe (``train``)
-    of most experiments and no distiller; the experiments follow as they are. One whose teacher is
+    of most experiments and no method; the experiments follow as they are. One whose teacher is
     the student itself, trained alone (TF-KD), reads it from the run ``alone``.
 
     Args:
@@ -58,7 +58,7 @@ def roles(experiments: Mapping[str, ml_collections.ConfigDict], seed: int, workd
     alone = configs.override(
         usual,
         experiment=f"{usual.student.name}-alone",
-        distiller=(),
+        methods={},
         student_loss_weight=1.0,
         teacher__config=None,
         teacher__workdir=None,
@@ -94,9 +94,9 @@ def _check_alike(experiments: Mapping[str, ml_collections.ConfigDict]) -> None:
             f"{TEACHER!r} and {ALONE!r}, which are there by themselves"
         )
     for role, config in experiments.items():
-        if not config.distiller:
+        if not config.methods:
             raise TfkdError(
-                f"compare: found a config without distiller ({role}), wanted a distillation "
+                f"compare: found a config without methods ({role}), wanted a distillation "
                 "experiment"
             )
         if config.teachers:
@@ -140,20 +140,19 @@ def of_methods(
 
     Raises:
         TfkdError: For a method that the config does not know, a method twice, or a change of
-            ``distiller``, which differs between methods.
+            ``methods``, which differ.
     """
     path, _, argument = reference.partition(":")
     found = {}
     for method in methods:
         if method in found:
             raise TfkdError(f"--methods: found {method!r} twice, wanted each method once")
-        words = ",".join([method, *argument.split(",")[1:]])
         try:
-            config = configs.load(f"{path}:{words}")
+            config = configs.load(f"{path}:{arguments.with_first(argument, method)}")
         except TfkdError as error:
             raise TfkdError(f"--methods, {method}: {error}") from None
         for field in changes or {}:
-            if field.startswith("distiller"):
+            if field.partition(".")[0] == "methods":
                 raise TfkdError(
                     f"--config.{field}: found it beside --methods, wanted only one of them"
                 )

@@ -16,7 +16,7 @@ from typing import Any
 import ml_collections
 
 from tfkd.errors import TfkdError, unknown
-from tfkd.training.config import method
+from tfkd.training.config import methods
 
 SETS = ("cifar100", "imagenet")
 """The sets of images that hyper-parameters were published for."""
@@ -42,6 +42,18 @@ class Preset:
     settings: Mapping[str, Any] = field(default_factory=dict)
     student_loss_weight: float = 1.0
     teacher: bool | str = True
+
+    def teacher_network(self, given: str | None, student: str) -> str | None:
+        """Returns the network that teaches: the one given, or for a twin that of the student.
+
+        Raises:
+            TfkdError: When the method has a teacher and none is given.
+        """
+        if self.teacher == TWIN:
+            return student
+        if self.teacher and not given:
+            raise TfkdError(f"{self.method} needs a teacher; wanted METHOD,TEACHER,{student}")
+        return given
 
 
 _CIFAR100 = {
@@ -135,7 +147,7 @@ def apply(
     teacher: str | None = None,
     student: str | None = None,
 ) -> Preset:
-    """Sets ``distiller`` and ``student_loss_weight`` of a config to the published values.
+    """Sets ``methods`` and ``student_loss_weight`` of a config to the published values.
 
     Args:
         config: The experiment; its teacher is left as it is.
@@ -153,7 +165,8 @@ def apply(
     found = preset(name, images)
     own = _BY_NETWORK.get((name, str(student)), {})
     own = own | _BY_NETWORK.get((name, str(teacher), str(student)), {})
-    config.distiller = (method(found.method, found.weight, **{**found.settings, **own}),)
+    entry = {"weight": found.weight, **found.settings, **own}
+    config.methods = methods(**{found.method: entry})
     config.student_loss_weight = found.student_loss_weight
     return found
 

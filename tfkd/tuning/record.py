@@ -118,7 +118,7 @@ class Record:
             self._warned = True
             warnings.warn(
                 "the data set holds no validation images: trials are scored on its test images, "
-                "which then promise too much; wanted data.validation",
+                "which then promise too much; wanted data.validation_size",
                 TfkdWarning,
                 stacklevel=2,
             )
