@@ -104,7 +104,8 @@ def config_help() -> str:
         value = reference
         for key in field.split("."):
             value = value[key]
-        shown = "" if value is None else f" [{configs.to_dict(value)}]"
+        plain = configs.to_dict(value)
+        shown = "" if plain in (None, {}, []) else f" [{plain}]"
         lines.append(f"  {field}{shown}")
         lines.append(f"      {meaning}")
     lines.append("  teachers[0].config, teachers[0].seed, ...")

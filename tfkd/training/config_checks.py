@@ -49,7 +49,7 @@ def _section(config: ml_collections.ConfigDict, path: str) -> Any:
 
 
 def _check_section(path: str, section: Any, declared: type[Settings]) -> None:
-    """Refuses fields that the section does not have, fields that lack and values that do not fit.
+    """Refuses a section with unknown or missing fields, or values that do not fit.
 
     Args:
         path: The section as flags name it; empty for the config itself.
