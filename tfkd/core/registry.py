@@ -16,7 +16,8 @@ def register(name: str) -> Callable:
     """Returns a decorator that makes an objective class (or a function that makes one) available.
 
     Args:
-        name: The word used in configurations; also the name of the file.
+        name: The word used in configurations, the default name of the objectives; also the name of
+            the file.
 
     Raises:
         TfkdError: When the name is taken.
@@ -26,6 +27,8 @@ def register(name: str) -> Callable:
         if name in _METHODS and not is_defined_again(_METHODS[name], maker):
             raise TfkdError(f"distiller {name!r} is registered twice")
         _METHODS[name] = maker
+        if isinstance(maker, type):
+            maker.default_name = name
         return maker
 
     return decorate
