@@ -98,11 +98,6 @@ def checked(where: str, annotation: Any, value: Any) -> Any:
         raise TfkdError(f"{where}: found {value!r}, wanted {wanted}") from None
 
 
-def checked(name: str, value: Any, annotation: Any) -> Any:
-    """Returns a value as a type holds it, like :meth:`Field.checked`, for what is no setting."""
-    return Field(name, annotation, None).checked("", value)
-
-
 def field(default: Any, meaning: str) -> Any:
     """Declares a default together with the meaning of its setting, one line for help and tables."""
     return _Declared(default, meaning)

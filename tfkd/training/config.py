@@ -174,7 +174,8 @@ def _method(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Returns an entry of ``config.methods`` with all its settings."""
     if not hasattr(given, "items"):
         raise TfkdError(f"methods.{name}: found {given!r}, wanted a dict of weight and settings")
-    usual = registry.defaults(given.get("method", name))
+    declared = registry.settings(given.get("method", name))
+    usual = {setting: _default(field) for setting, field in declared.items()}
     taken = [key for key in ("method", "weight") if key in usual]
     if taken:
         raise TfkdError(
