@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tfkd import data
-from tfkd.earlier_configs import modernized
+from tfkd.earlier_version import modernized
 from tfkd.errors import TfkdError
 from tfkd.evaluation.subjects import run_data_settings
 from tfkd.training import config as configs

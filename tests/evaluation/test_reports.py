@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tfkd import TfkdError, data, export, models
-from tfkd.evaluation import reports
+from tfkd.evaluation import reports, subjects
 from tfkd.models.saving import load_network
 
 
@@ -38,15 +38,37 @@ def test_a_run_is_measured_on_its_own_test_part(run_folder, which):
 
 def test_the_validation_part_is_that_of_the_run(run_folder):
     report = reports.report(run=run_folder, split="validation", batch_size=32)
-    validation = data.load("digits", validation=100).validation()
+    validation = data.load("digits", validation_size=100).validation()
     top1, total = top1_by_hand(run_folder, "last", validation)
     assert (report["images"], total) == (100, 100)
     assert report["top1"] == pytest.approx(top1)
 
 
+@pytest.mark.parametrize(
+    "recorded, settings",
+    [
+        ({"validation": 100}, {"validation_size": 100}),
+        ({"validation": 100.0}, {"validation_size": 100}),
+        ({"validation": 0.0}, {"validation_size": 0}),
+        ({"validation": 0.25}, {"validation_split": 0.25}),
+        ({"validation": None}, {}),
+        ({"validation_split": 0.25, "validation_size": None},) * 2,
+        ({"validation_split": None, "validation_size": 100},) * 2,
+    ],
+)
+def test_the_validation_images_of_every_version_are_found(run_folder, recorded, settings):
+    config = {"data": {"name": "digits", "seed": 3} | recorded}
+    (run_folder / "config.json").write_text(json.dumps(config))
+    found = subjects.run_data_settings(run_folder)
+    assert found == {"name": "digits"} | settings
+    sizes = {0.25: 359, 100: 100, 0: 0}
+    wanted = [sizes[each] for each in settings.values() if each is not None] or [360]
+    assert [data.load(**found).info.validation_size] == wanted
+
+
 def test_the_training_part_is_not_augmented(run_folder):
     report = reports.report(run=run_folder, split="train")
-    dataset = data.load("digits", validation=100)
+    dataset = data.load("digits", validation_size=100)
     top1, total = top1_by_hand(run_folder, "last", dataset.train_evaluation())
     assert report["images"] == total == dataset.info.train_size
     assert report["top1"] == pytest.approx(top1)

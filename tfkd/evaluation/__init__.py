@@ -1,5 +1,6 @@
-"""Evaluation: accuracy of networks and SavedModels, and their agreement."""
+"""Evaluation: accuracy of networks and SavedModels, their agreement, and features of images."""
 
+from tfkd.evaluation.extraction import feature_bytes, features
 from tfkd.evaluation.predictors import ensemble, predictor, saved_model_predictor
 from tfkd.evaluation.scores import Evaluation, accuracy, agreement, evaluate
 
@@ -9,6 +10,8 @@ __all__ = [
     "agreement",
     "ensemble",
     "evaluate",
+    "feature_bytes",
+    "features",
     "predictor",
     "saved_model_predictor",
 ]

@@ -11,7 +11,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from tfkd import data, models
-from tfkd.earlier_configs import modernized
+from tfkd.earlier_version import modernized
 from tfkd.errors import TfkdError, unknown
 from tfkd.evaluation.predictors import Predict, predictor, saved_model_predictor
 from tfkd.export import describe
@@ -88,8 +88,8 @@ def saved_model_subject(path: str | os.PathLike) -> Subject:
 def run_data_settings(run_folder: str | os.PathLike) -> dict:
     """Returns the arguments of ``tfkd.data.load`` that a run's ``config.json`` records.
 
-    Those of training alone (batch size, seed, mixing, downloading) are left out. The augmentation is
-    not: with that of ImageNet, the middle of an image is evaluated.
+    Those of training alone (batch size, seed, mixing, downloading) are left out. The augmentation
+    is not: with that of ImageNet, the center of an image is evaluated.
 
     Raises:
         TfkdError: When there is no readable config with a ``data.name``.
@@ -105,8 +105,6 @@ def run_data_settings(run_folder: str | os.PathLike) -> dict:
         ) from error
     training_alone = {"batch_size", "seed", "mixup", "cutmix", "download"}
     accepted = inspect.signature(data.load).parameters.keys() - training_alone
-    split, size = recorded.get("validation_split"), recorded.get("validation_size")
-    recorded["validation"] = split if size is None else size
     return {key: value for key, value in recorded.items() if key in accepted}
 
 

@@ -42,24 +42,26 @@ def is_keras_application(name: str) -> bool:
     return name.partition(":")[0].startswith(_KERAS_APPLICATIONS)
 
 
-def find(reference: str) -> Callable[..., keras.Model]:
-    """Returns the function that a reference names.
+def find(reference: str, kind: str = "network") -> Callable:
+    """Returns the function or class that a reference names.
 
     Args:
         reference: `module:function`, the module as in an import (also from the working folder), or
             `path/to/file.py:function`, the file from the working folder or from the repository.
+        kind: What it names, for messages.
 
     Raises:
         TfkdError: If there is no such module, file or function, or importing it fails.
     """
     place, _, name = reference.rpartition(":")
+    who = f"{kind} {reference!r}"
     if not place or not name:
         raise TfkdError(
-            f"network {reference!r}: found no module and function; wanted module:function or "
+            f"{who}: found no module and function; wanted module:function or "
             "path/to/file.py:function"
         )
     with _working_folder():
-        module = _file(reference, place) if place.endswith(".py") else _module(reference, place)
+        module = _file(who, place) if place.endswith(".py") else _module(who, place)
     found = getattr(module, name, None)
     if not callable(found):
         public = [each for each in dir(module) if not each.startswith("_")]
@@ -185,25 +187,25 @@ def _check(reference: str, model, num_classes: int, input_shape: tuple) -> None:
         )
 
 
-def _module(reference: str, name: str) -> ModuleType:
+def _module(who: str, name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise TfkdError(f"network {reference!r}: {name} cannot be imported: {error}") from error
+            raise TfkdError(f"{who}: {name} cannot be imported: {error}") from error
         raise TfkdError(
-            f"network {reference!r}: found no module {error.name!r}; wanted one of the working "
+            f"{who}: found no module {error.name!r}; wanted one of the working "
             "folder or of the Python path"
         ) from None
     except Exception as error:
         reason = _reason(error)
-        raise TfkdError(f"network {reference!r}: {name} cannot be imported: {reason}") from error
+        raise TfkdError(f"{who}: {name} cannot be imported: {reason}") from error
 
 
-def _file(reference: str, name: str) -> ModuleType:
+def _file(who: str, name: str) -> ModuleType:
     path = next((p for p in (Path(name), _REPOSITORY / name) if p.is_file()), None)
     if path is None:
-        raise TfkdError(f"network {reference!r}: no such file {name!r}; wanted a Python file")
+        raise TfkdError(f"{who}: no such file {name!r}; wanted a Python file")
     state = f"{path.resolve()} {path.stat().st_mtime_ns}"
     # Known to Python under a name of its own, a file is run once, and its classes can be found.
     module_name = f"tfkd_user_{path.stem}_{hashlib.sha256(state.encode()).hexdigest()[:8]}"
@@ -216,7 +218,7 @@ def _file(reference: str, name: str) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[module_name]
-        raise TfkdError(f"network {reference!r}: {name} fails: {_reason(error)}") from error
+        raise TfkdError(f"{who}: {name} fails: {_reason(error)}") from error
     return module
 
 

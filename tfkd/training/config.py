@@ -20,7 +20,7 @@ from ml_collections import config_dict
 
 from tfkd import value_types
 from tfkd.core import Objective, registry
-from tfkd.earlier_configs import modernized
+from tfkd.earlier_version import modernized
 from tfkd.errors import TfkdError, did_you_mean, unknown
 from tfkd.models.references import is_reference
 from tfkd.settings import Field, Settings, fields_of

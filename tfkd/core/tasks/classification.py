@@ -67,6 +67,12 @@ class Classification(Task):
     def facts(self, network: models.Network) -> dict[str, Any]:
         return {"classes": class_count(network, LOGITS)}
 
+    def check_data(self, facts: Mapping[str, Any], info, who: str) -> None:
+        if facts["classes"] != info.num_classes:
+            raise TfkdError(
+                f"{who} has {facts['classes']} classes, but {info.name} has {info.num_classes}"
+            )
+
     def check_batch(self, spec: Mapping[str, tf.TypeSpec], facts: Mapping[str, Any]) -> None:
         width = _label_width(spec)
         if width not in (1, None, facts["classes"]):

@@ -133,6 +133,18 @@ class Task(abc.ABC):
         del network
         return {}
 
+    def check_data(self, facts: Mapping[str, Any], info, who: str) -> None:
+        """Checks that a network goes with a data set.
+
+        Args:
+            facts: Those of the network.
+            info: The :class:`tfkd.data.DataInfo`.
+            who: What the network is called in messages.
+
+        Raises:
+            TfkdError: When it does not.
+        """
+
     def label_terms(self, student: models.Network) -> tuple[str, ...]:
         """Returns the names of the parts of the label loss; ``()`` where it is one."""
         del student

@@ -1,6 +1,6 @@
-"""Sets of tensorflow-datasets: names, what is missing, reading, streaming; no network."""
+"""Sets of tensorflow-datasets: names, preparation, reading, streaming; no network."""
 
-import socket
+import shutil
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 import tfkd
+from tests.data.batches import images_and_labels
 from tfkd import data
 
 TRAIN, TEST, CLASSES = 100, 9, 3
@@ -76,17 +77,6 @@ def folder(tmp_path_factory):
     return directory
 
 
-@pytest.fixture
-def no_network(monkeypatch):
-    """Makes every attempt to reach another machine a failure of the test."""
-
-    def refuse(*arguments, **settings):
-        raise AssertionError("the network was touched")
-
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-
-
 def load(folder, name="tiny_pictures", **settings):
     return data.load(name, directory=folder, **({"batch_size": 8} | settings))
 
@@ -96,14 +86,6 @@ def failure(name, **settings):
         data.load(name, **settings)
     assert "\n" not in str(caught.value)
     return str(caught.value)
-
-
-def in_order(dataset):
-    batches = list(dataset.as_numpy_iterator())
-    weight = np.concatenate([batch["sample_weight"] for batch in batches]) > 0
-    return tuple(
-        np.concatenate([batch[key] for batch in batches])[weight] for key in ("image", "label")
-    )
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
@@ -155,7 +137,7 @@ def test_a_wrong_name_is_named(name, words, tmp_path, no_network):
 )
 def test_cifar_presets(name, classes, mean, std):
     with tfds.testing.mock_data(num_examples=40):
-        dataset = data.load(name, batch_size=8, validation=10)
+        dataset = data.load(name, batch_size=8, validation_size=10)
     info = dataset.info
     assert (info.num_classes, info.image_shape) == (classes, (32, 32, 3))
     assert (info.train_size, info.validation_size, info.test_size) == (30, 10, 40)
@@ -164,7 +146,7 @@ def test_cifar_presets(name, classes, mean, std):
     assert (dataset.augmentation.pad, dataset.augmentation.flip) == (4, True)
 
 
-def test_digits_of_house_numbers_are_not_mirrored():
+def test_house_numbers_are_not_mirrored():
     with tfds.testing.mock_data(num_examples=20):
         dataset = data.load("svhn_cropped", batch_size=8)
     assert (dataset.augmentation.pad, dataset.augmentation.flip) == (4, False)
@@ -177,7 +159,7 @@ def test_a_prepared_set_is_read_whole(folder, in_memory_bytes, no_network):
     assert (info.train_size, info.validation_size, info.test_size) == (TRAIN, 0, TEST)
     assert info.class_names == ("x", "y", "z") and info.image_shape == (5, 4, 3)
     for walk, first, size in ((dataset.train_evaluation(), 0, TRAIN), (dataset.test(), 1000, TEST)):
-        images, labels = in_order(walk)
+        images, labels = images_and_labels(walk)
         wanted = {image(first + n, (5, 4, 3)).tobytes(): n % CLASSES for n in range(size)}
         assert {each.tobytes(): label for each, label in zip(images, labels)} == wanted
         assert len(images) == size
@@ -185,10 +167,10 @@ def test_a_prepared_set_is_read_whole(folder, in_memory_bytes, no_network):
     np.testing.assert_allclose(info.mean, images.mean((0, 1, 2)), rtol=1e-9)
 
 
-def test_both_ways_of_reading_count_alike(folder):
+def test_an_example_has_the_same_index_in_memory_and_from_records(folder):
     """The index of an example is the same in memory and from records."""
-    memory = in_order(load(folder).train_evaluation())
-    stream = in_order(load(folder, in_memory_bytes=0).train_evaluation())
+    memory = images_and_labels(load(folder).train_evaluation())
+    stream = images_and_labels(load(folder, in_memory_bytes=0).train_evaluation())
     np.testing.assert_array_equal(memory[0], stream[0])
     np.testing.assert_array_equal(memory[1], stream[1])
 
@@ -204,7 +186,7 @@ def test_streamed_records_keep_the_rules_of_training_batches(folder):
         # Shuffled: neighbours are seldom neighbours in the files.
         assert np.mean(np.abs(np.diff(epoch)) == 1) < 0.2
     assert (epochs[0] != epochs[1]).any()
-    images, labels = in_order(dataset.train_evaluation())
+    images, labels = images_and_labels(dataset.train_evaluation())
     for batch in whole:
         np.testing.assert_array_equal(batch["image"], images[batch["index"]])
         np.testing.assert_array_equal(batch["label"], labels[batch["index"]])
@@ -244,10 +226,13 @@ def test_streamed_records_have_all_views_but_partners(folder):
 
 
 @pytest.mark.parametrize("in_memory_bytes", [data.IN_MEMORY_BYTES, 0])
-def test_a_part_is_set_apart(folder, in_memory_bytes):
-    dataset = load(folder, validation=0.2, in_memory_bytes=in_memory_bytes)
+def test_validation_images_are_set_apart(folder, in_memory_bytes):
+    dataset = load(folder, validation_split=0.2, in_memory_bytes=in_memory_bytes)
     assert (dataset.info.train_size, dataset.info.validation_size) == (80, 20)
-    kept, apart = in_order(dataset.train_evaluation())[0], in_order(dataset.validation())[0]
+    kept, apart = (
+        images_and_labels(dataset.train_evaluation())[0],
+        images_and_labels(dataset.validation())[0],
+    )
     found = {each.tobytes() for each in (*kept, *apart)}
     assert found == {image(n, (5, 4, 3)).tobytes() for n in range(TRAIN)}
     index = next(iter(dataset.train(batch_keys=("index",))))["index"].numpy()
@@ -270,6 +255,78 @@ def test_fewer_training_images(folder, in_memory_bytes):
     assert found <= {image(n, (5, 4, 3)).tobytes() for n in range(TRAIN)}
 
 
+def spoil_images(folder):
+    """Puts something that cannot be decoded in the place of every image of the prepared set."""
+    for path in folder.glob("tiny_pictures/*/*.tfrecord*"):
+        records = []
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            example = tf.train.Example.FromString(record)
+            example.features.feature["image"].bytes_list.value[0] = b"no image"
+            records.append(example.SerializeToString())
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for record in records:
+                writer.write(record)
+
+
+@pytest.mark.parametrize("in_memory_bytes", [data.IN_MEMORY_BYTES, 0])
+@pytest.mark.parametrize("settings", [{}, {"train_size": 30}, {"validation_size": 13}])
+def test_training_labels_are_those_of_the_training_part_in_order(folder, settings, in_memory_bytes):
+    dataset = load(folder, in_memory_bytes=in_memory_bytes, **settings)
+    _, labels = images_and_labels(dataset.train_evaluation())
+    assert dataset.train_labels.dtype == np.int32 and len(set(labels)) == CLASSES
+    np.testing.assert_array_equal(dataset.train_labels, labels)
+
+
+def test_training_labels_of_records_decode_no_image_and_are_read_once(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "sets")
+    dataset = load(str(tmp_path / "sets"), in_memory_bytes=0)
+    _, labels = images_and_labels(dataset.train_evaluation())
+    spoil_images(tmp_path / "sets")
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        next(iter(dataset.train_evaluation()))
+    np.testing.assert_array_equal(dataset.train_labels, labels)
+    shutil.rmtree(tmp_path / "sets")
+    assert dataset.with_column("value", labels).train_labels is dataset.train_labels
+
+
+def test_the_digest_of_records_changes_with_them(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "sets")
+
+    def digest(part="train", **settings):
+        return load(str(tmp_path / "sets"), in_memory_bytes=0, **settings).digest(part)
+
+    digests = [digest(), digest("test"), digest(train_size=30), digest(image_size=6)]
+    assert digest(seed=3, batch_size=2) == digests[0]
+    dataset = load(str(tmp_path / "sets"), in_memory_bytes=0)
+    spoil_images(tmp_path / "sets")
+    digests.append(dataset.digest())
+    assert len(set(digests)) == len(digests)
+
+
+@pytest.mark.parametrize("settings", [{}, {"train_size": 30}, {"validation_size": 13}])
+def test_streamed_records_have_columns(folder, settings):
+    dataset = load(folder, in_memory_bytes=0, augment="none", **settings)
+    size = dataset.info.train_size
+    values = np.random.default_rng(0).normal(size=(size, 2))
+    dataset = dataset.with_column("value", values, test=values[:TEST])
+    keys = ("index", "value")
+    whole = list(dataset.train(0, 20, batch_keys=keys).as_numpy_iterator())
+    images, _ = images_and_labels(dataset.train_evaluation())
+    for batch in whole:
+        np.testing.assert_array_equal(batch["value"], values[batch["index"]])
+        np.testing.assert_array_equal(batch["image"], images[batch["index"]])
+    (later,) = dataset.train(17, 18, batch_keys=keys).as_numpy_iterator()
+    np.testing.assert_array_equal(later["value"], whole[17]["value"])
+    context = tf.distribute.InputContext(1, 0, 2)
+    shards = dataset.train(17, 18, batch_keys=keys, input_context=context).as_numpy_iterator()
+    np.testing.assert_array_equal(
+        np.concatenate([each["value"] for each in shards]), later["value"]
+    )
+    for part, count in ((dataset.train_evaluation(), size), (dataset.test(), TEST)):
+        found = np.concatenate([batch["value"] for batch in part.as_numpy_iterator()])
+        np.testing.assert_array_equal(found[:count], values[:count])
+
+
 def test_images_of_several_sizes_need_a_size(folder):
     assert "image_size" in failure("tiny_sizes", directory=folder)
     for in_memory_bytes in (data.IN_MEMORY_BYTES, 0):
@@ -277,15 +334,15 @@ def test_images_of_several_sizes_need_a_size(folder):
         assert dataset.info.image_shape == (6, 6, 3)
         # Without a test split, the validation split is tested on.
         assert (dataset.info.test_size, dataset.info.validation_size) == (TEST, 0)
-        images, _ = in_order(dataset.test())
+        images, _ = images_and_labels(dataset.test())
         pictures = {image(1000 + n, (6, 6, 3)).tobytes() for n in range(1, TEST, 3)}
         assert pictures <= {each.tobytes() for each in images}
 
 
 def test_a_set_with_a_validation_split_of_its_own(folder):
     assert load(folder, "tiny_held").info.validation_size == 6
-    assert load(folder, "tiny_held", validation=0).info.validation_size == 0
-    assert "only one" in failure("tiny_held", directory=folder, validation=3)
+    assert load(folder, "tiny_held", validation_size=0).info.validation_size == 0
+    assert "only one" in failure("tiny_held", directory=folder, validation_size=3)
 
 
 def test_a_set_that_is_not_of_classification_is_refused(folder):

@@ -1,4 +1,4 @@
-"""Configs of the version before, which its run folders hold, in the form of this one."""
+"""What run folders of the version before hold, in the form of this one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,31 @@ _RENAMED = {
     "optimizer": {"form": "momentum_style", "decay": "weight_decay_mode"},
     "schedule": {"factor": "decay_factor"},
 }
+
+
+def is_earlier(plain: Mapping[str, Any]) -> bool:
+    """Returns whether a config as ``config.json`` holds it was written by the version before."""
+    return "distiller" in plain
+
+
+def modernized_result(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a ``result.json`` of this version or the one before it in the form of this version.
+
+    The version before knew classification alone.
+    """
+    if "score" in found:
+        return dict(found)
+    return {
+        **found,
+        "task": "classification",
+        "methods": found.get("distiller", []),
+        "score": "top1",
+        "score_label": "top-1 %",
+        "score_metric": "accuracy",
+        "score_scale": 100.0,
+        "best_score": None,
+        "summary": f"top-1 {found['top1_last']:.2f} % (best {found['top1_best']:.2f} %)",
+    }
 
 
 def modernized(plain: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""A part of the training images: ``train_size``."""
+"""A part of the training images, ``train_size``, and their labels, ``train_labels``."""
 
 import numpy as np
 import pytest
 
+from tests.data.batches import images_and_labels
 from tfkd import TfkdError, data
 
 
@@ -12,7 +13,7 @@ def labels_of(dataset):
     )
 
 
-def test_a_part_is_alike_in_every_class_and_the_same_for_every_seed():
+def test_kept_images_are_alike_in_every_class_and_the_same_for_every_seed():
     full = data.load("digits", batch_size=1)
     parts = [data.load("digits", batch_size=100, train_size=500, seed=seed) for seed in (0, 7)]
     assert [part.info.train_size for part in parts] == [500, 500]
@@ -36,24 +37,35 @@ def test_a_part_is_alike_in_every_class_and_the_same_for_every_seed():
     assert images[0] == images[1]
 
 
-def test_positions_are_those_within_the_part():
+def test_index_counts_the_kept_images():
     dataset = data.load("digits", batch_size=100, train_size=200)
     batches = list(dataset.train(last_step=2, batch_keys=["index"]))
     assert sorted(np.concatenate([batch["index"] for batch in batches])) == list(range(200))
 
 
-def test_all_images_are_all_images():
+@pytest.mark.parametrize("settings", [{}, {"train_size": 200}, {"validation_size": 400}])
+def test_training_labels_are_those_of_the_training_part_in_order(settings):
+    dataset = data.load("digits", batch_size=100, **settings)
+    _, labels = images_and_labels(dataset.train_evaluation())
+    assert dataset.train_labels.dtype == np.int32
+    np.testing.assert_array_equal(dataset.train_labels, labels)
+    with pytest.raises(ValueError, match="read-only"):
+        dataset.train_labels[0] = 1
+    assert dataset.train_labels is dataset.train_labels
+
+
+def test_train_size_may_be_the_whole_set():
     size = data.load("digits").info.train_size
     assert data.load("digits", train_size=size).info.train_size == size
 
 
 @pytest.mark.parametrize("wanted", [0, -1, 5000, True])
-def test_what_cannot_be_kept_is_refused(wanted):
+def test_a_wrong_train_size_is_refused(wanted):
     with pytest.raises(TfkdError, match=f"train_size: found {wanted}, wanted a number of images"):
         data.load("digits", train_size=wanted)
 
 
-def test_image_files_that_stream_give_a_part(tmp_path):
+def test_streamed_files_keep_the_same_images_as_files_in_memory(tmp_path):
     import tensorflow as tf
 
     for split in ("train", "test"):

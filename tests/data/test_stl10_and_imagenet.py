@@ -1,8 +1,7 @@
-"""STL-10 and ImageNet from archives made here in the official layout, through tensorflow-datasets."""
+"""STL-10 and ImageNet through tensorflow-datasets, from archives made here like the official."""
 
 import hashlib
 import io
-import socket
 import tarfile
 
 import numpy as np
@@ -12,6 +11,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import checksums
 
 import tfkd
+from tests.data.batches import images_and_labels
 from tfkd import data
 from tfkd.data import decoding, presets
 from tfkd.data.prepare import prepare
@@ -21,16 +21,7 @@ STL10_CLASSES = "airplane bird car cat deer dog horse monkey ship truck".split()
 SYNSETS = ("n01440764", "n01443537")
 VALIDATION = 4
 
-
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch):
-    """Makes every attempt to reach another machine a failure of the test."""
-
-    def refuse(*arguments, **settings):
-        raise AssertionError("the network was touched")
-
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr(socket.socket, "connect", refuse)
+pytestmark = pytest.mark.usefixtures("no_network")
 
 
 def pack(path, files):
@@ -40,14 +31,6 @@ def pack(path, files):
             entry.size = len(contents)
             packed.addfile(entry, io.BytesIO(contents))
     return path.read_bytes()
-
-
-def in_order(dataset):
-    batches = list(dataset.as_numpy_iterator())
-    weight = np.concatenate([batch["sample_weight"] for batch in batches]) > 0
-    return tuple(
-        np.concatenate([batch[key] for batch in batches])[weight] for key in ("image", "label")
-    )
 
 
 def by_pixels(images, labels):
@@ -81,7 +64,7 @@ def stl10(tmp_path_factory):
     return str(root / "sets")
 
 
-def test_stl10_is_its_labelled_part(stl10):
+def test_stl10_is_its_labeled_part(stl10):
     dataset = data.load("stl10", directory=stl10, batch_size=4)
     info = dataset.info
     assert info.class_names == tuple(STL10_CLASSES) and info.image_shape == (96, 96, 3)
@@ -89,7 +72,7 @@ def test_stl10_is_its_labelled_part(stl10):
     np.testing.assert_allclose(info.mean, np.multiply((0.4467, 0.4398, 0.4066), 255))
     np.testing.assert_allclose(info.std, np.multiply((0.2603, 0.2566, 0.2713), 255))
     assert (dataset.augmentation.pad, dataset.augmentation.flip) == (4, True)
-    found = by_pixels(*in_order(dataset.test()))
+    found = by_pixels(*images_and_labels(dataset.test()))
     assert found == by_pixels(stl10_images("test", 10), np.arange(10))
 
 
@@ -99,7 +82,7 @@ def test_stl10_at_the_size_of_cifar(stl10, in_memory_bytes):
         "stl10", directory=stl10, image_size=32, batch_size=10, in_memory_bytes=in_memory_bytes
     )
     assert dataset.info.image_shape == (32, 32, 3)
-    found = by_pixels(*in_order(dataset.test()))
+    found = by_pixels(*images_and_labels(dataset.test()))
     # Bilinear and antialiased: a triangle of 3 pixels to each side, by hand.
     weights = np.zeros((32, 96))
     for row in range(32):
@@ -159,8 +142,8 @@ def test_imagenets_crops_from_records(imagenet):
         settings = {"image_size": 16, "batch_size": 4} | settings
         return data.load("imagenet2012", directory=imagenet, **settings)
 
-    images, _ = in_order(make().test())
-    form = decoding.Form(16, 16, 3, resize=True, centre=True)
+    images, _ = images_and_labels(make().test())
+    form = decoding.Form(16, 16, 3, resize=True, center=True)
     wanted = [decoding.fit(tf.io.decode_jpeg(jpeg(n)), form) for n in range(VALIDATION)]
     for image in images:
         assert min(np.abs(image - np.float32(each)).max() for each in wanted) <= 3
@@ -175,17 +158,17 @@ def test_imagenets_crops_from_records(imagenet):
     ]
     assert set(epochs[0]) == set(epochs[1]) == set(range(8))
     assert all((epochs[0][index] != epochs[1][index]).any() for index in range(8))
-    _, labels = in_order(make().train_evaluation())
+    _, labels = images_and_labels(make().train_evaluation())
     for batch in whole:
         np.testing.assert_array_equal(batch["label"], labels[batch["index"]])
-    held = make(validation=4)
+    held = make(validation_size=4)
     assert (held.info.train_size, held.info.validation_size) == (4, 4)
     batch = next(iter(held.train(batch_keys=("heldout_image", "heldout_label"))))
-    apart = by_pixels(*in_order(held.validation()))
+    apart = by_pixels(*images_and_labels(held.validation()))
     assert by_pixels(batch["heldout_image"].numpy(), batch["heldout_label"]) == apart
 
 
-def test_imagenet_in_another_way_than_its_own(imagenet):
+def test_imagenet_with_another_augmentation(imagenet):
     dataset = data.load(
         "imagenet2012", directory=imagenet, augment="crop_flip", image_size=32, batch_size=4
     )
