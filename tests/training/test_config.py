@@ -181,7 +181,7 @@ def test_a_wrong_config_file_is_one_line(text, message, tmp_path):
         ({"train__evaluate_every": 0}, "train.evaluate_every: found 0"),
         ({"train__checkpoint_seconds": -1.0}, "train.checkpoint_seconds: found -1.0"),
         ({"train__precision": "float16"}, "unknown train.precision 'float16'; did you mean"),
-        ({"data__validation_split": 1.0}, "data.validation_split: found 1.0, wanted a number > 0"),
+        ({"data__validation_split": 1.0}, "data.validation_split: found 1.0, wanted a number >= 0"),
         ({"data__validation_size": -1}, "data.validation_size: found -1, wanted a whole number"),
         (
             {"data__validation_size": 9, "data__validation_split": 0.5},
