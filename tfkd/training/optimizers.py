@@ -24,7 +24,7 @@ from tfkd.training.settings_by_name import used
 # What `decay_exclude` may name, and the variable names that stand for it in Keras' layers.
 _KINDS = {"bias": ("bias",), "batch_normalization": ("gamma", "beta")}
 
-Momentum = Annotated[float, Range(low=0, below=1)]
+BelowOne = Annotated[float, Range(low=0, below=1)]
 MomentumStyle = Literal["torch", "keras"]
 WeightDecayMode = Literal["coupled", "decoupled"]
 
@@ -33,7 +33,7 @@ class OptimizerSettings(Settings):
     """An optimizer as a config describes it, in its section ``train.optimizer``."""
 
     name: Literal["sgd", "adam", "adamw", "rmsprop"] = field("sgd", "sgd | adam | adamw | rmsprop")
-    momentum: Momentum | None = field(
+    momentum: BelowOne | None = field(
         None, "momentum of sgd and rmsprop; none: 0.9 of sgd, 0 of rmsprop"
     )
     nesterov: bool = field(False, "Nesterov momentum of sgd")
@@ -50,13 +50,13 @@ class OptimizerSettings(Settings):
     clip_norm: Positive | None = field(
         None, "largest norm of the whole gradient; none: no clipping"
     )
-    beta_1: Momentum | None = field(
+    beta_1: BelowOne | None = field(
         None, "decay of the mean of gradients of adam and adamw; none: 0.9"
     )
-    beta_2: Momentum | None = field(
+    beta_2: BelowOne | None = field(
         None, "decay of the mean of squares of adam and adamw; none: 0.999"
     )
-    rho: Momentum | None = field(None, "decay of the mean of squares of rmsprop; none: 0.9")
+    rho: BelowOne | None = field(None, "decay of the mean of squares of rmsprop; none: 0.9")
     epsilon: Positive | None = field(
         None, "added to the root of adam, adamw and rmsprop; none: 1e-7"
     )
@@ -245,7 +245,7 @@ class SGD(Decayed, keras.optimizers.Optimizer):
             decay_exclude=decay_exclude,
             **kwargs,
         )
-        self.momentum = checked("momentum", Momentum, momentum)
+        self.momentum = checked("momentum", BelowOne, momentum)
         self.nesterov = checked("nesterov", bool, nesterov)
         if self.nesterov and not self.momentum:
             raise TfkdError("nesterov is True with momentum 0; wanted a momentum above 0")
