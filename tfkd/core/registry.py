@@ -51,7 +51,7 @@ def settings(name: str) -> dict[str, Field]:
         TfkdError: For an unknown name.
     """
     maker = _maker(name)
-    declared = fields_of(maker)
+    declared = fields_of(maker) if isinstance(maker, type) else {}
     found = {}
     for key, parameter in inspect.signature(maker).parameters.items():
         if key in declared:
