@@ -167,7 +167,7 @@ def test_make_runs_the_demo_and_the_suite_in_the_environment(tmp_path):
 def test_ci_is_make_test():
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    assert script.read_text(encoding="utf-8").splitlines()[1:] == ["exec make test"]
+    assert script.read_text(encoding="utf-8").splitlines()[1:] == ["exec make lint test"]
 
 
 def build_targets():
