@@ -102,6 +102,9 @@ class Task(abc.ABC):
     columns: tuple[Column, ...] = ()
     """The numbers of an evaluation that tables show, the score first."""
 
+    exit_columns: tuple[Column, ...] = ()
+    """The numbers of each exit, where the scores tell of ``exits``."""
+
     compared: tuple[str, ...] = ()
     """The facts that must be equal in all networks of a distillation."""
 
