@@ -138,7 +138,7 @@ def test_command_makes_the_recorded_experiments(words, folder, monkeypatch):
     planned = {
         path.relative_to(workdir): config
         for seed in seeds
-        for config, path in compare.roles(experiments, seed, workdir).values()
+        for config, path, *_ in compare.roles(experiments, seed, workdir).values()
     }
     made = recorded(folder)
     assert set(planned) == set(made)
