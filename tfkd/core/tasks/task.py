@@ -258,9 +258,7 @@ class Task(abc.ABC):
         """
         raise TfkdError(f"task {self.name!r}: found loss={loss!r}, wanted the task's own loss")
 
-    def summary(
-        self, scores: Mapping[str, Any], best: Mapping[str, Any] | None = None
-    ) -> str:
+    def summary(self, scores: Mapping[str, Any], best: Mapping[str, Any] | None = None) -> str:
         """Returns the score in words: ``top-1 93.06 % (best 94.17 %)``.
 
         Args:
