@@ -142,16 +142,16 @@ def _each(
 def obtain(
     config: ml_collections.ConfigDict,
     info: data.DataInfo,
-    task: str,
     train: Callable[[ml_collections.ConfigDict, Path], dict],
+    task: str = "classification",
 ) -> list[models.Network]:
     """Returns the teachers; none where the config names none.
 
     Args:
         config: The experiment of the student.
         info: Its data.
-        task: Its task.
         train: ``train(config, workdir)`` runs an experiment, or finds it finished.
+        task: Its task.
 
     Raises:
         TfkdError: When a teacher cannot be found, or does not fit the data.
@@ -171,7 +171,7 @@ def obtain(
 
 
 def sketch(
-    config: ml_collections.ConfigDict, info: data.DataInfo, task: str
+    config: ml_collections.ConfigDict, info: data.DataInfo, task: str = "classification"
 ) -> list[models.Network]:
     """Returns networks like the teachers, those that are yet to be trained with fresh weights.
 

@@ -78,7 +78,7 @@ class TrainedBefore(Teaching):
     def obtain(self, train: Train) -> None:
         experiment = self._experiment
         self._networks = teachers.obtain(
-            experiment.config, experiment.dataset.info, experiment.task, train
+            experiment.config, experiment.dataset.info, train, experiment.task
         )
         if self._networks:
             self._together = evaluation.ensemble(self._networks, self._task())
@@ -90,12 +90,9 @@ class TrainedBefore(Teaching):
         return self._together
 
     def tell(self, say: Say) -> None:
-        named = {f"teacher {each.name}": evaluation.predictor(each) for each in self._networks}
-        if len(named) == 1:
-            named = {who: self._together for who in named}
-        elif named:
-            named[f"mean of {len(self._networks)} teachers"] = self._together
-        for who, predict in named.items():
+        together = [(f"mean of {len(self._networks)} teachers", self._together)]
+        named = [(f"teacher {each.name}", evaluation.predictor(each)) for each in self._networks]
+        for who, predict in named + together if len(named) > 1 else named:
             dataset, task = self._experiment.dataset, self._task()
             found = evaluation.scores(predict, dataset.test(), task)
             say(f"{who}: {task.summary(found)} on {dataset.info.name} test", flush=True)
