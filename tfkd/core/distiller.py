@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -124,7 +125,7 @@ class Distiller(Steps, Trainer, keras.Model):
         )
         self.student = self._networks.student.model
         self._label_terms = self.task.label_terms(self._networks.student)
-        self._known = {
+        self._known: dict[str, Any] = {
             "train_size": train_size,
             "train_labels": train_labels,
             "batch_size": batch_size,
@@ -299,10 +300,11 @@ class Distiller(Steps, Trainer, keras.Model):
             TfkdError: When it names an objective that is not there, or its network does not go with
                 the student or lacks a tap.
         """
-        names = [objective.name for objective in self.objectives]
-        for name in (stage.objectives or ()) if stage is not None else ():
-            if name not in names:
-                raise unknown(f"objective of stage {stage.name}", name, names)
+        if stage is not None:
+            names = [objective.name for objective in self.objectives]
+            for name in stage.objectives or ():
+                if name not in names:
+                    raise unknown(f"objective of stage {stage.name}", name, names)
         self.stage = stage
         self.stage_network = self._networks.student
         active = [objective.requires for objective, _ in self.active_objectives()]
