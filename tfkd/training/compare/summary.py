@@ -83,7 +83,7 @@ def as_csv(summary: Mapping[str, Any]) -> str:
     writer = csv.DictWriter(text, fields, extrasaction="ignore")
     writer.writeheader()
     for each in summary["rows"]:
-        writer.writerows(line for _, line in _flat(each, keys))
+        writer.writerows(line for _, line in _flat(each, summary["columns"]))
     return text.getvalue()
 
 
@@ -92,17 +92,13 @@ def table(summary: Mapping[str, Any]) -> str:
 
     Means over the seeds, with the standard deviation (of a sample) where there are several. ``over
     alone`` is the mean and deviation of what the score of a method is above that of ``alone`` with
-    the same seed, and of each exit likewise. A run that failed is told in a line of its own.
+    the same seed. A run that failed is told in a line of its own.
 
     Args:
         summary: What :func:`tfkd.training.compare.compare` returns.
     """
     columns, rows = summary["columns"], summary["rows"]
-    alone = {
-        (part, each["seed"]): each["score"]
-        for part, found in _parts(rows, ALONE, columns).items()
-        for each in found
-    }
+    alone = {each["seed"]: each["score"] for each in rows if each["role"] == ALONE}
     several = len({each["seed"] for each in rows}) > 1
     lines: list[list[str]] = [_header(columns)]
     for role in dict.fromkeys(each["role"] for each in rows):
@@ -124,7 +120,7 @@ def _parts(
     parts: dict[str, list[Row]] = {}
     for each in rows:
         if each["role"] == role and each["error"] is None:
-            for part, numbers in _flat(each, [column["key"] for column in columns]):
+            for part, numbers in _flat(each, columns):
                 parts.setdefault(part, []).append(numbers)
     return parts
 
@@ -138,17 +134,16 @@ def _errors(rows: Sequence[Row], role: str) -> dict[str, list[int]]:
     return errors
 
 
-def _flat(row: Row, keys: Sequence[str]) -> Iterator[tuple[str, Row]]:
+def _flat(row: Row, columns: Sequence[Mapping[str, str]]) -> Iterator[tuple[str, Row]]:
     """Yields a row and one for each of its exits and variants, with what they add to its name.
 
-    The score of an exit or variant is the first of the columns that it has: a score that is a mean
-    over the exits is that of a single exit in another word.
+    A single exit has no score where the score is a mean over all of them.
     """
     yield "", row
     inner = [(f" {each['name']}", each) for each in row["exits"]]
     inner += [(f" ({word})", each) for word, each in row["variants"].items()]
     for part, numbers in inner:
-        score = next((numbers[key] for key in keys if key in numbers), None)
+        score = numbers.get(columns[0]["key"])
         yield part, {**numbers, "role": row["role"] + part, "seed": row["seed"], "score": score}
 
 
@@ -171,7 +166,7 @@ def _cells(
     part: str,
     rows: Sequence[Row],
     columns: Sequence[Mapping[str, str]],
-    alone: Mapping[tuple[str, int], float],
+    alone: Mapping[int, float | None],
 ) -> list[str]:
     """Returns the cells of one line.
 
@@ -180,15 +175,14 @@ def _cells(
         part: What names the exit or variant; empty for the run itself.
         rows: One for each seed.
         columns: Those of the summary.
-        alone: The scores of ``alone`` by part and seed. The variants of a method, which ``alone``
-            does not have, are compared with its student.
+        alone: The scores of ``alone`` by seed.
     """
     form = columns[0]["form"] if columns else _FORM
-    gains = []
-    for row in rows if role not in (TEACHER, ALONE) else ():
-        other = alone.get((part, row["seed"]), alone.get(("", row["seed"])))
-        if None not in (other, row["score"]):
-            gains.append(row["score"] - other)
+    gains = [
+        row["score"] - alone[row["seed"]]
+        for row in rows
+        if role not in (TEACHER, ALONE) and None not in (row["score"], alone.get(row["seed"]))
+    ]
     seconds = [row["seconds"] for row in rows if row.get("seconds") is not None]
     return [
         role + part,
