@@ -84,9 +84,7 @@ def test_runs_that_failed_are_counted_and_not_drawn(drawn, figures, tmp_path):
     curves.draw(summary, folders, tmp_path / "curves.png")
     left, right = figures[0].axes
     assert list(colors(left)) == ["alone"]
-    assert figures[0].get_suptitle() == (
-        "tiny on digits: mean and range of 2 seeds; 3 runs failed"
-    )
+    assert figures[0].get_suptitle() == ("tiny on digits: mean and range of 2 seeds; 3 runs failed")
 
 
 def test_nothing_finished_draws_nothing(drawn, tmp_path):

@@ -3,10 +3,13 @@
 import csv
 import io
 import math
+import re
+from pathlib import Path
 
-from tfkd.training.compare.summary import as_csv, failures, table
+import pytest
 
-EXITS = [{"name": "exit1", "top1": 60.0, "loss": 0.5, "params": 10, "macs": 100}]
+from tfkd import tasks
+from tfkd.training.compare.summary import Outcome, as_csv, failures, summarize, table
 
 
 def cells(text, line):
@@ -35,25 +38,82 @@ def test_table_gives_mean_and_deviation_over_seeds(row, summary):
     assert cells(found, 4)[:7] == "method 92.50 ± 0.71 +1.50 ± 0.71".split()
 
 
-def test_exits_and_variants_have_lines_below_their_role(row, summary):
-    columns = [*summary()["columns"], {"key": "top1", "label": "top-1 %", "form": "{:.1f}"}]
-    variants = {"cool": {"mean_top1": 81.0, "loss": 0.4, "top1": 80.0}}
-    found = table(
-        {
-            **summary(
-                row("alone", 0, 70.0, top1=71.0, exits=EXITS),
-                row("kd", 0, 75.0, top1=76.0, variants=variants, exits=[{**EXITS[0], "top1": 63}]),
-            ),
-            "columns": columns,
-        }
-    )
-    assert [line.split("  ")[0] for line in found.splitlines()[2:]] == [
-        "alone", "alone exit1", "kd", "kd exit1", "kd (cool)",
+def outcome(role, mean, first_exit, **fields):
+    """What came of a run of a student with two exits."""
+    deepest = 2 * mean - first_exit
+    exits = [
+        {"name": "exit1", "top1": first_exit, "loss": 0.5, "ece": 3.0, "params": 10, "macs": 100},
+        {"name": "logits", "top1": deepest, "loss": 0.4, "ece": 2.0, "params": 20, "macs": 200},
+    ]
+    result = {
+        "score": "mean_top1",
+        "mean_top1_last": mean,
+        "top1_last": deepest,
+        "loss_last": 0.4,
+        "ece_last": 2.0,
+        "exits": exits,
+        "params": 20,
+        "macs": 200,
+        "seconds": 1.0,
+    }
+    return Outcome(role, 0, Path(role), {**result, **fields})
+
+
+VARIANTS = {"cool": {"mean_top1": 81.0, "top1": 82.0, "loss": 0.3, "ece": 1.0}}
+
+
+@pytest.fixture
+def exits():
+    """A comparison of students with two exits, one of which has a variant and one failed."""
+    outcomes = [
+        outcome("alone", 70.0, 66.0),
+        outcome("kd", 75.0, 69.5, variants=VARIANTS),
+        Outcome("crd", 0, Path("crd"), error="found a, wanted b"),
+    ]
+    return summarize("exits", outcomes, tasks.MultiExitClassification())
+
+
+def test_exits_and_variants_have_lines_below_their_role(exits):
+    found = table(exits)
+    labels = re.split("  +", found.splitlines()[0].strip())
+    assert labels == [
+        "role", "mean top-1 %", "over alone", "top-1 %", "loss", "ECE %", "agreement %", "params",
+        "MACs", "seconds",
     ]  # fmt: skip
-    # The score is a mean over all exits.
-    assert cells(found, 3) == "alone exit1 - - 0.5000 60.0 - 10 100 -".split()
-    assert cells(found, 5) == "kd exit1 - - 0.5000 63.0 - 10 100 -".split()
-    assert cells(found, 6) == "kd (cool) 81.00 +11.00 0.4000 80.0 - - - -".split()
+    assert [cells(found, line) for line in range(2, 9)] == [
+        "alone 70.00 - 74.00 0.4000 2.00 - 20 200 1.0".split(),
+        "alone exit1 66.00 - 66.00 0.5000 3.00 - 10 100 -".split(),
+        "alone logits 74.00 - 74.00 0.4000 2.00 - 20 200 -".split(),
+        "kd 75.00 +5.00 80.50 0.4000 2.00 - 20 200 1.0".split(),
+        # Its gain is over the same exit of the student alone.
+        "kd exit1 69.50 +3.50 69.50 0.5000 3.00 - 10 100 -".split(),
+        "kd logits 80.50 +6.50 80.50 0.4000 2.00 - 20 200 -".split(),
+        "kd (cool) 81.00 +11.00 82.00 0.3000 1.00 - - - -".split(),
+    ]
+    assert found.splitlines()[9].split(maxsplit=1) == ["crd", "failed: found a, wanted b"]
+
+
+def test_rows_hold_the_numbers_of_the_task(exits):
+    alone, kd, failed = exits["rows"]
+    assert [column["key"] for column in exits["columns"]] == ["mean_top1", "top1", "loss", "ece"]
+    assert (kd["score"], kd["mean_top1"], kd["top1"], kd["ece"]) == (75.0, 75.0, 80.5, 2.0)
+    assert [(each["name"], each["score"]) for each in kd["exits"]] == [
+        ("exit1", 69.5), ("logits", 80.5),
+    ]  # fmt: skip
+    assert kd["variants"] == {"cool": {**VARIANTS["cool"], "score": 81.0}}
+    assert alone["variants"] == {} and alone["error"] is None
+    assert sorted(failed) == sorted(kd)
+    assert failed["error"] == "found a, wanted b" and failed["score"] is failed["top1"] is None
+
+
+def test_task_that_names_no_columns_has_its_score():
+    class Plain(tasks.Classification):
+        columns = ()
+
+    result = {"score": "top1", "top1_last": 5.0, "loss_last": 1.0}
+    found = summarize("plain", [Outcome("alone", 0, Path("alone"), result)], Plain())
+    assert [column["label"] for column in found["columns"]] == ["top-1 %"]
+    assert found["rows"][0]["score"] == 5.0 and found["rows"][0]["params"] is None
 
 
 def test_failed_run_has_a_line_that_says_why(row, failed, summary):
@@ -91,17 +151,16 @@ def test_loss_that_is_no_number_is_shown(row, summary):
     assert cells(table(summary(*rows)), 2)[5:8] == ["nan", "±", "nan"]
 
 
-def test_csv_has_a_line_for_every_run_exit_and_variant(row, failed, summary):
-    content = summary(
-        row("alone", 0, 70.0, exits=EXITS, variants={"cool": {"mean_top1": 71.0}}),
-        failed("kd", 0, "found a, wanted b"),
-    )
-    lines = list(csv.DictReader(io.StringIO(as_csv(content))))
-    assert [line["role"] for line in lines] == ["alone", "alone exit1", "alone (cool)", "kd"]
-    assert list(lines[0]) == [
-        "role", "seed", "score", "mean_top1", "loss", "agreement", "params", "macs", "seconds",
-        "error",
+def test_csv_has_a_line_for_every_run_exit_and_variant(exits):
+    lines = list(csv.DictReader(io.StringIO(as_csv(exits))))
+    assert [line["role"] for line in lines] == [
+        "alone", "alone exit1", "alone logits", "kd", "kd exit1", "kd logits", "kd (cool)", "crd",
     ]  # fmt: skip
-    assert [line["score"] for line in lines] == ["70.0", "", "71.0", ""]
-    assert [line["macs"] for line in lines] == ["5678901", "100", "", ""]
-    assert [line["error"] for line in lines] == ["", "", "", "found a, wanted b"]
+    assert list(lines[0]) == [
+        "role", "seed", "score", "mean_top1", "top1", "loss", "ece", "agreement", "params", "macs",
+        "seconds", "error",
+    ]  # fmt: skip
+    assert [line["score"] for line in lines[3:]] == ["75.0", "69.5", "80.5", "81.0", ""]
+    assert [line["macs"] for line in lines[3:]] == ["200", "100", "200", "", ""]
+    assert [line["seed"] for line in lines] == ["0"] * 8
+    assert [line["error"] for line in lines[-2:]] == ["", "found a, wanted b"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 import traceback
@@ -14,15 +13,15 @@ import ml_collections
 import tensorflow as tf
 
 from tfkd import evaluation, export
-from tfkd.core import NonFiniteLoss, tasks
-from tfkd.core.tasks.task import Column
+from tfkd.core import NonFiniteLoss, Task, tasks
 from tfkd.errors import TfkdError, reason
 from tfkd.models.saving import load_network
 from tfkd.training import build, config_checks
 from tfkd.training import config as configs
 from tfkd.training import strategy as strategies
-from tfkd.training.compare import curves, summary
+from tfkd.training.compare import curves
 from tfkd.training.compare.plan import ALONE, DISTILLED, TEACHER, Role, roles, tell_recipes
+from tfkd.training.compare.summary import Outcome, as_csv, summarize
 from tfkd.training.experiment import Experiment
 from tfkd.training.run import run
 from tfkd.training.run_folder import RunFolder
@@ -114,18 +113,6 @@ def _check_before(
             Experiment.of(role.config).check(role.folder)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Outcome:
-    """What came of one run: a result or an error."""
-
-    role: str
-    seed: int
-    folder: Path
-    result: Mapping[str, Any] | None = None
-    agreement: float | None = None
-    error: str | None = None
-
-
 class _Runs:
     """The runs of a comparison so far.
 
@@ -144,7 +131,7 @@ class _Runs:
         self._workdir = workdir
         self._strategy = strategy
         self._caught = Exception if strategies.is_single(strategy) else NonFiniteLoss
-        self._outcomes: list[_Outcome] = []
+        self._outcomes: list[Outcome] = []
         self._failed: dict[Path, str] = {}
 
     def attempt(self, name: str, seed: int, planned: Mapping[str, Role]) -> None:
@@ -160,14 +147,15 @@ class _Runs:
                 result = run(config, folder, self._strategy)
             # A method of the user's can fail in any way, and one in thirty must not end the others.
             except self._caught as caught:
+                error = reason(caught)
                 if not isinstance(caught, TfkdError):
                     traceback.print_exc(file=sys.stderr)
-                error = " ".join(reason(caught).split())
+                    error = f"{type(caught).__name__}: {error}"
         if error is not None:
             print(f"{folder} failed: {error}", flush=True)
             self._failed[folder] = error
         agreement = self._agreement(name, planned, result) if result else None
-        self._outcomes.append(_Outcome(name, seed, folder, result, agreement, error))
+        self._outcomes.append(Outcome(name, seed, folder, result, agreement, error))
 
     def _agreement(
         self, name: str, planned: Mapping[str, Role], result: Mapping[str, Any]
@@ -189,34 +177,31 @@ class _Runs:
 
     def write(self) -> None:
         """Writes the numbers so far and their picture."""
-        columns = self._columns()
-        rows = [_row(each, columns) for each in self._outcomes]
         name = self._config.experiment or self._config.student.name
-        self.summary = summary.summary(name, columns, rows)
+        self.summary = summarize(name, self._outcomes, self._task())
         folder = RunFolder(self._workdir)
         folder.path.mkdir(parents=True, exist_ok=True)
         folder.write_json("summary.json", self.summary)
-        folder.write_text("summary.csv", summary.as_csv(self.summary))
+        folder.write_text("summary.csv", as_csv(self.summary))
         curves.draw(self.summary, self._finished(), self._workdir / "curves.png")
 
     def _finished(self) -> dict[str, list[Path]]:
         """Returns the folders of the finished runs by role."""
         folders: dict[str, list[Path]] = {}
         for each in self._outcomes:
-            if each.error is None:
+            if each.result:
                 folders.setdefault(each.role, []).append(each.folder)
         return folders
 
-    def _columns(self) -> list[Column]:
-        """Returns the numbers of the student's task that its results have, the score first."""
-        finished = [each for each in self._outcomes if each.error is None]
-        # A teacher may have a task of its own, such as one with a single exit.
-        for each in sorted(finished, key=lambda outcome: outcome.role == TEACHER)[:1]:
-            network = load_network(each.folder)
-            task = tasks.create(network.task, network)
-            columns = task.columns or (Column(task.score.key, task.score.label),)
-            return [column for column in columns if f"{column.key}_last" in each.result]
-        return []
+    def _task(self) -> Task | None:
+        """Returns the task of the students; ``None`` where no run is finished."""
+        finished = [each for each in self._outcomes if each.result]
+        # A teacher may have another one: its network has a single exit, say.
+        students = [each for each in finished if each.role != TEACHER] or finished
+        if not students:
+            return None
+        network = load_network(students[0].folder)
+        return tasks.create(network.task, network)
 
     def export(self, role: str, seed: int) -> None:
         """Exports the student of a run, if it is finished."""
@@ -228,9 +213,3 @@ class _Runs:
         del settings["enabled"]
         path = export.save_run(folder, self._workdir / "export", **settings)
         print(f"\nexported the student of {role}, seed {seed}, to {path}", flush=True)
-
-
-def _row(outcome: _Outcome, columns: Sequence[Column]) -> summary.Row:
-    if outcome.error is not None:
-        return summary.failed_row(outcome.role, outcome.seed, outcome.error, columns)
-    return summary.row(outcome.role, outcome.seed, outcome.result, columns, outcome.agreement)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from tfkd.core import Task
 from tfkd.core.tasks.task import Column
 from tfkd.training.compare.plan import ALONE, TEACHER
 
@@ -17,57 +20,69 @@ Row = dict[str, Any]
 _FORM = "{:.2f}"
 
 
-def summary(experiment: str, columns: Sequence[Column], rows: Sequence[Row]) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What came of one run: a result or an error.
+
+    Attributes:
+        role: Its role.
+        seed: Its seed.
+        folder: Its folder.
+        result: The content of its ``result.json``.
+        agreement: How often its student agrees with the common teacher, in percent.
+        error: Why there is no result, in one line.
+    """
+
+    role: str
+    seed: int
+    folder: Path
+    result: Mapping[str, Any] | None = None
+    agreement: float | None = None
+    error: str | None = None
+
+
+def summarize(experiment: str, outcomes: Sequence[Outcome], task: Task | None) -> dict[str, Any]:
     """Returns the content of ``summary.json``.
 
     Args:
         experiment: Name of the comparison.
-        columns: The numbers that the table shows, the score first.
-        rows: Made by :func:`row` and :func:`failed_row`.
+        outcomes: Of all runs.
+        task: The task of the student; ``None`` where there is no result.
     """
+    columns = _columns(task, [each.result for each in outcomes if each.result]) if task else []
     return {
         "experiment": experiment,
-        "columns": [{"key": each.key, "label": each.label, "form": each.form} for each in columns],
-        "rows": list(rows),
+        "columns": [dataclasses.asdict(column) for column in columns],
+        "rows": [_row(each, task, [column.key for column in columns]) for each in outcomes],
     }
 
 
-def row(
-    role: str,
-    seed: int,
-    result: Mapping[str, Any],
-    columns: Sequence[Column],
-    agreement: float | None,
-) -> Row:
-    """Returns the row of a finished run.
+def _columns(task: Task, results: Sequence[Mapping[str, Any]]) -> list[Column]:
+    """Returns the numbers of a task that some result holds, the score first."""
+    columns = list(task.columns) or [Column(task.score.key, task.score.label)]
+    known = {column.key for column in columns}
+    columns += [column for column in task.exit_columns if column.key not in known]
+    return [column for column in columns if any(f"{column.key}_last" in each for each in results)]
 
-    Args:
-        role: Its role.
-        seed: Its seed.
-        result: The content of its ``result.json``.
-        columns: As for :func:`summary`.
-        agreement: How often its student agrees with the common teacher, in percent.
-    """
+
+def _row(outcome: Outcome, task: Task | None, keys: Sequence[str]) -> Row:
+    """Returns the row of a run; of one that failed everything but the error is unknown."""
+    result = outcome.result or {}
+    score = result.get("score")
+    # The first number of an exit is its score.
+    of_exit = task.exit_columns[0].key if task and task.exit_columns else score
+    variants = result.get("variants", {})
     return {
-        "role": role,
-        "seed": seed,
-        "score": result[f"{result['score']}_last"],
-        **{each.key: result.get(f"{each.key}_last") for each in columns},
-        "exits": result.get("exits", []),
-        "variants": result.get("variants", {}),
-        "agreement": agreement,
-        "params": result["params"],
-        "macs": result["macs"],
-        "seconds": result["seconds"],
-        "error": None,
+        "role": outcome.role,
+        "seed": outcome.seed,
+        "score": result.get(f"{score}_last"),
+        **{key: result.get(f"{key}_last") for key in keys},
+        "exits": [{**each, "score": each.get(of_exit)} for each in result.get("exits", ())],
+        "variants": {word: {**each, "score": each[score]} for word, each in variants.items()},
+        "agreement": outcome.agreement,
+        **{key: result.get(key) for key in ("params", "macs", "seconds")},
+        "error": outcome.error,
     }
-
-
-def failed_row(role: str, seed: int, error: str, columns: Sequence[Column]) -> Row:
-    """Returns the row of a run without a result, in which everything but the error is unknown."""
-    numbers = ("score", *(each.key for each in columns), "agreement", "params", "macs", "seconds")
-    unknown = dict.fromkeys(numbers)
-    return {"role": role, "seed": seed, **unknown, "exits": [], "variants": {}, "error": error}
 
 
 def failures(summary: Mapping[str, Any]) -> list[Row]:
@@ -83,7 +98,7 @@ def as_csv(summary: Mapping[str, Any]) -> str:
     writer = csv.DictWriter(text, fields, extrasaction="ignore")
     writer.writeheader()
     for each in summary["rows"]:
-        writer.writerows(line for _, line in _flat(each, summary["columns"]))
+        writer.writerows(_flat(each).values())
     return text.getvalue()
 
 
@@ -92,17 +107,22 @@ def table(summary: Mapping[str, Any]) -> str:
 
     Means over the seeds, with the standard deviation (of a sample) where there are several. ``over
     alone`` is the mean and deviation of what the score of a method is above that of ``alone`` with
-    the same seed. A run that failed is told in a line of its own.
+    the same seed, that of an exit with the same exit. A run that failed is told in a line of its
+    own.
 
     Args:
         summary: What :func:`tfkd.training.compare.compare` returns.
     """
     columns, rows = summary["columns"], summary["rows"]
-    alone = {each["seed"]: each["score"] for each in rows if each["role"] == ALONE}
+    alone = {
+        (part, each["seed"]): each["score"]
+        for part, found in _parts(rows, ALONE).items()
+        for each in found
+    }
     several = len({each["seed"] for each in rows}) > 1
     lines: list[list[str]] = [_header(columns)]
     for role in dict.fromkeys(each["role"] for each in rows):
-        for part, found in _parts(rows, role, columns).items():
+        for part, found in _parts(rows, role).items():
             lines.append(_cells(role, part, found, columns, alone))
         for error, seeds in _errors(rows, role).items():
             which = f" (seed {', '.join(map(str, seeds))})" if several else ""
@@ -113,14 +133,12 @@ def table(summary: Mapping[str, Any]) -> str:
     return "\n".join([header, "-" * len(header), *others])
 
 
-def _parts(
-    rows: Sequence[Row], role: str, columns: Sequence[Mapping[str, str]]
-) -> dict[str, list[Row]]:
-    """Returns the finished rows of a role, those of each exit and variant under a name."""
+def _parts(rows: Sequence[Row], role: str) -> dict[str, list[Row]]:
+    """Returns the finished rows of a role, and under a name those of each exit and variant."""
     parts: dict[str, list[Row]] = {}
     for each in rows:
         if each["role"] == role and each["error"] is None:
-            for part, numbers in _flat(each, columns):
+            for part, numbers in _flat(each).items():
                 parts.setdefault(part, []).append(numbers)
     return parts
 
@@ -134,17 +152,14 @@ def _errors(rows: Sequence[Row], role: str) -> dict[str, list[int]]:
     return errors
 
 
-def _flat(row: Row, columns: Sequence[Mapping[str, str]]) -> Iterator[tuple[str, Row]]:
-    """Yields a row and one for each of its exits and variants, with what they add to its name.
-
-    A single exit has no score where the score is a mean over all of them.
-    """
-    yield "", row
-    inner = [(f" {each['name']}", each) for each in row["exits"]]
-    inner += [(f" ({word})", each) for word, each in row["variants"].items()]
-    for part, numbers in inner:
-        score = numbers.get(columns[0]["key"])
-        yield part, {**numbers, "role": row["role"] + part, "seed": row["seed"], "score": score}
+def _flat(row: Row) -> dict[str, Row]:
+    """Returns a row and those of its exits and variants, by what they add to its name."""
+    inner = {f" {each['name']}": each for each in row["exits"]}
+    inner |= {f" ({word})": each for word, each in row["variants"].items()}
+    return {"": row} | {
+        part: {**numbers, "role": row["role"] + part, "seed": row["seed"]}
+        for part, numbers in inner.items()
+    }
 
 
 def _header(columns: Sequence[Mapping[str, str]]) -> list[str]:
@@ -166,7 +181,7 @@ def _cells(
     part: str,
     rows: Sequence[Row],
     columns: Sequence[Mapping[str, str]],
-    alone: Mapping[int, float | None],
+    alone: Mapping[tuple[str, int], float],
 ) -> list[str]:
     """Returns the cells of one line.
 
@@ -175,14 +190,15 @@ def _cells(
         part: What names the exit or variant; empty for the run itself.
         rows: One for each seed.
         columns: Those of the summary.
-        alone: The scores of ``alone`` by seed.
+        alone: The scores of ``alone`` by part and seed. The variants of a method, which ``alone``
+            does not have, are compared with its student.
     """
     form = columns[0]["form"] if columns else _FORM
-    gains = [
-        row["score"] - alone[row["seed"]]
-        for row in rows
-        if role not in (TEACHER, ALONE) and None not in (row["score"], alone.get(row["seed"]))
-    ]
+    gains = []
+    for row in rows if role not in (TEACHER, ALONE) else ():
+        other = alone.get((part, row["seed"]), alone.get(("", row["seed"])))
+        if None not in (row["score"], other):
+            gains.append(row["score"] - other)
     seconds = [row["seconds"] for row in rows if row.get("seconds") is not None]
     return [
         role + part,
