@@ -93,6 +93,13 @@ def test_nothing_finished_draws_nothing(drawn, tmp_path):
     assert not (tmp_path / "curves.png").exists()
 
 
+def test_one_epoch_is_a_point(drawn, figures, tmp_path):
+    summary, folders = drawn({"alone": [[1.0]], "kd": [[1.0, 3.0]]})
+    curves.draw(summary, folders, tmp_path / "curves.png")
+    markers = {line.get_label(): line.get_marker() for line in figures[0].axes[0].lines}
+    assert markers == {"alone": "o", "kd": "None"}
+
+
 def test_color_of_a_role_does_not_depend_on_the_teacher(drawn, figures, tmp_path):
     summary, folders = drawn({"alone": [[1.0, 2.0]], "kd": [[1.0, 3.0]]})
     curves.draw(summary, folders, tmp_path / "curves.png")

@@ -145,13 +145,15 @@ def _draw_curves(axes: Axes, lines: Sequence[_Line], *, band: bool) -> None:
             color=line.color,
             label=line.role,
             linewidth=1.8 if named else 1.0,
+            # A run of one epoch has a point instead of a line.
+            marker="o" if len(epochs) == 1 else None,
             zorder=3 if named else 2,
         )
         if band:
             low, high = line.curve.min(0), line.curve.max(0)
             axes.fill_between(epochs, low, high, color=line.color, alpha=0.15)
     axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def _leave_out_begin(axes: Axes, lines: Sequence[_Line]) -> None:
