@@ -223,7 +223,7 @@ def test_folders_of_something_else_are_refused(quick, experiment, tmp_path):
     (tmp_path / "file").write_text("kept")
     refused(config, "found a file, wanted a folder", folder="file")
     assert (tmp_path / "search" / "search.json").read_text() == before
-    earlier = before.replace("test_best", "top1_best")
+    earlier = before.replace('"methods"', '"distiller"')
     (tmp_path / "search" / "search.json").write_text(earlier)
     refused(config, "holds a search of the version before, which cannot be continued; wanted a new")
     (tmp_path / "search" / "search.json").write_text(before[:50])

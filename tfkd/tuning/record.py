@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tfkd.core.step.nonfinite import NonFiniteLoss
+from tfkd.earlier_version import is_earlier
 from tfkd.errors import TfkdError, TfkdWarning
 from tfkd.training import config as configs
 from tfkd.training.run_folder import RunFolder
@@ -89,7 +90,7 @@ class Record:
             there = {key: found[key] for key in self._identity}
             self._written = {row["trial"]: row for row in found["rows"]}
             self._failed = {row["trial"]: row["error"] for row in found["rows"] if row["error"]}
-            earlier = any("top1_best" in row for row in found["rows"])
+            earlier = is_earlier(found["config"])
         except (ValueError, OSError, KeyError, TypeError) as error:
             raise TfkdError(f"{path}: not readable as a search ({error!r})") from None
         if earlier:
