@@ -78,18 +78,6 @@ class Holdout:
         return count
 
 
-def earlier_arguments(validation: float | int | None) -> dict[str, float | int]:
-    """Returns the arguments of `tfkd.data.load` for the one value that they once were.
-
-    Args:
-        validation: A fraction below 1, a number of images, or None.
-    """
-    if validation is None:
-        return {}
-    whole = _is_a(validation, (int, float)) and float(validation).is_integer()
-    return {"validation_size": int(validation)} if whole else {"validation_split": validation}
-
-
 def _is_a(value, kinds: type | tuple[type, ...]) -> bool:
     return isinstance(value, kinds) and not isinstance(value, bool)
 
@@ -102,7 +90,7 @@ def stratified(labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         count: How many to set apart, 0 <= count < N.
 
     Returns:
-        (kept, apart), both ascending positions. Every class gives its proportion of `count`, and
+        (kept, apart), both ascending positions. Every class gives its proportion of ``count``, and
         the remainder goes to the classes with the largest fractions.
     """
     classes, sizes = np.unique(labels, return_counts=True)

@@ -177,6 +177,8 @@ def sketch(
 
     Arguments and errors are those of :func:`obtain`.
     """
+    if configs.trains_teacher(config):
+        return [build.trained_teacher(config, info, task)]
     if not configs.has_teacher(config):
         return []
 
@@ -232,15 +234,16 @@ def _check_trained(where: str, fields: ml_collections.ConfigDict) -> None:
         )
 
 
-def _by_name(
-    config: ml_collections.ConfigDict, info: data.DataInfo, task: str
-) -> models.Network:
+def _by_name(config: ml_collections.ConfigDict, info: data.DataInfo, task: str) -> models.Network:
     """Returns the network of ``teacher.name``, with whatever weights it starts from."""
     fields = config.teacher
     # A function that draws something draws the same when the run is continued.
     keras.utils.set_random_seed(config.train.seed if fields.seed is None else fields.seed)
     model = models.create(
-        fields.name, tasks.find(task).width(info), info.image_shape, **configs.to_dict(fields.kwargs)
+        fields.name,
+        tasks.find(task).width(info),
+        info.image_shape,
+        **configs.to_dict(fields.kwargs),
     )
     seen = build.preprocess(fields.preprocess or "dataset", info)
     return models.Network(model, seen, fields.name, task=task)

@@ -30,7 +30,10 @@ class TrainLoop:
         self.distiller = distiller
         self.stages = experiment.stages(distiller)
         self.timeline = Timeline(
-            [stage.length(experiment.dataset.steps_per_epoch, experiment.epochs) for stage in self.stages],
+            [
+                stage.length(experiment.dataset.steps_per_epoch, experiment.epochs)
+                for stage in self.stages
+            ],
             experiment.dataset.steps_per_epoch,
         )
         self._experiment = experiment
