@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfkd import adder, evaluation, export, models
+from tfkd import adder, evaluation, export, models, tasks
 from tfkd.adder import compiled_ops
 from tfkd.errors import TfkdError
 from tfkd.export import verification
@@ -90,7 +90,7 @@ def test_the_op_form_loads_with_tfkd(adder_network, pixels, wanted, tmp_path, ne
     assert "Op type not registered 'TfkdAdderConv2D'" in finished.stderr
     predict = evaluation.saved_model_predictor(folder)
     np.testing.assert_allclose(
-        predict(tf.constant(pixels)), wanted, atol=1e-4 * np.abs(wanted).max()
+        predict(tf.constant(pixels))["logits"], wanted, atol=1e-4 * np.abs(wanted).max()
     )
 
 
@@ -98,12 +98,14 @@ def test_another_adder_network_is_told_apart(adder_network, tmp_path):
     """The tolerance of adder networks leaves room for rounding only."""
     source = adder_network.model
     folder = export.save(adder_network, tmp_path / "plain")
-    verification.verify(folder, adder_network, source)
+    verification.verify(folder, adder_network, source, tasks.Classification())
     weights = source.get_weights()
     source.set_weights([1.0005 * each for each in weights])
     try:
-        with pytest.raises(TfkdError, match="differ by .* wanted at most .* of max |logit|"):
-            verification.verify(folder, adder_network, source)
+        with pytest.raises(
+            TfkdError, match=r"logits that differ by .* at most .* of max \|logits\|"
+        ):
+            verification.verify(folder, adder_network, source, tasks.Classification())
     finally:
         source.set_weights(weights)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from tfkd import files
 from tfkd.adder import compiled_ops
 from tfkd.errors import TfkdError
 
@@ -32,4 +33,5 @@ def load(directory: str | os.PathLike):
             f"SavedModel {str(directory)!r} with the adder op: found no compiled op on this "
             "machine, wanted a compiler (see the warning), or the plain form of the export"
         )
-    return tf.saved_model.load(str(directory))
+    with files.without_wildcards(directory) as path:
+        return tf.saved_model.load(str(path))

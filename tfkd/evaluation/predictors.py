@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from tfkd import adder, models
+from tfkd import adder, files, models
 from tfkd.core import tasks
 from tfkd.errors import TfkdError, reason, unknown
 from tfkd.export import describe
@@ -101,7 +101,9 @@ def saved_model_predictor(path: str | os.PathLike, signature: str = "serving_def
         found = "a folder without saved_model.pb" if Path(path).is_dir() else "no such folder"
         raise TfkdError(f"SavedModel {str(path)!r}: found {found}, wanted an exported folder")
     try:
-        loaded = adder.load(path) if _has_adder_op(path) else tf.saved_model.load(str(path))
+        load = adder.load if _has_adder_op(path) else tf.saved_model.load
+        with files.without_wildcards(path) as place:
+            loaded = load(str(place))
     # A damaged file fails in as many ways as it has parts: protocol buffers, variables, functions.
     except Exception as error:
         raise TfkdError(

@@ -71,7 +71,7 @@ def _serving_module(exported: Exported) -> tf.Module:
 def _computation(
     model: keras.Model, module: tf.Module
 ) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-    """Returns normalised images -> outputs, with the weights as constants where they fit."""
+    """Returns normalized images -> outputs, with the weights as constants where they fit."""
     trainable = [np.asarray(variable) for variable in model.trainable_variables]
     fixed = [np.asarray(variable) for variable in model.non_trainable_variables]
     if sum(array.nbytes for array in trainable + fixed) > LARGEST_CONSTANTS:

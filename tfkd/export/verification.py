@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfkd import models
+from tfkd import files, models
 from tfkd.adder import has_adder_layers
 from tfkd.core.tasks import Task
 from tfkd.core.tasks.task import Outputs
@@ -72,7 +72,8 @@ def verify(directory: Path, network: models.Network, model: keras.Model, task: T
         normalized = tf.convert_to_tensor(network.preprocess(tf.constant(images)))
         expected = by_name(model(normalized, training=False))
         wanted = _wanted(model, normalized, expected)
-        signatures = tf.saved_model.load(str(directory)).signatures
+        with files.without_wildcards(directory) as path:
+            signatures = tf.saved_model.load(str(path)).signatures
         found = {
             "serving_default": signatures["serving_default"](image=tf.constant(images)),
             "normalised": signatures["normalised"](image=normalized),
