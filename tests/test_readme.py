@@ -1,47 +1,57 @@
-"""The Python of the README is run as it stands there."""
+"""The README: its Python is run as it stands there, and its numbers are those of committed runs."""
 
 from __future__ import annotations
 
+import ast
+import json
 import re
-from pathlib import Path
+import statistics
 
 import numpy as np
 import pytest
 
 import tfkd
+from tests.fixtures import pages
+from tfkd.training.config import methods
 
-README = Path(__file__).resolve().parents[1] / "README.md"
-
-
-def python_blocks() -> list[str]:
-    """Returns the Python code blocks of the README in order."""
-    return re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.S)
+README = "README.md"
 
 
-def test_the_readme_holds_the_two_examples():
-    assert len(python_blocks()) == 2
+@pytest.fixture(autouse=True)
+def registries():
+    """Forgets what the README registers."""
+    with pages.registries_restored():
+        yield
 
 
-def test_the_ten_lines_train_and_save_a_student(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    code = python_blocks()[0]
+def test_the_readme_holds_the_two_examples_and_is_short():
+    assert len(pages.blocks(README, "python")) == 2
+    assert len(pages.text(README).splitlines()) <= 125
+
+
+def test_the_ten_lines_train_a_teacher_and_with_it_a_student(tmp_path, capsys):
+    code = pages.blocks(README, "python")[0]
     statements = [line for line in code.splitlines() if line and not line.startswith("import")]
     assert len(statements) <= 10
-    names: dict = {}
-    exec(compile(code, "README.md", "exec"), names)
+    names = pages.run_blocks(README, [code], tmp_path)
     assert (tmp_path / "student.keras").is_file()
-    assert names["distiller"].step == names["dataset"].steps_per_epoch
+    printed = re.findall(r"^0\.\d+$", capsys.readouterr().out, flags=re.M)
+    teacher, student = map(float, printed)
+    assert teacher > 0.85 and student > 0.7
+    student_loss = tfkd.Distiller(None, names["student"])
+    student_loss.compile()
+    again = student_loss.evaluate(names["digits"].test(), verbose=0, return_dict=True)
+    np.testing.assert_allclose(again["accuracy"], student, rtol=1e-6)
 
 
-def test_the_distiller_of_the_readme_has_at_most_20_lines_and_trains_its_connector():
-    code = python_blocks()[1]
+def test_the_method_of_the_readme_has_at_most_20_lines_and_trains_its_connector(tmp_path):
+    code = pages.blocks(README, "python")[1]
     written = [line for line in code.splitlines() if line.strip()]
     assert len(written) <= 20
-    names: dict = {"__name__": "readme"}
-    exec(compile(code, "README.md", "exec"), names)
+    names = pages.run_blocks(README, [code], tmp_path)
     teacher = tfkd.models.create("resnet8x4", 10, (8, 8, 1))
     student = tfkd.models.create("resnet8", 10, (8, 8, 1))
-    losses = [tfkd.distillers.KD(), names["Hint"]()]
+    losses = [tfkd.distillers.KD(), names["Hint"](0.5)]
     distiller = tfkd.Distiller(teacher, student, losses, [0.9, 1.0])
     connector = losses[1].connector
     before = np.array(connector.kernel)
@@ -54,27 +64,40 @@ def test_the_distiller_of_the_readme_has_at_most_20_lines_and_trains_its_connect
     assert not any(variable is connector.kernel for variable in student.variables)
 
 
-def test_the_fidelity_table_has_a_row_for_every_method():
-    text = README.read_text(encoding="utf-8").split("## Fidelity")[1].split("##")[0]
-    rows = set(re.findall(r"^\| `(\w+)` \|", text, flags=re.M))
-    from_tfkd = {
-        name
-        for name in tfkd.distillers.names()
-        if (README.parent / "tfkd" / "distillers" / f"{name}.py").is_file()
-    }
-    assert rows == from_tfkd
+def test_the_method_of_the_readme_has_checked_settings_in_configs(tmp_path):
+    names = pages.run_blocks(README, [pages.blocks(README, "python")[1]], tmp_path)
+    entry = next(code for code in pages.inline_code(README) if code.startswith("config.methods = "))
+    config = eval(entry.removeprefix("config.methods = "), {"methods": methods})
+    assert config.hint.to_dict() == {"weight": 1.0, "delta": 0.5}
+    with pytest.raises(tfkd.TfkdError, match="hint: delta: found 0, wanted a number > 0"):
+        names["Hint"](0)
 
 
-def test_every_relative_link_leads_somewhere():
-    links = re.findall(r"\]\(([^)#]+)\)", README.read_text(encoding="utf-8"))
-    relative = [link for link in links if not link.startswith("http")]
-    assert relative
-    missing = [link for link in relative if not (README.parent / link).exists()]
-    assert not missing
+def test_the_table_of_the_readme_is_that_of_the_committed_runs():
+    summary = json.loads((pages.ROOT / "results/quickstart/summary.json").read_text())
+    by_role: dict[str, dict] = {}
+    for row in summary["rows"]:
+        by_role.setdefault(row["role"], {})[row["seed"]] = row
+    shown = dict(zip(("teacher", "alone", "distilled"), _rows_of_results()))
+    for role, rows in by_role.items():
+        _, top1, gain, params, macs = shown[role]
+        assert top1 == _mean_and_deviation([row["top1"] for row in rows.values()])
+        assert {params, macs} == {f"{rows[0]['params']:,}", f"{rows[0]['macs']:,}"}
+        if role == "distilled":
+            gains = [row["top1"] - by_role["alone"][seed]["top1"] for seed, row in rows.items()]
+            assert gain == "+" + _mean_and_deviation(gains)
 
 
-@pytest.mark.parametrize(
-    "command", re.findall(r"python (tools/\w+\.py)", README.read_text("utf-8"))
-)
-def test_every_binary_that_the_readme_names_exists(command):
-    assert (README.parent / command).is_file()
+def _rows_of_results() -> list[list[str]]:
+    table = pages.text(README).split("| `make demo` |")[1].split("\n\n")[0]
+    return [[cell.strip() for cell in row.split("|")[2:-1]] for row in table.splitlines()[2:]]
+
+
+def _mean_and_deviation(values: list[float]) -> str:
+    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+
+
+def test_the_blocks_of_the_readme_are_formatted_like_the_code():
+    for block in pages.blocks(README, "python"):
+        ast.parse(block)
+        assert max(map(len, block.splitlines())) <= 100
