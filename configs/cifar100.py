@@ -9,11 +9,11 @@ Cost: one to several hours a run on one GPU; a teacher is trained on demand and 
 Command: python tools/train.py --config=configs/cifar100.py:kd,resnet32x4,resnet8x4 \\
     --workdir=runs/kd/seed0
 
-Arguments: ``METHOD,TEACHER,STUDENT`` (default ``kd,resnet32x4,resnet8x4``); ``METHOD,STUDENT`` for a
-method without a teacher; ``plain,NETWORK`` for a network alone. METHOD is one of
+Arguments: ``METHOD,TEACHER,STUDENT`` (default ``kd,resnet32x4,resnet8x4``); ``METHOD,STUDENT`` for
+a method without a teacher; ``plain,NETWORK`` for a network alone. METHOD is one of
 ``tfkd.training.published.names()``, with the weights of its paper. Any two networks make a pair;
-:data:`PAIRS` are the thirteen of the papers. With the word ``smoke`` (``kd,resnet56,resnet20,smoke``)
-one epoch on 40 digits of scikit-learn, which need no download.
+:data:`PAIRS` are the thirteen of the papers. With the word ``smoke``
+(``kd,resnet56,resnet20,smoke``) one epoch on 40 digits of scikit-learn, which need no download.
 
 What differs from the recipe: MLD trains with learning rate 0.025, and some pairs for 480 or 960
 epochs, as published. A last word ``own`` takes the schedule of the method's own paper: ``cs_kd``

@@ -22,6 +22,7 @@ from tfkd.settings import (
     Positive,
     Range,
     Settings,
+    checked,
     declare,
     field,
     fields_of,
@@ -213,6 +214,14 @@ def test_unknown_choice_is_refused_with_the_nearest():
     )
     with pytest.raises(TfkdError, match=r"^unknown train\.kind 'cosin'; did you mean 'cosine'"):
         fields_of(Step)["kind"].checked("train.", "cosin")
+
+
+def test_value_of_no_class_is_checked_by_its_type():
+    assert checked("weights", tuple[NonNegative, ...], [1, 2]) == (1.0, 2.0)
+    with pytest.raises(TfkdError, match=r"^weight: found -1, wanted a number >= 0$"):
+        checked("weight", NonNegative, -1)
+    with pytest.raises(TfkdError, match=r"^unknown kind 'b'; did you mean 'ab'"):
+        checked("kind", Literal["ab", "cd"], "b")
 
 
 def test_place_of_a_value_stands_before_its_name():

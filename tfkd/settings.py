@@ -67,29 +67,35 @@ class Field:
         return value_types.wanted(self.type)
 
     def checked(self, where: str, value: Any) -> Any:
-        """Returns a value as its type holds it: a whole number as a float, a list as a tuple.
+        """Returns a value as its type holds it, see :func:`checked`.
 
         Args:
             where: What stands before the name in a message: ``"kd: "`` or ``"train."``.
             value: The value.
-
-        Raises:
-            TfkdError: When it is of another type or out of bounds.
         """
-        try:
-            return value_types.fit(self.type, value)
-        except value_types.Misfit:
-            choices = value_types.choices(self.type)
-            if choices and isinstance(value, str):
-                owner = where.removesuffix(": ")
-                place = f"{self.name} of {owner}" if owner != where else where + self.name
-                raise unknown(place, value, choices) from None
-            raise TfkdError(f"{where}{self.name}: found {value!r}, wanted {self.wanted}") from None
+        return checked(where + self.name, self.type, value)
 
 
-def checked(name: str, value: Any, annotation: Any) -> Any:
-    """Returns a value as a type holds it, like :meth:`Field.checked`, for what is no setting."""
-    return Field(name, annotation, None).checked("", value)
+def checked(where: str, annotation: Any, value: Any) -> Any:
+    """Returns a value as a type holds it: a whole number as a float, a list as a tuple.
+
+    Args:
+        where: What stands before a message: ``"student_loss_weight"``, ``"kd: temperature"``.
+        annotation: The type, such as :data:`Positive`.
+        value: The value.
+
+    Raises:
+        TfkdError: When it is of another type or out of bounds.
+    """
+    try:
+        return value_types.fit(annotation, value)
+    except value_types.Misfit:
+        choices = value_types.choices(annotation)
+        if choices and isinstance(value, str):
+            owner, _, name = where.rpartition(": ")
+            raise unknown(f"{name} of {owner}" if owner else name, value, choices) from None
+        wanted = value_types.wanted(annotation)
+        raise TfkdError(f"{where}: found {value!r}, wanted {wanted}") from None
 
 
 def field(default: Any, meaning: str) -> Any:

@@ -1,4 +1,4 @@
-"""Adder networks as students: replicas, clipping, precision, and a warning where one would be dead."""
+"""Adder networks as students: replicas, clipping, precision, and a warning of dead ones."""
 
 import keras
 import numpy as np
@@ -44,7 +44,7 @@ def test_two_replicas_are_as_one_and_clipping_leaves_the_kernel_out(
 
 
 def test_a_student_without_normalisation_is_warned_of():
-    with pytest.warns(tfkd.TfkdWarning, match="found no normalisation after adder layers adder"):
+    with pytest.warns(tfkd.TfkdWarning, match="found no normalization after adder layers adder"):
         tfkd.Distiller(None, adder_student(normalized=False))
 
 

@@ -6,13 +6,7 @@ import tensorflow as tf
 
 from tests.distillers import logit_oracles as oracles
 from tfkd.core.divergences import cross_entropy, kl_divergence
-from tfkd.distillers.dkd import (
-    DKD,
-    dkd_loss,
-    nontarget_divergence,
-    target_divergence,
-    warmup_factor,
-)
+from tfkd.distillers.dkd import DKD, dkd_loss, dkd_terms, warmup_factor
 from tfkd.errors import TfkdError
 
 STUDENT, TEACHER = oracles.random_logits(seed=1), oracles.random_logits(seed=2)
@@ -27,10 +21,11 @@ def test_published_numbers(check, dtype):
         ce = tf.reduce_mean(cross_entropy(given["labels"], given["student"]))
         weights = params["alpha"], params["beta"], params["T"]
         dkd = tf.reduce_mean(dkd_loss(*logits, *weights))
+        target, nontarget = dkd_terms(*logits, params["T"])
         return {
             "ce": ce,
-            "tckd": tf.reduce_mean(target_divergence(*logits, params["T"])),
-            "nckd": tf.reduce_mean(nontarget_divergence(*logits, params["T"])),
+            "tckd": tf.reduce_mean(target),
+            "nckd": tf.reduce_mean(nontarget),
             "dkd": dkd,
             "total": params["ce_weight"] * ce + params["warmup"] * dkd,
         }
@@ -42,7 +37,8 @@ def test_published_numbers(check, dtype):
 def test_both_parts_together_are_plain_distillation(temperature):
     logits = STUDENT, TEACHER, LABELS, temperature
     rest = 1 - np.exp(-cross_entropy(LABELS, TEACHER / temperature))
-    joined = target_divergence(*logits) + rest * nontarget_divergence(*logits)
+    target, nontarget = dkd_terms(*logits)
+    joined = target + rest * nontarget
     np.testing.assert_allclose(joined, kl_divergence(TEACHER, STUDENT, temperature), rtol=1e-12)
 
 
@@ -50,7 +46,7 @@ def test_left_out_class_has_no_part():
     """Against the published way to leave the label out, on logits of an ordinary size."""
     keep = ~np.eye(5, dtype=bool)[LABELS]
     student, teacher = (logits.numpy()[keep].reshape(6, 4) for logits in (STUDENT, TEACHER))
-    found = nontarget_divergence(STUDENT, TEACHER, LABELS)
+    _, found = dkd_terms(STUDENT, TEACHER, LABELS)
     np.testing.assert_allclose(found, kl_divergence(teacher, student, 4.0), rtol=1e-12)
 
 
@@ -113,10 +109,9 @@ def test_terms_are_weighted_means():
     objective = DKD(temperature=2.0, target_weight=0.5, nontarget_weight=3.0)
     losses = objective.compute(context)
     weights = np.array([1, 2, 0, 1, 1, 1]) / 6
-    target = 0.5 * np.sum(weights * target_divergence(STUDENT, TEACHER, LABELS, 2.0))
-    nontarget = 3.0 * np.sum(weights * nontarget_divergence(STUDENT, TEACHER, LABELS, 2.0))
-    np.testing.assert_allclose(losses["target"], target, rtol=1e-6)
-    np.testing.assert_allclose(losses["nontarget"], nontarget, rtol=1e-6)
+    target, nontarget = dkd_terms(STUDENT, TEACHER, LABELS, 2.0)
+    np.testing.assert_allclose(losses["target"], 0.5 * np.sum(weights * target), rtol=1e-6)
+    np.testing.assert_allclose(losses["nontarget"], 3.0 * np.sum(weights * nontarget), rtol=1e-6)
 
 
 def test_fits_from_the_registry():

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tests.distillers import logit_oracles as oracles
 from tfkd.core.divergences import cross_entropy
-from tfkd.distillers.nkd import NKD, nkd_loss, nontarget_loss, target_loss
+from tfkd.distillers.nkd import NKD, nkd_loss, nkd_terms
 from tfkd.errors import TfkdError
 
 STUDENT, TEACHER = oracles.random_logits(seed=1), oracles.random_logits(seed=2)
@@ -21,11 +21,12 @@ def test_published_numbers(check, dtype):
         temperature, gamma = params["T"], params["gamma"]
         ce = tf.reduce_mean(cross_entropy(given["labels"], given["student"]))
         nkd = tf.reduce_mean(nkd_loss(*logits, gamma, temperature))
+        target, nontarget = nkd_terms(*logits, temperature)
         return {
             "ce": ce,
-            "target": tf.reduce_mean(target_loss(*logits)),
+            "target": tf.reduce_mean(target),
             # The file holds the part before the factor T^2.
-            "nontarget": tf.reduce_mean(nontarget_loss(*logits, temperature)) / temperature**2,
+            "nontarget": tf.reduce_mean(nontarget) / temperature**2,
             "nkd": nkd,
             "total": params["ce_weight"] * ce + nkd,
         }
@@ -58,13 +59,13 @@ def test_dense_labels_mean_their_largest_class():
 def test_a_student_equal_to_its_teacher_keeps_a_loss_but_no_nontarget_gradient():
     assert np.all(nkd_loss(TEACHER, TEACHER, LABELS) > 0.1)
     student = tf.identity(TEACHER)
-    gradient = oracles.gradients(lambda z: nontarget_loss(z, TEACHER, LABELS), student)[0]
+    gradient = oracles.gradients(lambda z: nkd_terms(z, TEACHER, LABELS)[1], student)[0]
     np.testing.assert_allclose(gradient, np.zeros((6, 5)), atol=1e-12)
 
 
 def test_teacher_confidence_carries_no_gradient():
     to_student, to_teacher = oracles.gradients(
-        lambda z, v: target_loss(z, v, LABELS), STUDENT, TEACHER
+        lambda z, v: nkd_terms(z, v, LABELS)[0], STUDENT, TEACHER
     )
     assert to_teacher is None
     assert np.all(to_student != 0)
@@ -90,10 +91,9 @@ def test_terms_are_weighted_means():
     )
     losses = NKD(temperature=2.0, nontarget_weight=3.0).compute(context)
     weights = np.array([1, 2, 0, 1, 1, 1]) / 6
-    target = np.sum(weights * target_loss(STUDENT, TEACHER, LABELS))
-    nontarget = 3.0 * np.sum(weights * nontarget_loss(STUDENT, TEACHER, LABELS, 2.0))
-    np.testing.assert_allclose(losses["target"], target, rtol=1e-6)
-    np.testing.assert_allclose(losses["nontarget"], nontarget, rtol=1e-6)
+    target, nontarget = nkd_terms(STUDENT, TEACHER, LABELS, 2.0)
+    np.testing.assert_allclose(losses["target"], np.sum(weights * target), rtol=1e-6)
+    np.testing.assert_allclose(losses["nontarget"], 3.0 * np.sum(weights * nontarget), rtol=1e-6)
 
 
 def test_fits_from_the_registry():

@@ -392,13 +392,13 @@ def test_fits_beside_another_loss_and_on_arrays():
         ({"middle_weight": -1.0}, "middle_weight: found -1.0"),
         ({"soft_weight": "1"}, "soft_weight: found '1'"),
         ({"temperature": 0.0}, "temperature: found 0.0"),
-        ({"kernel": "tow"}, "kernel 'tow'; did you mean 'two'"),
+        ({"kernel": "tow"}, "unknown kernel of pkkd 'tow'; did you mean 'two'"),
         ({"rho": 1}, "rho: found 1, wanted True or False"),
         ({"teacher_rho": True, "rho": False}, "teacher_rho=True with rho=False, wanted rho=True"),
         ({"student_tau": 0}, "student_tau: found 0"),
         ({"relative_tau": None}, "relative_tau: found None, wanted True or False"),
         ({"teacher_tau": -2.0}, "teacher_tau: found -2.0"),
-        ({"positions": [3]}, r"positions: found \[3\], wanted names of taps"),
+        ({"positions": [3]}, r"positions: found \[3\], wanted a list of strings"),
     ],
 )
 def test_wrong_settings_are_refused(settings, message):

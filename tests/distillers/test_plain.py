@@ -58,8 +58,8 @@ def test_methods_by_name():
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("kdd", {}, "unknown distiller 'kdd'; did you mean 'kd'"),
-        ("kd", {"temprature": 2.0}, "unknown setting of distiller kd 'temprature'; did you mean"),
+        ("kdd", {}, "unknown method 'kdd'; did you mean 'kd'"),
+        ("kd", {"temprature": 2.0}, "unknown setting of method kd 'temprature'; did you mean"),
     ],
 )
 def test_unknown_method_or_setting(name, settings, message):

@@ -6,9 +6,12 @@ import keras
 import numpy as np
 import pytest
 
-from tfkd import TfkdError, data, export, models
+from tests.fixtures import multi_exit
+from tfkd import TfkdError, data, evaluation, export, models, tasks
 from tfkd.evaluation import reports, subjects
-from tfkd.models.saving import load_network
+from tfkd.models.saving import load_network, save_network
+
+MULTI_LABEL = "tests/fixtures/multi_label.py:MultiLabel"
 
 
 def top1_by_hand(folder, which, dataset):
@@ -60,7 +63,8 @@ def test_the_validation_images_of_every_version_are_found(run_folder, recorded, 
     config = {"data": {"name": "digits", "seed": 3} | recorded}
     (run_folder / "config.json").write_text(json.dumps(config))
     found = subjects.run_data_settings(run_folder)
-    assert found == {"name": "digits"} | settings
+    known = {name: value for name, value in found.items() if value is not None}
+    assert known == {"name": "digits"} | {k: v for k, v in settings.items() if v is not None}
     sizes = {0.25: 359, 100: 100, 0: 0}
     wanted = [sizes[each] for each in settings.values() if each is not None] or [360]
     assert [data.load(**found).info.validation_size] == wanted
@@ -97,6 +101,7 @@ def test_a_foreign_saved_model_is_measured_without_its_size(run_folder, tmp_path
 def test_the_table_shows_every_known_number():
     report = {
         "network": "runs/a",
+        "task": "classification",
         "dataset": "digits",
         "split": "test",
         "top1": 97.5,
@@ -122,6 +127,94 @@ def test_the_table_shows_every_known_number():
     ]
     assert row.split() == ["digits", "test", "97.50", "100.00", "0.1235", "360", "12,346", "1,494"]
     assert len(header) == len(row)
+
+
+@pytest.fixture
+def exits_folder(tmp_path):
+    """A run whose student has eleven exits, and further students beside it."""
+    preprocess = models.Preprocess((80.0,), (90.0,))
+    network = models.Network(multi_exit.lively(multi_exit.build()), preprocess, name="exits")
+    folder = tmp_path / "exits"
+    save_network(network, folder)
+    last = models.Network(models.tapped(network.model, ["logits"]), preprocess, name="last exit")
+    save_network(last, folder, "last_exit")
+    (folder / "config.json").write_text(json.dumps({"data": {"name": "digits"}}))
+    return folder
+
+
+def test_every_exit_is_reported(exits_folder):
+    report = reports.report(run=exits_folder)
+    assert report["task"] == "multi_exit"
+    costs = models.exit_costs(load_network(exits_folder).model)
+    assert [each["name"] for each in report["exits"]] == list(multi_exit.NAMES)
+    for each in report["exits"]:
+        cost = costs[each["name"]]
+        assert (each["params"], each["macs"]) == (cost.params, cost.macs)
+    # A block has 9 x 4 x 4 weights (the first 9 x 4), 8 of normalization, a classifier 50.
+    assert report["exits"][1]["params"] == 36 + 144 + 2 * 8 + 50
+    assert report["exits"][1]["macs"] == 64 * (36 + 144) + 40
+    deepest = reports.report(run=exits_folder, which="last_exit")
+    assert (deepest["task"], "exits" in deepest) == ("classification", False)
+    for key in ("top1", "top5", "loss", "params", "macs"):
+        assert report["exits"][-1][key] == pytest.approx(deepest[key])
+
+
+def test_the_table_shows_every_exit(exits_folder):
+    report = reports.report(run=exits_folder)
+    heading, numbers, empty, *exits = reports.table(report).splitlines()
+    assert heading.split()[2:8] == ["mean", "top-1", "%", "top-1", "%", "top-5"]
+    assert numbers.split()[2] == f"{report['mean_top1']:.2f}"
+    assert empty == ""
+    assert exits[0].split() == ["exit", "MACs", "params", "top-1", "%", "ECE", "%"]
+    assert [line.split() for line in exits[1:]] == [
+        [
+            each["name"],
+            f"{each['macs']:,}",
+            f"{each['params']:,}",
+            f"{each['top1']:.2f}",
+            f"{each['ece']:.2f}",
+        ]
+        for each in report["exits"]
+    ]
+    assert len({len(line) for line in exits}) == 1
+
+
+def test_an_export_of_exits_is_reported_alike(exits_folder, tmp_path):
+    folder = export.save_run(exits_folder, tmp_path / "exported")
+    found = reports.report(saved_model=folder, data_name="digits")
+    expected = reports.report(run=exits_folder)
+    assert found["task"] == "multi_exit"
+    for each, wanted in zip(found["exits"], expected["exits"], strict=True):
+        assert each == {
+            key: value if isinstance(value, str) else pytest.approx(value, rel=1e-3)
+            for key, value in wanted.items()
+        }
+
+
+def test_a_task_of_ones_own_is_reported(tmp_path):
+    image = keras.Input((8, 8, 1))
+    model = keras.Model(image, keras.layers.Dense(4)(keras.layers.Flatten()(image)))
+    network = models.Network(model, name="attributes", task=MULTI_LABEL)
+    save_network(network, tmp_path / "run")
+    report = reports.report(run=tmp_path / "run", data_name="digits")
+    expected = evaluation.scores(
+        evaluation.predictor(network),
+        data.load("digits").test(),
+        tasks.create(MULTI_LABEL, network),
+    )
+    assert (report["task"], report["map"]) == (MULTI_LABEL, pytest.approx(expected["map"]))
+    assert "top1" not in report
+    heading, numbers = reports.table(report).splitlines()
+    assert heading.split() == ["data", "split", "mAP", "%", "images", "images/s", "params", "MACs"]
+    assert numbers.split()[2] == f"{report['map']:.2f}"
+    folder = export.save_run(tmp_path / "run", tmp_path / "exported")
+    exported = reports.report(saved_model=folder, data_name="digits")
+    assert (exported["task"], exported["map"]) == (MULTI_LABEL, pytest.approx(report["map"]))
+
+
+def test_an_unknown_student_is_named(run_folder):
+    with pytest.raises(TfkdError, match="unknown student 'bets'; did you mean 'best'"):
+        reports.report(run=run_folder, which="bets")
 
 
 def test_what_does_not_fit_is_named(run_folder, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tfkd import adder, evaluation, export, models
-from tfkd.adder import library
+from tfkd.adder import compiled_ops
 from tfkd.errors import TfkdError
 from tfkd.export import verification
 
@@ -54,7 +54,7 @@ def wanted(adder_network, pixels):
 
 @pytest.fixture
 def needs_op():
-    if library.operations() is None:
+    if compiled_ops.operations() is None:
         pytest.skip("the op cannot be compiled here")
 
 

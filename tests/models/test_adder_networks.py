@@ -1,4 +1,4 @@
-"""The adder form of networks, and its convolutional twin, against the published counts."""
+"""The adder form of networks, and its convolutional counterpart, against the published counts."""
 
 import functools
 

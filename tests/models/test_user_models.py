@@ -224,8 +224,8 @@ def test_a_network_checks_its_names_of_taps(mobilenet):
 
 
 def test_another_form_of_a_network_keeps_the_names_it_has(small):
-    twin = small.with_model(keras.models.clone_model(small.model))
-    assert (twin.taps, twin.name) == (small.taps, "own")
+    clone = small.with_model(keras.models.clone_model(small.model))
+    assert (clone.taps, clone.name) == (small.taps, "own")
     head = small.with_model(models.head(small.model, "maps"))
     assert head.taps == {"pooled": "mean"}
 
@@ -269,13 +269,13 @@ def test_a_companion_that_copies_the_student_has_its_taps_under_the_same_names(s
     networks = Networks(
         small,
         [],
-        [Requires(taps={("student", "main"): ["pooled"], ("twin", "main"): ["pooled"]})],
+        [Requires(taps={("student", "main"): ["pooled"], ("ema_copy", "main"): ["pooled"]})],
     )
-    networks.add_companions({"twin": Companion(keras.models.clone_model(small.model))})
+    networks.add_companions({"ema_copy": Companion(keras.models.clone_model(small.model))})
     networks.check_companions()
     image = np.ones((1, 8, 8, 1), "float32")
-    outputs = networks.run({"image": image}, {("twin", "main")}, training=False)
-    assert outputs["twin", "main"]["pooled"].shape == (1, 4)
+    outputs = networks.run({"image": image}, {("ema_copy", "main")}, training=False)
+    assert outputs["ema_copy", "main"]["pooled"].shape == (1, 4)
 
 
 def test_names_of_taps_are_saved_with_the_network(small, tmp_path):

@@ -27,7 +27,7 @@ def test_help_lists_flags_and_fields(call_all):
             assert (
                 "\n  train.batch_size [64]\n      images of one step over all replicas\n" in stdout
             )
-            assert "methods.NAME.SETTING" in stdout
+            assert "\n  methods.kd.temperature [4.0]\n" in stdout
 
 
 @pytest.mark.slow

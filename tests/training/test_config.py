@@ -52,10 +52,19 @@ def test_a_method_brings_all_its_settings(experiment):
         "noisy": {"weight": 2.0, "noise": 1.0, "dropout": 0.3},
     }
     assert isinstance(found.noisy.noise, float)
-    with pytest.raises(TfkdError, match="unknown distiller 'kb'; did you mean 'kd'"):
+    with pytest.raises(TfkdError, match="unknown method 'kb'; did you mean 'kd'"):
         configs.methods(kb={})
     with pytest.raises(TfkdError, match="methods.kd: found 0.9, wanted a dict of weight and"):
         configs.methods(kd=0.9)
+
+
+def test_a_setting_without_a_value_keeps_its_type():
+    found = configs.methods(pkkd={})
+    assert found.pkkd.student_tau is None
+    found.pkkd.student_tau = 3.0
+    with pytest.raises(TypeError):
+        found.pkkd.student_tau = "wide"
+    assert configs.methods(pkkd={}).pkkd.student_tau is None
 
 
 def test_methods_take_effect_in_the_order_of_their_names_also_from_json():
@@ -172,7 +181,7 @@ def test_a_wrong_config_file_is_one_line(text, message, tmp_path):
         ({"train__evaluate_every": 0}, "train.evaluate_every: found 0"),
         ({"train__checkpoint_seconds": -1.0}, "train.checkpoint_seconds: found -1.0"),
         ({"train__precision": "float16"}, "unknown train.precision 'float16'; did you mean"),
-        ({"data__validation_split": 1.0}, "data.validation_split: found 1.0, wanted a number > 0"),
+        ({"data__validation_split": 1.0}, "data.validation_split: found 1.0, wanted a number >= 0"),
         ({"data__validation_size": -1}, "data.validation_size: found -1, wanted a whole number"),
         (
             {"data__validation_size": 9, "data__validation_split": 0.5},

@@ -65,7 +65,7 @@ def test_sgd_follows_its_published_rule_over_a_drop(problem, style, rule, moment
 
 
 @pytest.mark.parametrize("momentum, nesterov", [(0.0, False), (0.9, False), (0.9, True)])
-def test_keras_form_equals_keras_sgd(problem, momentum, nesterov):
+def test_keras_style_equals_keras_sgd(problem, momentum, nesterov):
     start, gradients, _ = problem
     ours = optimizers.SGD(
         drop(0.1, 7), momentum=momentum, nesterov=nesterov, momentum_style="keras"
@@ -76,7 +76,7 @@ def test_keras_form_equals_keras_sgd(problem, momentum, nesterov):
     )
 
 
-def test_the_forms_part_after_a_drop_of_the_rate():
+def test_momentum_styles_part_after_a_drop_of_the_rate():
     # f = w^2 / 2 from w = 1, rate 0.1 and momentum 0.9: ten steps, a tenth of the rate, ten more.
     found = {}
     for style in ("torch", "keras"):

@@ -71,7 +71,7 @@ def test_published_values(name, images, weight, label_weight, values):
         ("resnet32x4", "shufflev1", 8.0),
     ],
 )
-def test_what_depends_on_the_pair(teacher, student, beta):
+def test_weights_that_depend_on_the_pair(teacher, student, beta):
     entry, _, _ = settings("dkd", teacher=teacher, student=student)
     assert entry.nontarget_weight == beta
 

@@ -50,7 +50,7 @@ class Batch:
 
 
 def sgd() -> keras.optimizers.Optimizer:
-    """Returns the optimizer of all steps; its rate is small, so that many on one batch stay finite."""
+    """Returns the optimizer of all steps; with its small rate, many on one batch stay finite."""
     return keras.optimizers.SGD(1e-3, momentum=0.9)
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from numbers import Real
 
 import keras
 
 from tfkd.core.keras_losses import KerasObjective
 from tfkd.core.objective import Objective
 from tfkd.errors import TfkdError
+from tfkd.settings import NonNegative, checked
 
 RESERVED = ("loss", "total_loss", "student_loss", "distillation_loss", "agreement", "accuracy")
 """Names under which the distiller logs numbers of its own."""
@@ -68,30 +67,4 @@ def as_weights(weights, objectives: Sequence[Objective]) -> list[float]:
             f"distillation_loss_weights: found {len(weights)}, wanted {len(objectives)}, one for each "
             "distillation loss"
         )
-    return [non_negative("distillation_loss_weights", weight) for weight in weights]
-
-
-def non_negative(name: str, value) -> float:
-    """Returns a number >= 0 as a float.
-
-    Raises:
-        TfkdError: When it is none, or not finite.
-    """
-    if not _is_finite(value) or value < 0:
-        raise TfkdError(f"{name}: found {value!r}, wanted a number >= 0")
-    return float(value)
-
-
-def positive(name: str, value) -> float:
-    """Returns a number > 0 as a float.
-
-    Raises:
-        TfkdError: When it is none, or not finite.
-    """
-    if not _is_finite(value) or value <= 0:
-        raise TfkdError(f"{name}: found {value!r}, wanted a number > 0")
-    return float(value)
-
-
-def _is_finite(value) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    return [checked("distillation_loss_weights", NonNegative, weight) for weight in weights]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tfkd import models
-from tfkd.core.arguments import as_list, as_objectives, as_weights, non_negative
+from tfkd.core.arguments import as_list, as_objectives, as_weights
 from tfkd.core.fit.trainer import Trainer
 from tfkd.core.networks import Networks
 from tfkd.core.objective import Finish, Objective, Spec
@@ -26,6 +27,7 @@ from tfkd.core.step.views import STUDENT, union_of_taps
 from tfkd.core.tasks import registry as tasks
 from tfkd.core.tasks.task import Task
 from tfkd.errors import TfkdError, unknown
+from tfkd.settings import NonNegative, checked
 
 
 class Distiller(Steps, Trainer, keras.Model):
@@ -101,7 +103,7 @@ class Distiller(Steps, Trainer, keras.Model):
         super().__init__(name=name)
         self.objectives = as_objectives(distillation_losses)
         self.loss_weights = as_weights(distillation_loss_weights, self.objectives)
-        self.student_loss_weight = non_negative("student_loss_weight", student_loss_weight)
+        self.student_loss_weight = checked("student_loss_weight", NonNegative, student_loss_weight)
         self.evaluate_distillation = evaluate_distillation
         self.stage: Stage | None = None
         self._seed = int(seed)
@@ -124,7 +126,7 @@ class Distiller(Steps, Trainer, keras.Model):
         )
         self.student = self._networks.student.model
         self._label_terms = self.task.label_terms(self._networks.student)
-        self._known = {
+        self._known: dict[str, Any] = {
             "train_size": train_size,
             "train_labels": train_labels,
             "batch_size": batch_size,
@@ -299,10 +301,11 @@ class Distiller(Steps, Trainer, keras.Model):
             TfkdError: When it names an objective that is not there, or its network does not go with
                 the student or lacks a tap.
         """
-        names = [objective.name for objective in self.objectives]
-        for name in (stage.objectives or ()) if stage is not None else ():
-            if name not in names:
-                raise unknown(f"objective of stage {stage.name}", name, names)
+        if stage is not None:
+            names = [objective.name for objective in self.objectives]
+            for name in stage.objectives or ():
+                if name not in names:
+                    raise unknown(f"objective of stage {stage.name}", name, names)
         self.stage = stage
         self.stage_network = self._networks.student
         active = [objective.requires for objective, _ in self.active_objectives()]

@@ -57,10 +57,10 @@ def frozen_copy(
     except TfkdError as error:
         _warn(f"teacher {model.name!r} runs as it is, without folding: {error}")
         return network
-    error, tolerance = folding_error(model, folded), _tolerance(model)
-    if not error <= tolerance:
+    difference, tolerance = folding_error(model, folded), _tolerance(model)
+    if not difference <= tolerance:
         _warn(
-            f"teacher {model.name!r} is not folded: folding changes its logits by {error:.1e} of the "
+            f"teacher {model.name!r} is not folded: folding changes its logits by {difference:.1e} of the "
             f"largest, more than {tolerance:.0e}"
         )
         return network

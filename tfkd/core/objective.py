@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,11 +14,14 @@ import tensorflow as tf
 
 from tfkd import models
 from tfkd.errors import TfkdError
+from tfkd.settings import declare, fill
 
 NetworkView = tuple[str, str]
 """A (network, view): ``("student", "main")``, ``("teacher", "strong")``."""
 
 _MAY_OVERRIDE = ("get_config", "from_config", "supports_masking")
+_OF_LAYERS = ("trainable", "dtype", "autocast", "activity_regularizer")
+"""Arguments of Keras layers, which ``from_config`` hands on."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +166,9 @@ class Companion:
 class Objective(keras.layers.Layer):
     """One loss of one paper.
 
-    A method writes ``requires`` and ``compute``; every other hook has a default. The layer may hold
+    A method writes ``requires`` and ``compute``; every other hook has a default. Its
+    hyper-parameters are annotated class attributes with defaults (see :mod:`tfkd.settings`), from
+    which ``__init__`` is made: settings by position or by name, then ``name``. The layer may hold
     weights and sub-layers (connectors, heads), which are trained with the student, and weights with
     ``trainable=False`` (banks, queues), which are checkpointed; neither is ever part of the saved
     student.
@@ -176,6 +182,8 @@ class Objective(keras.layers.Layer):
         distiller_class: The :class:`tfkd.Distiller` that a method with a training step of its own
             needs; ``None`` is the common one. Runs from a config make it, and the common one refuses
             such a method.
+        default_name: Name of an objective that is given none: the registered word; ``None`` is the
+            name of the class in snake case.
         companions: Networks by name that the distiller runs as it runs teacher and student; filled
             by :meth:`setup`.
         untrained: Layers of this objective that take no gradient and no place in the optimizer,
@@ -186,13 +194,14 @@ class Objective(keras.layers.Layer):
     terms: tuple[str, ...] = ()
     replaces_label_loss: bool = False
     distiller_class: type | None = None
+    default_name: str | None = None
 
     def __init_subclass__(cls, **kwargs) -> None:
         super().__init_subclass__(**kwargs)
         taken = [
             name
             for name in vars(cls)
-            if hasattr(keras.layers.Layer, name)
+            if (hasattr(keras.layers.Layer, name) or name in _OF_LAYERS)
             and not name.startswith("__")
             and name not in _MAY_OVERRIDE
         ]
@@ -201,12 +210,25 @@ class Objective(keras.layers.Layer):
                 f"objective {cls.__name__}: found {', '.join(taken)}, which Keras layers already "
                 "use for something else; wanted another name"
             )
+        last = inspect.signature(Objective.__init__, eval_str=True).parameters.values()
+        declare(cls, Objective, last=list(last)[1:])
 
     def __init__(self, name: str | None = None, **kwargs) -> None:
-        super().__init__(name=name or snake_case(type(self).__name__), **kwargs)
+        of_layer = {key: kwargs.pop(key) for key in _OF_LAYERS if key in kwargs}
+        name = name or self.default_name or snake_case(type(self).__name__)
+        super().__init__(name=name, **of_layer)
         self.companions: dict[str, Companion] = {}
         self.untrained: list[keras.layers.Layer] = []
         self.built = True
+        fill(self, kwargs, f"{name}: ")
+        self.check()
+
+    def check(self) -> None:
+        """Runs when all settings have their values; for rules that tie several of them.
+
+        Raises:
+            TfkdError: When they do not go together.
+        """
 
     @property
     def merges(self) -> bool:

@@ -8,10 +8,9 @@ Teacher", NeurIPS 2022, arXiv 2205.10536::
     intra = tau^2 * (1 - mean_classes rho(p_:c, q_:c))    (columns: one class over the batch)
 
 ``p = softmax(z / tau)`` student, ``q = softmax(v / tau)`` teacher, ``rho`` Pearson's correlation,
-formed as ``<a, b> / (|a| |b| + 1e-8)`` of the centred vectors: the 1e-8 stands beside the product
-of the norms, as published, and at ``tau = 4`` it is felt in small batches. ``tau`` is
-``temperature``, ``beta`` ``inter_weight``, ``gamma`` ``intra_weight``; ``w`` is the weight of this
-objective.
+formed as ``<a, b> / (|a| |b| + 1e-8)`` of the centered vectors: the 1e-8 stands beside the product
+of the norms, as published, and at ``tau = 4`` it is felt in small batches. ``w`` is the weight of
+this objective.
 
 Published for CIFAR-100: ``tau = 4``, ``beta = gamma = 1``, ``w = 2``; for ImageNet ``tau = 1``,
 ``w = 2``. ``student_loss_weight`` is 1.
@@ -23,6 +22,8 @@ of weight 0 have no part in it. A batch of one sample has no correlation, and ``
 
 Departure: a vector that is constant but for rounding has the correlation 0 and no gradient; the
 published code correlates the rounding errors.
+
+Logits are ``(batch, classes)``; results are float32 (float64 for float64 logits).
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfkd.core import Objective, Requires, register
-from tfkd.core.arguments import non_negative, positive
 from tfkd.core.divergences import as_float
+from tfkd.distillers.shared.taps import LOGITS
+from tfkd.settings import NonNegative, Positive, field
 
 _EPSILON = 1e-8
 _LEAST_SQUARE = 1e-30
@@ -63,12 +65,12 @@ def pearson(
 
     def moments(values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         total = tf.reduce_sum(weights * values, axis=axis, keepdims=True)
-        centred = values - tf.math.divide_no_nan(total, count)
-        square = tf.reduce_sum(weights * tf.square(centred), axis=axis)
+        centered = values - tf.math.divide_no_nan(total, count)
+        square = tf.reduce_sum(weights * tf.square(centered), axis=axis)
         rounding = (_ROUNDING * np.finfo(values.dtype.as_numpy_dtype).eps) ** 2
         varies = square > rounding * tf.reduce_sum(weights * tf.square(values), axis=axis)
         # The root has no slope at 0, where even an unused branch would give a gradient of NaN.
-        return centred, tf.sqrt(tf.maximum(square, _LEAST_SQUARE)), varies
+        return centered, tf.sqrt(tf.maximum(square, _LEAST_SQUARE)), varies
 
     first, first_norm, first_varies = moments(first)
     second, second_norm, second_varies = moments(second)
@@ -80,16 +82,7 @@ def pearson(
 def inter_class_loss(
     student_logits: tf.Tensor, teacher_logits: tf.Tensor, temperature: float = 4.0
 ) -> tf.Tensor:
-    """Returns ``tau^2 * (1 - rho)`` of the class probabilities of each sample.
-
-    Args:
-        student_logits: Shape ``(batch, classes)``.
-        teacher_logits: Shape ``(batch, classes)``.
-        temperature: The paper's tau, > 0.
-
-    Returns:
-        Shape ``(batch,)``, float32 (float64 for float64 logits).
-    """
+    """Returns ``tau^2 * (1 - rho)`` of the class probabilities of each sample."""
     student, teacher = _softened(student_logits, teacher_logits, temperature)
     return temperature**2 * (1.0 - pearson(student, teacher, axis=1))
 
@@ -102,14 +95,7 @@ def intra_class_loss(
 ) -> tf.Tensor:
     """Returns ``tau^2 * (1 - rho)`` of each class over the batch, in the mean over classes.
 
-    Args:
-        student_logits: Shape ``(batch, classes)``: the whole batch.
-        teacher_logits: Shape ``(batch, classes)``.
-        temperature: The paper's tau, > 0.
-        sample_weight: Weight >= 0 of each sample in the correlation, shape ``(batch,)``.
-
-    Returns:
-        A scalar, float32 (float64 for float64 logits).
+    Logits are those of the whole batch, ``sample_weight`` weighs its samples in the correlation.
     """
     student, teacher = _softened(student_logits, teacher_logits, temperature)
     weights = None
@@ -130,35 +116,14 @@ def _softened(
 
 @register("dist")
 class DIST(Objective):
-    """Distillation of relations from a stronger teacher.
+    """Distillation of relations from a stronger teacher."""
 
-    Args:
-        temperature: The paper's tau, > 0.
-        inter_weight: The paper's beta, of the correlation over the classes of a sample.
-        intra_weight: The paper's gamma, of the correlation over the samples of a batch.
-        name: Name of the objective.
+    temperature: Positive = field(4.0, "the paper's tau")
+    inter_weight: NonNegative = field(1.0, "the paper's beta, of the classes of a sample")
+    intra_weight: NonNegative = field(1.0, "the paper's gamma, of the samples of a batch")
 
-    Raises:
-        TfkdError: For a temperature that is not positive or a negative weight.
-    """
-
-    requires = Requires(
-        taps={("student", "main"): ["logits"], ("teacher", "main"): ["logits"]},
-        allows_soft_labels=True,
-    )
+    requires = Requires(taps=LOGITS, allows_soft_labels=True)
     terms = ("inter", "intra")
-
-    def __init__(
-        self,
-        temperature: float = 4.0,
-        inter_weight: float = 1.0,
-        intra_weight: float = 1.0,
-        name: str = "dist",
-    ) -> None:
-        super().__init__(name=name)
-        self.temperature = positive(f"{name}: temperature", temperature)
-        self.inter_weight = non_negative(f"{name}: inter_weight", inter_weight)
-        self.intra_weight = non_negative(f"{name}: intra_weight", intra_weight)
 
     def compute(self, context) -> dict[str, tf.Tensor]:
         student, teacher = context.student_logits, context.teacher()

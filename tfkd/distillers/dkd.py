@@ -8,10 +8,8 @@ CVPR 2022, arXiv 2203.08679::
     NCKD = T^2 * mean_batch KL(q^ || p^)
 
 ``p = softmax(z / T)`` student, ``q = softmax(v / T)`` teacher, ``y`` the label, ``p^`` and ``q^``
-the softmax over the other classes alone. ``alpha`` is ``target_weight``, ``beta``
-``nontarget_weight``, ``T`` ``temperature``, ``warmup`` ``warmup_epochs``. The epoch counts from 1,
-so that the first one has the factor ``1 / warmup``; the cross-entropy has its full weight from the
-start. Plain KD is ``TCKD + (1 - q_y) * NCKD``, sample by sample.
+the softmax over the other classes alone. The epoch counts from 1: the first one has the factor
+``1 / warmup``. Plain KD is ``TCKD + (1 - q_y) * NCKD``, sample by sample.
 
 Published for CIFAR-100: ``T = 4``, ``alpha = 1``, ``warmup = 20``, and ``beta = 8`` in most pairs;
 2 for resnet56-resnet20 and resnet110-resnet32, 6 for vgg13-vgg8, vgg13-mobilenetv2 and wrn_40_2 to
@@ -22,7 +20,8 @@ Departures: the target class is left out by a mask instead of by subtracting 100
 and the logarithm of ``1 - p_y`` is formed from log-softmax, where the published code can take the
 logarithm of 0. The values are the same wherever that code's are finite.
 
-With ``standardize`` the logits become z-scores first: see :mod:`tfkd.distillers.shared.standardization`.
+``standardize`` is that of :mod:`tfkd.distillers.shared.standardization`. Shapes and types are those
+of :mod:`tfkd.core.divergences`.
 """
 
 from __future__ import annotations
@@ -30,60 +29,32 @@ from __future__ import annotations
 import tensorflow as tf
 
 from tfkd.core import Objective, Requires, register
-from tfkd.core.arguments import non_negative, positive
 from tfkd.core.divergences import LEFT_OUT, as_float, nontarget_log_softmax, one_hot
 from tfkd.distillers.shared.standardization import standardized
-from tfkd.errors import TfkdError
+from tfkd.distillers.shared.taps import LOGITS
+from tfkd.settings import NonNegative, Positive, field
 
 
-def target_divergence(
+def dkd_terms(
     student_logits: tf.Tensor,
     teacher_logits: tf.Tensor,
     labels: tf.Tensor,
     temperature: float = 4.0,
     standardize: bool = False,
-) -> tf.Tensor:
-    """Returns the paper's TCKD for each sample: target class against all others together.
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the paper's TCKD and NCKD, of z-scores with ``standardize``."""
+    target = one_hot(labels, student_logits.shape[-1])
 
-    Args:
-        student_logits: Shape ``(batch, classes)``.
-        teacher_logits: Shape ``(batch, classes)``.
-        labels: Class numbers, shape ``(batch,)`` or ``(batch, 1)``.
-        temperature: The paper's T, > 0.
-        standardize: Whether logits become z-scores first.
+    def divergence(log_softmax) -> tf.Tensor:
+        student, teacher = (
+            log_softmax(
+                (standardized(each) if standardize else as_float(each)) / temperature, target
+            )
+            for each in (student_logits, teacher_logits)
+        )
+        return temperature**2 * tf.reduce_sum(tf.exp(teacher) * (teacher - student), axis=-1)
 
-    Returns:
-        Shape ``(batch,)``, float32 (float64 for float64 logits).
-    """
-    student = _softened(student_logits, temperature, standardize)
-    teacher = _softened(teacher_logits, temperature, standardize)
-    target = one_hot(labels, student.shape[-1])
-    student_target, student_rest = _binary_log_softmax(student, target)
-    teacher_target, teacher_rest = _binary_log_softmax(teacher, target)
-    return temperature**2 * (
-        tf.exp(teacher_target) * (teacher_target - student_target)
-        + tf.exp(teacher_rest) * (teacher_rest - student_rest)
-    )
-
-
-def nontarget_divergence(
-    student_logits: tf.Tensor,
-    teacher_logits: tf.Tensor,
-    labels: tf.Tensor,
-    temperature: float = 4.0,
-    standardize: bool = False,
-) -> tf.Tensor:
-    """Returns the paper's NCKD for each sample: the other classes, among themselves.
-
-    Arguments and result are those of :func:`target_divergence`.
-    """
-    student = _softened(student_logits, temperature, standardize)
-    teacher = _softened(teacher_logits, temperature, standardize)
-    target = one_hot(labels, student.shape[-1])
-    student_log = nontarget_log_softmax(student, target)
-    teacher_log = nontarget_log_softmax(teacher, target)
-    difference = tf.exp(teacher_log) * (teacher_log - student_log)
-    return temperature**2 * tf.reduce_sum(difference, axis=-1)
+    return divergence(_binary_log_softmax), divergence(nontarget_log_softmax)
 
 
 def dkd_loss(
@@ -95,93 +66,47 @@ def dkd_loss(
     temperature: float = 4.0,
     standardize: bool = False,
 ) -> tf.Tensor:
-    """Returns ``target_weight * TCKD + nontarget_weight * NCKD`` for each sample.
-
-    Args:
-        student_logits: Shape ``(batch, classes)``.
-        teacher_logits: Shape ``(batch, classes)``.
-        labels: Class numbers, shape ``(batch,)`` or ``(batch, 1)``.
-        target_weight: The paper's alpha.
-        nontarget_weight: The paper's beta.
-        temperature: The paper's T, > 0.
-        standardize: Whether logits become z-scores first.
-
-    Returns:
-        Shape ``(batch,)``, float32 (float64 for float64 logits).
-    """
-    arguments = (student_logits, teacher_logits, labels, temperature, standardize)
-    target, nontarget = target_divergence(*arguments), nontarget_divergence(*arguments)
+    """Returns ``alpha * TCKD + beta * NCKD``."""
+    logits = (student_logits, teacher_logits, labels)
+    target, nontarget = dkd_terms(*logits, temperature, standardize)
     return target_weight * target + nontarget_weight * nontarget
 
 
 def warmup_factor(epoch: tf.Tensor, warmup_epochs: float) -> tf.Tensor:
-    """Returns ``min((epoch + 1) / warmup_epochs, 1)``, and 1 without a warm-up.
-
-    Args:
-        epoch: Scalar, counted from 0.
-        warmup_epochs: Epochs until the factor is 1; 0 for none.
-    """
+    """Returns ``min((epoch + 1) / warmup_epochs, 1)``, with epochs from 0; 1 without a warm-up."""
     epoch = tf.cast(epoch, tf.float32)
     return tf.minimum((epoch + 1.0) / warmup_epochs, 1.0) if warmup_epochs else tf.ones_like(epoch)
 
 
-def _softened(logits: tf.Tensor, temperature: float, standardize: bool) -> tf.Tensor:
-    return (standardized(logits) if standardize else as_float(logits)) / temperature
-
-
-def _binary_log_softmax(logits: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the logarithms of ``p_y`` and of ``1 - p_y``, each ``(batch,)``."""
+def _binary_log_softmax(logits: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+    """Returns ``log p_y`` and ``log(1 - p_y)``, side by side."""
     log = tf.nn.log_softmax(logits)
     of_target = tf.reduce_sum(tf.where(target, log, tf.zeros_like(log)), axis=-1)
-    rest = tf.where(target, tf.constant(LEFT_OUT, log.dtype), log)
-    return of_target, tf.reduce_logsumexp(rest, axis=-1)
+    rest = tf.reduce_logsumexp(tf.where(target, tf.constant(LEFT_OUT, log.dtype), log), axis=-1)
+    return tf.stack([of_target, rest], axis=-1)
 
 
 @register("dkd")
 class DKD(Objective):
-    """Decoupled knowledge distillation.
+    """Decoupled knowledge distillation."""
 
-    Args:
-        temperature: The paper's T, > 0.
-        target_weight: The paper's alpha, of the target class against the rest.
-        nontarget_weight: The paper's beta, of the other classes among themselves.
-        warmup_epochs: Epochs over which both grow to their full weight; 0 for none.
-        standardize: Whether logits become z-scores first (logit standardisation).
-        name: Name of the objective.
+    temperature: Positive = field(4.0, "the paper's T")
+    target_weight: NonNegative = field(
+        1.0, "the paper's alpha, of the target class against the rest"
+    )
+    nontarget_weight: NonNegative = field(8.0, "the paper's beta, of the other classes")
+    warmup_epochs: NonNegative = field(20.0, "epochs until both have their full weight; 0: none")
+    standardize: bool = field(False, "whether logits become z-scores first")
 
-    Raises:
-        TfkdError: For a temperature that is not positive, a negative weight or warm-up.
-    """
-
-    requires = Requires(taps={("student", "main"): ["logits"], ("teacher", "main"): ["logits"]})
+    requires = Requires(taps=LOGITS)
     terms = ("target", "nontarget")
-
-    def __init__(
-        self,
-        temperature: float = 4.0,
-        target_weight: float = 1.0,
-        nontarget_weight: float = 8.0,
-        warmup_epochs: float = 20.0,
-        standardize: bool = False,
-        name: str = "dkd",
-    ) -> None:
-        super().__init__(name=name)
-        self.temperature = positive(f"{name}: temperature", temperature)
-        self.target_weight = non_negative(f"{name}: target_weight", target_weight)
-        self.nontarget_weight = non_negative(f"{name}: nontarget_weight", nontarget_weight)
-        self.warmup_epochs = non_negative(f"{name}: warmup_epochs", warmup_epochs)
-        if not isinstance(standardize, bool):
-            raise TfkdError(f"{name}: standardize: found {standardize!r}, wanted True or False")
-        self.standardize = standardize
 
     def compute(self, context) -> dict[str, tf.Tensor]:
         logits = (context.student_logits, context.teacher(), context.labels)
-        settings = (self.temperature, self.standardize)
-        target = context.mean(target_divergence(*logits, *settings))
-        nontarget = context.mean(nontarget_divergence(*logits, *settings))
+        target, nontarget = dkd_terms(*logits, self.temperature, self.standardize)
         return {
-            "target": self.target_weight * target,
-            "nontarget": self.nontarget_weight * nontarget,
+            "target": self.target_weight * context.mean(target),
+            "nontarget": self.nontarget_weight * context.mean(nontarget),
         }
 
     def schedule(self, epoch: tf.Tensor) -> tf.Tensor:

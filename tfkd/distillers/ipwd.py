@@ -14,7 +14,6 @@ learns from the labels alone, ``H`` the cross-entropy with the label, ``Z`` the 
 logits, ``p`` and ``q`` student and teacher softened by ``T``. ``w = 1 / propensity`` carries no
 gradient. The head is dropped with the objective: the saved student does not hold it.
 
-Settings, with the symbols: ``temperature`` T, ``kd_weight`` b, ``head_weight`` of ``CE(z_cls)``;
 ``a`` is the distiller's ``student_loss_weight``, the weight of this objective is 1. KD's ``T = 4``,
 ``a = 0.1`` and ``b = 0.9`` are taken over.
 
@@ -26,20 +25,24 @@ The uncertain choices:
 - ``standardize=False`` leaves the z-score out. The deviation divides by the number of classes, with
   1e-7 added to it; both are ours.
 - ``detach_features`` keeps the head's gradient from the student; by default it reaches it.
+
+Shapes and types are those of :mod:`tfkd.core.divergences`.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 import tensorflow as tf
 
 from tfkd.core import Objective, Requires, Spec, register
-from tfkd.core.arguments import non_negative, positive
 from tfkd.core.divergences import cross_entropy, kl_divergence
 from tfkd.distillers.shared.linear_head import LinearHead
 from tfkd.distillers.shared.standardization import standardized
-from tfkd.errors import TfkdError, unknown
+from tfkd.distillers.shared.taps import LOGITS
+from tfkd.settings import NonNegative, Positive, field
 
-ORIENTATIONS = ("cls_over_kd", "kd_over_cls")
+Orientation = Literal["cls_over_kd", "kd_over_cls"]
 _LEAST_LOSS = 1e-7
 
 
@@ -47,21 +50,10 @@ def propensity_weights(
     student_logits: tf.Tensor,
     head_logits: tf.Tensor,
     labels: tf.Tensor,
-    orientation: str = "cls_over_kd",
+    orientation: Orientation = "cls_over_kd",
     standardize: bool = True,
 ) -> tf.Tensor:
-    """Returns the inverse propensity of each sample, >= 1, without gradient.
-
-    Args:
-        student_logits: Shape ``(batch, classes)``.
-        head_logits: Logits of the head that learns from labels alone, same shape.
-        labels: Class numbers, shape ``(batch,)`` or ``(batch, 1)``.
-        orientation: One of :data:`ORIENTATIONS`.
-        standardize: Whether logits become z-scores before the label losses are compared.
-
-    Returns:
-        Shape ``(batch,)``, float32 (float64 for float64 logits).
-    """
+    """Returns the inverse propensity of each sample, >= 1, without gradient."""
     if standardize:
         student_logits, head_logits = standardized(student_logits), standardized(head_logits)
     kd_loss = cross_entropy(labels, student_logits)
@@ -76,75 +68,28 @@ def ipwd_loss(
     weights: tf.Tensor,
     temperature: float = 4.0,
 ) -> tf.Tensor:
-    """Returns ``w_i * T^2 * KL(teacher || student)`` for each sample.
-
-    Args:
-        student_logits: Shape ``(batch, classes)``.
-        teacher_logits: Shape ``(batch, classes)``.
-        weights: Shape ``(batch,)``, as from :func:`propensity_weights`.
-        temperature: Softening of both distributions, > 0.
-
-    Returns:
-        Shape ``(batch,)``, float32 (float64 for float64 logits).
-    """
+    """Returns ``w_i * T^2 * KL(teacher || student)`` for each sample."""
     return weights * kl_divergence(teacher_logits, student_logits, temperature)
 
 
 @register("ipwd")
 class IPWD(Objective):
-    """Inverse probability weighting distillation (a reconstruction; see the head of the file).
+    """Inverse probability weighting distillation (a reconstruction; see the head of the file)."""
 
-    Args:
-        temperature: Softening of both distributions, > 0.
-        kd_weight: Weight of the weighted distillation.
-        head_weight: Weight of the extra head's label loss.
-        orientation: ``"cls_over_kd"`` or ``"kd_over_cls"``: which label loss stands above.
-        standardize: Whether logits become z-scores before the label losses are compared.
-        normalize: Whether the weights are divided by their mean over the batch.
-        detach_features: Whether the head's gradient stops before the student.
-        feature: Tap of the student that the head reads, pooled or a feature map.
-        name: Name of the objective.
-
-    Raises:
-        TfkdError: For a setting out of its range.
-    """
+    temperature: Positive = field(4.0, "T, which softens both networks")
+    kd_weight: NonNegative = field(0.9, "b, of the weighted distillation")
+    head_weight: NonNegative = field(1.0, "weight of the extra head's label loss")
+    orientation: Orientation = field("cls_over_kd", "which label loss stands above")
+    standardize: bool = field(True, "whether label losses are compared on z-scores")
+    normalize: bool = field(False, "whether weights are divided by their mean over the batch")
+    detach_features: bool = field(False, "whether the head's gradient stops before the student")
+    feature: str = field("pooled", "tap of the student that the head reads, pooled or a map")
 
     terms = ("head", "kd")
 
-    def __init__(
-        self,
-        temperature: float = 4.0,
-        kd_weight: float = 0.9,
-        head_weight: float = 1.0,
-        orientation: str = "cls_over_kd",
-        standardize: bool = True,
-        normalize: bool = False,
-        detach_features: bool = False,
-        feature: str = "pooled",
-        name: str = "ipwd",
-    ) -> None:
-        super().__init__(name=name)
-        self.temperature = positive(f"{name}: temperature", temperature)
-        self.kd_weight = non_negative(f"{name}: kd_weight", kd_weight)
-        self.head_weight = non_negative(f"{name}: head_weight", head_weight)
-        if orientation not in ORIENTATIONS:
-            raise unknown("orientation of ipwd", orientation, ORIENTATIONS)
-        self.orientation = orientation
-        switches = {
-            "standardize": standardize,
-            "normalize": normalize,
-            "detach_features": detach_features,
-        }
-        for switch, value in switches.items():
-            if not isinstance(value, bool):
-                raise TfkdError(f"{name}: {switch}: found {value!r}, wanted True or False")
-        self.standardize = standardize
-        self.normalize = normalize
-        self.detach_features = detach_features
-        self.feature = feature
-        self.requires = Requires(
-            taps={("student", "main"): ["logits", feature], ("teacher", "main"): ["logits"]}
-        )
+    @property
+    def requires(self) -> Requires:
+        return Requires(taps={**LOGITS, ("student", "main"): ["logits", self.feature]})
 
     def setup(self, spec: Spec) -> None:
         shape = spec.shapes[("student", "main")][self.feature]

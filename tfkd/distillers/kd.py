@@ -9,8 +9,8 @@ Geoffrey Hinton, Oriol Vinyals and Jeff Dean, "Distilling the Knowledge in a Neu
 use ``T = 4``, ``a = 0.1``, ``b = 0.9``; ``a`` is the distiller's ``student_loss_weight`` and ``b``
 the weight of this objective. The paper itself gives no universal weights.
 
-With ``standardize`` the logits become z-scores first: see :mod:`tfkd.distillers.shared.standardization`,
-whose authors run it with ``T = 2`` and ``b = 9``.
+``standardize`` is that of :mod:`tfkd.distillers.shared.standardization`, whose authors run it with
+``T = 2`` and ``b = 9``. Shapes and types are those of :mod:`tfkd.core.divergences`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from __future__ import annotations
 import tensorflow as tf
 
 from tfkd.core import Objective, Requires, register
-from tfkd.core.arguments import positive
 from tfkd.core.divergences import kl_divergence
 from tfkd.distillers.shared.standardization import standardized
-from tfkd.errors import TfkdError
+from tfkd.distillers.shared.taps import LOGITS
+from tfkd.settings import Positive, field
 
 
 def kd_loss(
@@ -30,17 +30,7 @@ def kd_loss(
     temperature: float = 4.0,
     standardize: bool = False,
 ) -> tf.Tensor:
-    """Returns ``T^2 * KL(teacher || student)`` at a temperature, for each sample.
-
-    Args:
-        student_logits: Shape ``(batch, classes)``.
-        teacher_logits: Shape ``(batch, classes)``.
-        temperature: The paper's T, > 0.
-        standardize: Whether logits become z-scores first.
-
-    Returns:
-        Shape ``(batch,)``, float32 (float64 for float64 logits).
-    """
+    """Returns ``T^2 * KL(teacher || student)``, of z-scores with ``standardize``."""
     if standardize:
         student_logits, teacher_logits = standardized(student_logits), standardized(teacher_logits)
     return kl_divergence(teacher_logits, student_logits, temperature)
@@ -48,30 +38,12 @@ def kd_loss(
 
 @register("kd")
 class KD(Objective):
-    """Knowledge distillation on logits.
+    """Knowledge distillation on logits."""
 
-    Args:
-        temperature: The paper's T, > 0.
-        standardize: Whether logits become z-scores first (logit standardisation).
-        name: Name of the term.
+    temperature: Positive = field(4.0, "the paper's T")
+    standardize: bool = field(False, "whether logits become z-scores first")
 
-    Raises:
-        TfkdError: For a temperature that is not positive.
-    """
-
-    requires = Requires(
-        taps={("student", "main"): ["logits"], ("teacher", "main"): ["logits"]},
-        allows_soft_labels=True,
-    )
-
-    def __init__(
-        self, temperature: float = 4.0, standardize: bool = False, name: str = "kd"
-    ) -> None:
-        super().__init__(name=name)
-        self.temperature = positive(f"{name}: temperature", temperature)
-        if not isinstance(standardize, bool):
-            raise TfkdError(f"{name}: standardize: found {standardize!r}, wanted True or False")
-        self.standardize = standardize
+    requires = Requires(taps=LOGITS, allows_soft_labels=True)
 
     def compute(self, context) -> tf.Tensor:
         logits = (context.student_logits, context.teacher())

@@ -25,30 +25,34 @@ the strong view's batch and class levels are computed and thrown away.
         + sum_{T in first three} instance_strong + sum_{T in the others} instance_weak
         + m * sum_T batch_weak + n * sum_T class_weak)
 
-In both, the label losses of the two views are summed, not averaged. ``a`` is ``label_weight``,
-``b`` ``distillation_weight``; for CIFAR-100 0.1 and 0.9, for ImageNet 0.5 and 0.5 with 1 as first
-temperature. The published CIFAR-100 runs use learning rate 0.025 (0.01 for the long ones) and 240
-epochs, 480 or 960 for some pairs: longer than those of other methods. The weak view is crop and
-flip, the strong one crop, flip and RandAugment(2, 10). With ``standardize`` the instance level sees
-z-scores, as in :mod:`tfkd.distillers.shared.standardization`, whose authors leave masks and other levels
-on the logits themselves.
+In both, the label losses of the two views are summed, not averaged. ``a`` and ``b`` are 0.1 and 0.9
+for CIFAR-100, 0.5 and 0.5 with 1 as first temperature for ImageNet. The published CIFAR-100 runs
+use learning rate 0.025 (0.01 for the long ones) and 240 epochs, 480 or 960 for some pairs: longer
+than those of other methods. The weak view is crop and flip, the strong one crop, flip and
+RandAugment(2, 10). With ``standardize`` the instance level sees z-scores, as in
+:mod:`tfkd.distillers.shared.standardization`, whose authors leave masks and other levels on the
+logits themselves.
 
 Choices: batch and class levels are formed on the batch of all replicas. A ``sample_weight`` counts
 for label and instance level and for the rows of the batch level; the class level describes the
 batch as it is.
+
+Logits are ``(batch, classes)``, those of the whole batch for batch and class level; results are
+float32 (float64 for float64 logits).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import tensorflow as tf
 
 from tfkd.core import Objective, Requires, Terms, register
-from tfkd.core.arguments import non_negative, positive
 from tfkd.core.divergences import as_float, cross_entropy
 from tfkd.distillers.shared.standardization import standardized
-from tfkd.errors import TfkdError, unknown
+from tfkd.errors import TfkdError
+from tfkd.settings import NonNegative, Positive, field
 
 TEMPERATURES = (4.0, 3.0, 5.0, 2.0, 6.0)
 """The published temperatures, in the order that variant ``code`` depends on."""
@@ -56,19 +60,11 @@ TEMPERATURES = (4.0, 3.0, 5.0, 2.0, 6.0)
 STRONG_TEMPERATURES = 3
 """How many of them the published code applies to the strong view's instance level."""
 
-VARIANTS = ("code", "clean")
+Variant = Literal["code", "clean"]
 
 
 def log_probabilities(logits: tf.Tensor, temperatures: Sequence[float]) -> tf.Tensor:
-    """Returns ``log softmax(logits / T)`` for each temperature.
-
-    Args:
-        logits: Shape ``(batch, classes)``.
-        temperatures: Numbers > 0.
-
-    Returns:
-        Shape ``(temperatures, batch, classes)``, float32 (float64 for float64 logits).
-    """
+    """Returns ``log softmax(logits / T)``, ``(temperatures, batch, classes)``."""
     logits = as_float(logits)
     return tf.nn.log_softmax(logits / tf.constant(temperatures, logits.dtype)[:, None, None])
 
@@ -82,15 +78,7 @@ def instance_level(
 ) -> tf.Tensor:
     """Returns ``sum_T factor_T * T^2 * KL(teacher || student)`` for each sample.
 
-    Args:
-        student_logits: Shape ``(batch, classes)``.
-        teacher_logits: Shape ``(batch, classes)``.
-        temperatures: Numbers > 0.
-        factors: A factor for each temperature; ``None`` is 1 each.
-        standardize: Whether logits become z-scores first.
-
-    Returns:
-        Shape ``(batch,)``.
+    There is a factor for each temperature; ``None`` is 1 each. ``standardize`` compares z-scores.
     """
     if standardize:
         student_logits, teacher_logits = standardized(student_logits), standardized(teacher_logits)
@@ -108,16 +96,7 @@ def batch_level(
     teacher_logits: tf.Tensor,
     temperatures: Sequence[float] = TEMPERATURES,
 ) -> tf.Tensor:
-    """Returns each row of ``sum_T (Q Q' - P P')^2``, summed; their mean is the batch level.
-
-    Args:
-        student_logits: Shape ``(batch, classes)``, the whole batch.
-        teacher_logits: Shape ``(batch, classes)``, the whole batch.
-        temperatures: Numbers > 0.
-
-    Returns:
-        Shape ``(batch,)``.
-    """
+    """Returns the sum of each row of ``sum_T (Q Q' - P P')^2``; their mean is the batch level."""
     teacher = tf.exp(log_probabilities(teacher_logits, temperatures))
     student = tf.exp(log_probabilities(student_logits, temperatures))
     difference = tf.matmul(teacher, teacher, transpose_b=True)
@@ -130,16 +109,7 @@ def class_level(
     teacher_logits: tf.Tensor,
     temperatures: Sequence[float] = TEMPERATURES,
 ) -> tf.Tensor:
-    """Returns ``sum_T || Q' Q - P' P ||_F^2 / C``.
-
-    Args:
-        student_logits: Shape ``(batch, classes)``, the whole batch.
-        teacher_logits: Shape ``(batch, classes)``, the whole batch.
-        temperatures: Numbers > 0.
-
-    Returns:
-        A scalar.
-    """
+    """Returns ``sum_T || Q' Q - P' P ||_F^2 / C``, a scalar."""
     teacher = tf.exp(log_probabilities(teacher_logits, temperatures))
     student = tf.exp(log_probabilities(student_logits, temperatures))
     difference = tf.matmul(teacher, teacher, transpose_a=True)
@@ -149,10 +119,10 @@ def class_level(
 
 
 def mask_shares(teacher_logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the two factors that the published code's masks come down to.
+    """Returns ``m`` and ``n``, to which the published code's masks come down.
 
     Args:
-        teacher_logits: Logits of the weak view, ``(batch, classes)``, the whole batch.
+        teacher_logits: Logits of the weak view, of the whole batch.
 
     Returns:
         The share of samples whose highest probability is not above the batch's median, and the
@@ -177,20 +147,15 @@ def _share_below_median(values: tf.Tensor) -> tf.Tensor:
 class MLD(Objective):
     """Multi-level logit distillation on a weak and a strong view, with its own label term.
 
-    The label losses of both views are part of the loss, so that the distiller's
-    ``student_loss_weight`` does not enter. The main view is the weak one.
-
-    Args:
-        temperatures: The paper's list of T, each > 0; the order matters for variant ``code``.
-        label_weight: Weight of the label losses of both views, >= 0.
-        distillation_weight: Weight of the three levels, >= 0.
-        variant: ``"code"``, what the published code computes, or ``"clean"``, what the paper says.
-        standardize: Whether the instance level sees z-scores (logit standardisation).
-        name: Name of the objective.
-
-    Raises:
-        TfkdError: For an unknown variant, no or wrong temperatures, a negative weight.
+    The label losses of both views are part of the loss: ``student_loss_weight`` does not enter. The
+    main view is the weak one.
     """
+
+    temperatures: tuple[Positive, ...] = field(TEMPERATURES, "T of each term; code needs the order")
+    label_weight: NonNegative = field(0.1, "a, of the label losses of both views")
+    distillation_weight: NonNegative = field(0.9, "b, of the three levels")
+    variant: Variant = field("code", "as the published code computes, or clean: as the paper says")
+    standardize: bool = field(False, "whether the instance level sees z-scores")
 
     terms = ("label", "instance", "batch", "class")
     replaces_label_loss = True
@@ -202,31 +167,9 @@ class MLD(Objective):
         }
     )
 
-    def __init__(
-        self,
-        temperatures: Sequence[float] = TEMPERATURES,
-        label_weight: float = 0.1,
-        distillation_weight: float = 0.9,
-        variant: str = "code",
-        standardize: bool = False,
-        name: str = "mld",
-    ) -> None:
-        super().__init__(name=name)
-        if variant not in VARIANTS:
-            raise unknown("variant of mld", variant, VARIANTS)
-        if not isinstance(temperatures, Sequence) or not temperatures:
-            raise TfkdError(
-                f"{name}: temperatures: found {temperatures!r}, wanted a list of numbers > 0"
-            )
-        what = f"{name}: temperatures"
-        self.temperatures = tuple(positive(what, temperature) for temperature in temperatures)
-        self.label_weight = non_negative(f"{name}: label_weight", label_weight)
-        what = f"{name}: distillation_weight"
-        self.distillation_weight = non_negative(what, distillation_weight)
-        if not isinstance(standardize, bool):
-            raise TfkdError(f"{name}: standardize: found {standardize!r}, wanted True or False")
-        self.standardize = standardize
-        self.variant = variant
+    def check(self) -> None:
+        if not self.temperatures:
+            raise TfkdError(f"{self.name}: temperatures: found (), wanted a list of numbers > 0")
 
     def compute(self, context) -> Terms:
         views = {

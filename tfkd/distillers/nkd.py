@@ -1,4 +1,4 @@
-"""NKD: the teacher's confidence weighs the label; its other classes are normalised on their own.
+"""NKD: the teacher's confidence weighs the label; its other classes are normalized on their own.
 
 Zhendong Yang, Ailing Zeng, Zhe Li, Tianke Zhang, Chun Yuan and Yu Li, "From Knowledge Distillation
 to Self-Knowledge Distillation: A Unified Approach with Normalized Loss and Customized Soft
@@ -9,12 +9,12 @@ Labels", ICCV 2023, arXiv 2303.13005::
     L_n = -mean_batch sum_{c != y} q^_c * log p^_c      (at temperature T)
 
 ``p`` student and ``q`` teacher probabilities, ``y`` the label, ``p^`` and ``q^`` the softmax over
-the other classes alone. ``gamma`` is ``nontarget_weight``, ``T`` ``temperature``. ``L_n`` is a
-cross-entropy, not a divergence: a student equal to its teacher has not 0. With dense labels ``y``
-is the most probable class.
+the other classes alone. ``L_n`` is a cross-entropy, not a divergence: a student equal to its
+teacher has not 0. With dense labels ``y`` is the most probable class.
 
 Published for CIFAR-100 (resnet34-resnet18): ``T = 3``, ``gamma = 3.5``; for ImageNet ``T = 1``,
 ``gamma = 1.5``. Both weights of the distiller are 1. USKD, of the same paper, has its own file.
+Shapes and types are those of :mod:`tfkd.core.divergences`.
 """
 
 from __future__ import annotations
@@ -22,51 +22,29 @@ from __future__ import annotations
 import tensorflow as tf
 
 from tfkd.core import Objective, Requires, register
-from tfkd.core.arguments import non_negative, positive
 from tfkd.core.divergences import as_float, nontarget_log_softmax, one_hot
+from tfkd.distillers.shared.taps import LOGITS
+from tfkd.settings import NonNegative, Positive, field
 
 
-def target_loss(
-    student_logits: tf.Tensor, teacher_logits: tf.Tensor, labels: tf.Tensor
-) -> tf.Tensor:
-    """Returns ``-q_y log p_y`` for each sample, without gradient to the teacher.
-
-    Args:
-        student_logits: Shape ``(batch, classes)``.
-        teacher_logits: Shape ``(batch, classes)``.
-        labels: Class numbers, shape ``(batch,)`` or ``(batch, 1)``, or dense ``(batch, classes)``.
-
-    Returns:
-        Shape ``(batch,)``, float32 (float64 for float64 logits).
-    """
-    student = tf.nn.log_softmax(as_float(student_logits))
-    teacher = tf.stop_gradient(tf.nn.softmax(as_float(teacher_logits)))
-    target = _target(labels, student.shape[-1])
-    return -tf.reduce_sum(tf.where(target, teacher * student, tf.zeros_like(student)), axis=-1)
-
-
-def nontarget_loss(
+def nkd_terms(
     student_logits: tf.Tensor,
     teacher_logits: tf.Tensor,
     labels: tf.Tensor,
     temperature: float = 3.0,
-) -> tf.Tensor:
-    """Returns ``-T^2 sum_{c != y} q^_c log p^_c`` for each sample.
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns ``-q_y log p_y`` and ``-T^2 sum_{c != y} q^_c log p^_c``, for each sample.
 
-    Args:
-        student_logits: Shape ``(batch, classes)``.
-        teacher_logits: Shape ``(batch, classes)``.
-        labels: Class numbers, shape ``(batch,)`` or ``(batch, 1)``, or dense ``(batch, classes)``.
-        temperature: The paper's T (lambda in its code), > 0.
-
-    Returns:
-        Shape ``(batch,)``, float32 (float64 for float64 logits).
+    The first is at temperature 1, without gradient to the teacher.
     """
-    student, teacher = as_float(student_logits), as_float(teacher_logits)
-    target = _target(labels, student.shape[-1])
-    student_log = nontarget_log_softmax(student / temperature, target)
-    teacher_log = nontarget_log_softmax(teacher / temperature, target)
-    return -(temperature**2) * tf.reduce_sum(tf.exp(teacher_log) * student_log, axis=-1)
+    log = tf.nn.log_softmax(as_float(student_logits))
+    confidence = tf.stop_gradient(tf.nn.softmax(as_float(teacher_logits)))
+    target = _target(labels, log.shape[-1])
+    of_target = tf.where(target, confidence * log, tf.zeros_like(log))
+    student_log = nontarget_log_softmax(as_float(student_logits) / temperature, target)
+    teacher_log = nontarget_log_softmax(as_float(teacher_logits) / temperature, target)
+    nontarget = tf.reduce_sum(tf.exp(teacher_log) * student_log, axis=-1)
+    return -tf.reduce_sum(of_target, axis=-1), -(temperature**2) * nontarget
 
 
 def nkd_loss(
@@ -76,20 +54,9 @@ def nkd_loss(
     nontarget_weight: float = 3.5,
     temperature: float = 3.0,
 ) -> tf.Tensor:
-    """Returns ``target_loss + nontarget_weight * nontarget_loss`` for each sample.
-
-    Args:
-        student_logits: Shape ``(batch, classes)``.
-        teacher_logits: Shape ``(batch, classes)``.
-        labels: Class numbers, shape ``(batch,)`` or ``(batch, 1)``, or dense ``(batch, classes)``.
-        nontarget_weight: The paper's gamma.
-        temperature: The paper's T, > 0; of the non-target part alone.
-
-    Returns:
-        Shape ``(batch,)``, float32 (float64 for float64 logits).
-    """
-    logits = (student_logits, teacher_logits, labels)
-    return target_loss(*logits) + nontarget_weight * nontarget_loss(*logits, temperature)
+    """Returns ``L_t + gamma * T^2 * L_n`` for each sample."""
+    target, nontarget = nkd_terms(student_logits, teacher_logits, labels, temperature)
+    return target + nontarget_weight * nontarget
 
 
 def _target(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
@@ -101,34 +68,18 @@ def _target(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
 
 @register("nkd")
 class NKD(Objective):
-    """Normalised knowledge distillation.
+    """Normalized knowledge distillation."""
 
-    Args:
-        temperature: The paper's T, > 0.
-        nontarget_weight: The paper's gamma, of the classes that are not the target.
-        name: Name of the objective.
+    temperature: Positive = field(3.0, "the paper's T, of the classes that are not the target")
+    nontarget_weight: NonNegative = field(3.5, "the paper's gamma, of the same classes")
 
-    Raises:
-        TfkdError: For a temperature that is not positive or a negative weight.
-    """
-
-    requires = Requires(
-        taps={("student", "main"): ["logits"], ("teacher", "main"): ["logits"]},
-        allows_soft_labels=True,
-    )
+    requires = Requires(taps=LOGITS, allows_soft_labels=True)
     terms = ("target", "nontarget")
-
-    def __init__(
-        self, temperature: float = 3.0, nontarget_weight: float = 3.5, name: str = "nkd"
-    ) -> None:
-        super().__init__(name=name)
-        self.temperature = positive(f"{name}: temperature", temperature)
-        self.nontarget_weight = non_negative(f"{name}: nontarget_weight", nontarget_weight)
 
     def compute(self, context) -> dict[str, tf.Tensor]:
         logits = (context.student_logits, context.teacher(), context.labels)
-        nontarget = nontarget_loss(*logits, self.temperature)
+        target, nontarget = nkd_terms(*logits, self.temperature)
         return {
-            "target": context.mean(target_loss(*logits)),
+            "target": context.mean(target),
             "nontarget": self.nontarget_weight * context.mean(nontarget),
         }

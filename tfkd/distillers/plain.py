@@ -7,16 +7,9 @@ from tfkd.core import Objective, Requires, Terms, register
 
 @register("plain")
 class Plain(Objective):
-    """Adds nothing to the label loss.
-
-    Args:
-        name: Name of the objective.
-    """
+    """Adds nothing to the label loss."""
 
     requires = Requires(allows_soft_labels=True)
-
-    def __init__(self, name: str = "plain") -> None:
-        super().__init__(name=name)
 
     def term_names(self) -> tuple[str, ...]:
         return ()

@@ -7,11 +7,11 @@ Progressive Refinement of Targets", ICCV 2021, arXiv 2006.12000.
     alpha_t = alpha_T * (epoch + 1) / epochs
 
 ``z`` student logits, ``M`` the memory: for each training image ``i`` the class probabilities of its
-last visit, ``alpha_T`` the weight of the memory in the last epoch, ``final_memory_weight``; epochs
-count from 0. There is no temperature and no further cross-entropy. The memory is read before the
-update of a step and written after it, with the probabilities that the loss was formed of (training
-mode, augmented image). The published CIFAR-100 runs use ``alpha_T = 0.8``, 300 epochs, batches of
-128, learning rate 0.1, weight decay 5e-4, x0.1 at 150 and 225, Nesterov momentum.
+last visit, ``alpha_T`` the weight of the memory in the last epoch; epochs count from 0. There is no
+temperature and no further cross-entropy. The memory is read before the update of a step and written
+after it, with the probabilities that the loss was formed of (training mode, augmented image). The
+published CIFAR-100 runs use ``alpha_T = 0.8``, 300 epochs, batches of 128, learning rate 0.1,
+weight decay 5e-4, x0.1 at 150 and 225, Nesterov momentum.
 
 Departure: the published code fills the memory from the labels throughout epoch 0; here an image
 that was not seen before stands for its label, whenever that is. In epoch 0 this is the same; but an
@@ -19,6 +19,9 @@ image left out of it (a dropped last batch) then meets its label and not a row o
 
 The memory holds ``4 * images * classes`` bytes on each replica: 20 MB for CIFAR-100, 5 GB for
 ImageNet.
+
+Logits and ``past``, the probabilities of the last visit, are ``(batch, classes)``, labels class
+numbers; other types are those of :mod:`tfkd.core.divergences`.
 """
 
 from __future__ import annotations
@@ -29,24 +32,14 @@ from typing import Any
 import tensorflow as tf
 
 from tfkd.core import Objective, Requires, Spec, Terms, register
-from tfkd.core.arguments import non_negative
 from tfkd.core.divergences import as_float, soft_cross_entropy
-from tfkd.errors import TfkdError
+from tfkd.settings import Fraction, field
 
 
 def memory_weight(
     epoch: tf.Tensor | float, epochs: tf.Tensor | float, final: float = 0.8
 ) -> tf.Tensor:
-    """Returns alpha_t: it grows with each epoch and is ``final`` in the last one.
-
-    Args:
-        epoch: Scalar, counted from 0.
-        epochs: Scalar, number of epochs of the run. Beyond it the weight stays at ``final``.
-        final: The paper's alpha_T.
-
-    Returns:
-        Scalar, float32.
-    """
+    """Returns alpha_t of an epoch, counted from 0: it is ``final`` in the last one and after it."""
     done = (tf.cast(epoch, tf.float32) + 1.0) / tf.maximum(tf.cast(epochs, tf.float32), 1.0)
     return final * tf.minimum(done, 1.0)
 
@@ -54,17 +47,14 @@ def memory_weight(
 def refined_targets(
     labels: tf.Tensor, past: tf.Tensor, weight: tf.Tensor | float, seen: tf.Tensor | None = None
 ) -> tf.Tensor:
-    """Returns ``(1 - alpha_t) * onehot + alpha_t * past``.
+    """Returns ``(1 - alpha_t) * onehot + alpha_t * past``, without gradient.
 
     Args:
-        labels: Class numbers of any integer type, ``(batch,)`` or ``(batch, 1)``.
-        past: Probabilities of the last visit, ``(batch, classes)``.
+        labels: Class numbers.
+        past: Probabilities of the last visit.
         weight: The paper's alpha_t, a number or a scalar of the type of ``past``.
         seen: Booleans ``(batch,)``; where false the label stands in for ``past``. ``None`` is all
             true.
-
-    Returns:
-        Shape ``(batch, classes)``, without gradient.
     """
     past = as_float(past)
     labels = tf.cast(tf.reshape(labels, [-1]), tf.int32)
@@ -81,18 +71,7 @@ def ps_kd_loss(
     weight: tf.Tensor | float,
     seen: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """Returns the cross-entropy against labels mixed with past predictions, for each sample.
-
-    Args:
-        student_logits: Shape ``(batch, classes)``.
-        labels: Class numbers.
-        past: Probabilities of the last visit, ``(batch, classes)``.
-        weight: The paper's alpha_t, a number or a scalar of the type of ``past``.
-        seen: Booleans ``(batch,)``, see :func:`refined_targets`.
-
-    Returns:
-        Shape ``(batch,)``, float32 (float64 for float64 logits).
-    """
+    """Returns the cross-entropy against :func:`refined_targets`, for each sample."""
     return soft_cross_entropy(refined_targets(labels, past, weight, seen), student_logits)
 
 
@@ -100,28 +79,17 @@ def ps_kd_loss(
 class PSKD(Objective):
     """Progressive self-distillation from a memory of past predictions; needs no teacher.
 
-    Its loss takes the place of the label loss, so that ``student_loss_weight`` does not enter.
-
-    Args:
-        final_memory_weight: The paper's alpha_T, from 0 to 1: the weight of the past predictions in
-            the last epoch.
-        name: Name of the term.
-
-    Raises:
-        TfkdError: For a weight out of range.
+    Its loss takes the place of the label loss: ``student_loss_weight`` does not enter.
     """
+
+    final_memory_weight: Fraction = field(
+        0.8, "the paper's alpha_T: weight of the memory at the end"
+    )
 
     requires = Requires(
         taps={("student", "main"): ["logits"]}, index=True, epochs=True, train_size=True
     )
     replaces_label_loss = True
-
-    def __init__(self, final_memory_weight: float = 0.8, name: str = "ps_kd") -> None:
-        super().__init__(name=name)
-        what = f"{name}: final_memory_weight"
-        self.final_memory_weight = non_negative(what, final_memory_weight)
-        if self.final_memory_weight > 1:
-            raise TfkdError(f"{what}: found {final_memory_weight!r}, wanted a number from 0 to 1")
 
     def setup(self, spec: Spec) -> None:
         # Every replica writes the same gathered rows, so that the first one's stand for all.

@@ -18,9 +18,7 @@ Form ``label_smoothing``: the comparison that the published code holds beside bo
     s = 1 - e on the label and e / (C - 1) elsewhere
     L = -mean_batch sum_classes s * log p(1)
 
-``p(T)`` and ``q(T)`` softmax of student and teacher logits over T, ``C`` classes; ``a`` is
-``teacher_weight``, ``T`` ``temperature``, ``m`` ``multiplier``, 0.99 ``correct_probability``, ``e``
-``smoothing``.
+``p(T)`` and ``q(T)`` softmax of student and teacher logits over T, ``C`` classes.
 
 All three follow the published code: the divergences are divided by batch *and* classes, which the
 multiplier (1 to 100) partly undoes (``m = C`` gives the usual mean over the batch); the virtual
@@ -35,18 +33,21 @@ Published for CIFAR-100 as (teacher weight, temperature, multiplier). ``self``: 
 (.1, 20, 100), the default here, GoogLeNet (.1, 40, 50), MobileNetV2 (.95, 40, 1), ShuffleNetV2
 (.95, 10, 1). They train for 200 epochs, learning rate 0.1 for 128 images, weight decay 5e-4, x0.2
 at 60, 120 and 160, with one epoch of warm-up.
+
+Shapes and types are those of :mod:`tfkd.core.divergences`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import Literal
 
 import tensorflow as tf
 
 from tfkd.core import Objective, Requires, Terms, register
-from tfkd.core.arguments import non_negative, positive
 from tfkd.core.divergences import as_float, cross_entropy, kl_divergence, soft_cross_entropy
-from tfkd.errors import TfkdError, unknown
+from tfkd.distillers.shared.taps import LOGITS
+from tfkd.errors import TfkdError
+from tfkd.settings import Fraction, Positive, field, values_of
 
 FORMS = {
     "self": {"teacher_weight": 0.95, "temperature": 6.0, "multiplier": 50.0},
@@ -67,17 +68,7 @@ def self_distillation(
     temperature: float = 6.0,
     multiplier: float = 50.0,
 ) -> tf.Tensor:
-    """Returns ``m * T^2 * KL(teacher || student) / C`` at a temperature, for each sample.
-
-    Args:
-        student_logits: Shape ``(batch, classes)``.
-        teacher_logits: Logits of the twin trained before, ``(batch, classes)``.
-        temperature: The paper's T, > 0.
-        multiplier: The published code's factor m.
-
-    Returns:
-        Shape ``(batch,)``, float32 (float64 for float64 logits).
-    """
+    """Returns ``m * T^2 * KL(teacher || student) / C`` for each sample."""
     scale = multiplier / student_logits.shape[-1]
     return scale * kl_divergence(teacher_logits, student_logits, temperature)
 
@@ -85,18 +76,7 @@ def self_distillation(
 def virtual_probabilities(
     labels: tf.Tensor, classes: int, correct_probability: float, dtype: tf.DType = tf.float32
 ) -> tf.Tensor:
-    """Returns the distribution with a given probability on the label and the rest spread evenly.
-
-    Args:
-        labels: Class numbers, ``(batch,)`` or ``(batch, 1)``, or distributions, ``(batch,
-            classes)``.
-        classes: Number of classes.
-        correct_probability: Probability of the label.
-        dtype: Type of the result.
-
-    Returns:
-        Shape ``(batch, classes)``.
-    """
+    """Returns the distribution with a given probability on the label and the rest spread evenly."""
     labels = tf.convert_to_tensor(labels)
     if labels.shape.rank == 2 and labels.shape[-1] == classes != 1:
         labels = tf.cast(labels, dtype)
@@ -115,15 +95,7 @@ def virtual_teacher_distillation(
 ) -> tf.Tensor:
     """Returns ``m * KL(softmax(u / T) || softmax(student)) / C`` for each sample.
 
-    Args:
-        student_logits: Shape ``(batch, classes)``.
-        labels: Class numbers or distributions.
-        temperature: The paper's T, > 0; it softens the virtual teacher alone.
-        multiplier: The published code's factor m.
-        correct_probability: Probability of the label in ``u``.
-
-    Returns:
-        Shape ``(batch,)``, float32 (float64 for float64 logits).
+    ``T`` softens the virtual teacher alone; ``correct_probability`` is that of the label in ``u``.
     """
     student_logits = as_float(student_logits)
     classes = student_logits.shape[-1]
@@ -134,16 +106,7 @@ def virtual_teacher_distillation(
 def smoothed_cross_entropy(
     labels: tf.Tensor, logits: tf.Tensor, smoothing: float = 0.1
 ) -> tf.Tensor:
-    """Returns the cross-entropy with ``1 - e`` on the label, ``e / (C - 1)`` on each other class.
-
-    Args:
-        labels: Class numbers or distributions.
-        logits: Shape ``(batch, classes)``.
-        smoothing: The paper's e.
-
-    Returns:
-        Shape ``(batch,)``, float32 (float64 for float64 logits).
-    """
+    """Returns the cross-entropy with ``1 - e`` on the label, ``e / (C - 1)`` on every other."""
     logits = as_float(logits)
     target = virtual_probabilities(labels, logits.shape[-1], 1.0 - smoothing, logits.dtype)
     return soft_cross_entropy(target, logits)
@@ -153,52 +116,36 @@ def smoothed_cross_entropy(
 class TeacherFree(Objective):
     """Teacher-free distillation in one of its three forms, with its own label term.
 
-    The label term is part of the loss, so that ``student_loss_weight`` does not enter.
-
-    Args:
-        form: ``"self"`` (needs a teacher: the same architecture, trained before),
-            ``"regularization"`` (labels only) or ``"label_smoothing"`` (labels only).
-        teacher_weight: The paper's alpha, from 0 to 1; the label term has the rest. ``None`` here
-            and below is the published value of the form, see :data:`FORMS`.
-        temperature: The paper's T, > 0.
-        multiplier: The published code's factor, > 0.
-        correct_probability: Probability of the label in the virtual teacher, between 0 and 1.
-        smoothing: Probability that label smoothing takes from the label, between 0 and 1.
-        name: Name of the objective.
-
-    Raises:
-        TfkdError: For an unknown form, a value out of range or one that the form does not have.
+    The label term is part of the loss: ``student_loss_weight`` does not enter. Settings without a
+    value take the published one of their form, see :data:`FORMS`.
     """
+
+    form: Literal["self", "regularization", "label_smoothing"] = field(
+        "regularization", "self needs a teacher (the same architecture, trained before)"
+    )
+    teacher_weight: Fraction | None = field(None, "the paper's alpha; the label term has the rest")
+    temperature: Positive | None = field(None, "the paper's T")
+    multiplier: Positive | None = field(None, "the published code's factor m")
+    correct_probability: Fraction | None = field(None, "that of the label in u")
+    smoothing: Fraction | None = field(None, "e, which the label loses")
 
     replaces_label_loss = True
 
-    def __init__(
-        self,
-        form: str = "regularization",
-        teacher_weight: float | None = None,
-        temperature: float | None = None,
-        multiplier: float | None = None,
-        correct_probability: float | None = None,
-        smoothing: float | None = None,
-        name: str = "teacher_free",
-    ) -> None:
-        super().__init__(name=name)
-        if form not in FORMS:
-            raise unknown("form of teacher_free", form, FORMS)
-        self.form = form
-        given = {
-            "teacher_weight": teacher_weight,
-            "temperature": temperature,
-            "multiplier": multiplier,
-            "correct_probability": correct_probability,
-            "smoothing": smoothing,
-        }
-        for key, value in _settings(name, form, given).items():
-            setattr(self, key, value)
-        taps = {("student", "main"): ["logits"]}
-        if form == "self":
-            taps[("teacher", "main")] = ["logits"]
-        self.requires = Requires(taps=taps, allows_soft_labels=True)
+    @property
+    def requires(self) -> Requires:
+        taps = LOGITS if self.form == "self" else {("student", "main"): ["logits"]}
+        return Requires(taps=taps, allows_soft_labels=True)
+
+    def check(self) -> None:
+        published = FORMS[self.form]
+        for name, value in values_of(self).items():
+            if value is None:
+                setattr(self, name, published.get(name))
+            elif name not in ("form", *published):
+                raise TfkdError(
+                    f"{self.name}: {name}={value!r} with form={self.form!r}, which has only "
+                    f"{', '.join(published)}"
+                )
 
     def term_names(self) -> tuple[str, ...]:
         return (self.name,) if self.form == "label_smoothing" else ("label", "distillation")
@@ -221,22 +168,3 @@ class TeacherFree(Objective):
                 "distillation": self.teacher_weight * context.mean(distillation),
             }
         )
-
-
-def _settings(name: str, form: str, given: Mapping[str, float | None]) -> dict[str, float]:
-    """Returns the hyper-parameters of a form, the published ones where none are given."""
-    settings = dict(FORMS[form])
-    for key, value in given.items():
-        if value is None:
-            continue
-        if key not in settings:
-            raise TfkdError(
-                f"{name}: {key}={value!r} with form={form!r}, which has only {', '.join(settings)}"
-            )
-        if key in ("temperature", "multiplier"):
-            settings[key] = positive(f"{name}: {key}", value)
-        else:
-            settings[key] = non_negative(f"{name}: {key}", value)
-            if settings[key] > 1:
-                raise TfkdError(f"{name}: {key}: found {value!r}, wanted a number from 0 to 1")
-    return settings

@@ -12,11 +12,10 @@ Labels", ICCV 2023, arXiv 2303.13005::
 ``p`` student probabilities, ``y`` the label, ``p^`` the softmax over the other classes alone,
 ``r`` the probabilities of the weak head: global average pooling and a linear layer on the output
 of the stage before the last. The head trains with the student, its gradient reaches the student,
-and it is dropped with the objective. ``P`` and ``zipf`` carry no gradient. ``alpha`` is
-``target_weight``, ``beta`` ``nontarget_weight``, ``mu`` ``weak_weight``.
+and it is dropped with the objective. ``P`` and ``zipf`` carry no gradient.
 
 ``zipf`` orders the classes by the score ``r_c / (1 - r_y + 1e-6) + a_c / (1 - a_y + 1e-6)``,
-falling, gives each the weight 1 / rank, and is normalised over the classes that are not ``y``. Two
+falling, gives each the weight 1 / rank, and is normalized over the classes that are not ``y``. Two
 readings:
 
 - ``variant="code"``, the published code: ``a`` is ``log p`` (a variable is used twice), and ``y``
@@ -31,19 +30,21 @@ do.
 Published for CIFAR-100 (resnet18): ``alpha = beta = mu = 0.1``, weak head on 256 channels; for
 ImageNet 1, 0.1 and 0.005. Both weights of the distiller are 1. ``mean_batch p_y^2`` is taken over
 all replicas and weighs samples by ``sample_weight``.
+
+Shapes and types are those of :mod:`tfkd.core.divergences`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Literal
 
 import keras
 import tensorflow as tf
 
 from tfkd import models
 from tfkd.core import Objective, Requires, Spec, register
-from tfkd.core.arguments import non_negative
 from tfkd.core.divergences import (
     LEFT_OUT,
     as_float,
@@ -52,12 +53,16 @@ from tfkd.core.divergences import (
     soft_cross_entropy,
 )
 from tfkd.distillers.shared.linear_head import LinearHead
-from tfkd.errors import TfkdError, unknown
+from tfkd.errors import TfkdError
 from tfkd.models.graph.taps import tap_names
+from tfkd.settings import NonNegative, field
 
-VARIANTS = ("code", "clean")
+Variant = Literal["code", "clean"]
 BEFORE_LAST = "before_last"
 """Stands for the stage before the last of whatever student it is."""
+
+_EPSILON = 1e-6
+_SMOOTHING = 0.1
 
 
 def stage_before_last(student: keras.Model, name: str = "uskd") -> str:
@@ -80,20 +85,10 @@ def stage_before_last(student: keras.Model, name: str = "uskd") -> str:
     return stages[-2]
 
 
-_EPSILON = 1e-6
-_SMOOTHING = 0.1
-
-
 def target_values(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
-    """Returns labels as the values of one or two targets.
+    """Returns labels as ``(batch, targets, classes)``: a row for each of one or two targets.
 
-    Args:
-        labels: Class numbers, shape ``(batch,)`` or ``(batch, 1)``, or dense ``(batch, classes)``.
-        num_classes: Number of classes.
-
-    Returns:
-        Shape ``(batch, targets, classes)``, float32 (float64 for float64 labels): one row for class
-        numbers, two for dense labels, each 0 but for the value of its target.
+    There is one for class numbers, and two for dense labels; each is 0 but for its target's value.
     """
     labels = tf.convert_to_tensor(labels)
     if labels.shape.rank != 2 or labels.shape[-1] != num_classes:
@@ -103,15 +98,7 @@ def target_values(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
 
 
 def target_squares(student_logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Returns ``p_y^2`` of each sample and target, without gradient.
-
-    Args:
-        student_logits: Shape ``(batch, classes)``.
-        labels: As in :func:`target_values`.
-
-    Returns:
-        Shape ``(batch, targets)``; 0 for a target of value 0.
-    """
+    """Returns ``p_y^2`` as ``(batch, targets)``, without gradient; 0 for a target of value 0."""
     probabilities = tf.nn.softmax(as_float(student_logits))
     targets = target_values(labels, probabilities.shape[-1]) > 0
     chosen = tf.where(targets, probabilities[:, None, :], tf.zeros_like(probabilities)[:, None, :])
@@ -119,16 +106,7 @@ def target_squares(student_logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 
 
 def target_loss(student_logits: tf.Tensor, labels: tf.Tensor, mean_squares: tf.Tensor) -> tf.Tensor:
-    """Returns ``-P log p_y`` for each sample.
-
-    Args:
-        student_logits: Shape ``(batch, classes)``.
-        labels: As in :func:`target_values`.
-        mean_squares: Mean of :func:`target_squares` over the whole batch, shape ``(targets,)``.
-
-    Returns:
-        Shape ``(batch,)``, float32 (float64 for float64 logits).
-    """
+    """Returns ``-P log p_y``; ``mean_squares`` is :func:`target_squares`' mean over the batch."""
     log = tf.nn.log_softmax(as_float(student_logits))
     values = tf.cast(target_values(labels, log.shape[-1]), log.dtype)
     weights = target_squares(student_logits, labels) - tf.stop_gradient(mean_squares)
@@ -139,19 +117,11 @@ def target_loss(student_logits: tf.Tensor, labels: tf.Tensor, mean_squares: tf.T
 
 
 def zipf_weights(
-    student_logits: tf.Tensor, weak_logits: tf.Tensor, labels: tf.Tensor, variant: str = "code"
+    student_logits: tf.Tensor, weak_logits: tf.Tensor, labels: tf.Tensor, variant: Variant = "code"
 ) -> tf.Tensor:
     """Returns the soft labels of the classes that are not the target, without gradient.
 
-    Args:
-        student_logits: Shape ``(batch, classes)``.
-        weak_logits: Logits of the weak head, same shape.
-        labels: As in :func:`target_values`.
-        variant: One of :data:`VARIANTS`.
-
-    Returns:
-        Shape ``(batch, classes)``, 0 for targets; rows sum to 1 (to 0 where both of two
-        classes are targets).
+    They are 0 for targets; rows sum to 1, or to 0 where both of two classes are targets.
     """
     student, weak = as_float(student_logits), tf.nn.softmax(as_float(weak_logits))
     own = tf.nn.log_softmax(student) if variant == "code" else tf.nn.softmax(student)
@@ -167,31 +137,14 @@ def zipf_weights(
 
 
 def nontarget_loss(student_logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """Returns ``-sum_{c != y} zipf_c log p^_c`` for each sample.
-
-    Args:
-        student_logits: Shape ``(batch, classes)``.
-        labels: As in :func:`target_values`.
-        weights: Shape ``(batch, classes)``, as from :func:`zipf_weights`.
-
-    Returns:
-        Shape ``(batch,)``, float32 (float64 for float64 logits).
-    """
+    """Returns ``-sum_{c != y} zipf_c log p^_c``; ``weights`` come from :func:`zipf_weights`."""
     student = as_float(student_logits)
     log = nontarget_log_softmax(student, _is_target(labels, student.shape[-1]))
     return -tf.reduce_sum(tf.cast(weights, log.dtype) * log, axis=-1)
 
 
 def weak_loss(weak_logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Returns the cross-entropy of the weak head with labels smoothed by 0.1, for each sample.
-
-    Args:
-        weak_logits: Shape ``(batch, classes)``.
-        labels: Class numbers, shape ``(batch,)`` or ``(batch, 1)``, or dense ``(batch, classes)``.
-
-    Returns:
-        Shape ``(batch,)``, float32 (float64 for float64 logits).
-    """
+    """Returns the cross-entropy of the weak head with labels smoothed by 0.1."""
     weak, labels = as_float(weak_logits), tf.convert_to_tensor(labels)
     num_classes = weak.shape[-1]
     if labels.shape.rank != 2 or labels.shape[-1] != num_classes:
@@ -219,48 +172,26 @@ def _global_mean(context, per_sample: tf.Tensor) -> tf.Tensor:
 
 @register("uskd")
 class USKD(Objective):
-    """Universal self-knowledge distillation.
+    """Universal self-knowledge distillation."""
 
-    Args:
-        target_weight: The paper's alpha.
-        nontarget_weight: The paper's beta.
-        weak_weight: The paper's mu, of the weak head's label loss.
-        variant: ``"code"`` or ``"clean"``: how the classes are ranked.
-        feature: Feature of the student that the weak head reads, pooled or a feature map; by
-            default the stage before the last (``stage2`` of three, ``stage3`` of four).
-        name: Name of the objective.
-
-    Raises:
-        TfkdError: For a negative weight or an unknown variant.
-    """
+    target_weight: NonNegative = field(0.1, "the paper's alpha")
+    nontarget_weight: NonNegative = field(0.1, "the paper's beta")
+    weak_weight: NonNegative = field(0.1, "the paper's mu, of the weak head's label loss")
+    variant: Variant = field("code", "how classes are ranked: as in the published code, or clean")
+    feature: str = field(
+        BEFORE_LAST, "tap that the weak head reads, pooled or a map; before_last: of that stage"
+    )
 
     terms = ("target", "nontarget", "weak")
 
-    def __init__(
-        self,
-        target_weight: float = 0.1,
-        nontarget_weight: float = 0.1,
-        weak_weight: float = 0.1,
-        variant: str = "code",
-        feature: str = BEFORE_LAST,
-        name: str = "uskd",
-    ) -> None:
-        super().__init__(name=name)
-        self.target_weight = non_negative(f"{name}: target_weight", target_weight)
-        self.nontarget_weight = non_negative(f"{name}: nontarget_weight", nontarget_weight)
-        self.weak_weight = non_negative(f"{name}: weak_weight", weak_weight)
-        if variant not in VARIANTS:
-            raise unknown("variant of uskd", variant, VARIANTS)
-        self.variant = variant
-        self.feature = feature
-        taps = ["logits"] if feature == BEFORE_LAST else ["logits", feature]
-        self.requires = Requires(taps={("student", "main"): taps}, allows_soft_labels=True)
+    @property
+    def requires(self) -> Requires:
+        taps = ["logits"] if self.feature == BEFORE_LAST else ["logits", self.feature]
+        return Requires(taps={("student", "main"): taps}, allows_soft_labels=True)
 
     def choose_taps(self, student: models.Network, teachers: Sequence[models.Network]) -> None:
         if self.feature == BEFORE_LAST:
             self.feature = stage_before_last(student.model, self.name)
-            taps = {("student", "main"): ["logits", self.feature]}
-            self.requires = Requires(taps=taps, allows_soft_labels=True)
 
     def setup(self, spec: Spec) -> None:
         shape = spec.shapes[("student", "main")][self.feature]

@@ -10,13 +10,15 @@ Helong Zhou, Liangchen Song, Jiajie Chen, Ye Zhou, Guoli Wang, Junsong Yuan and 
 ``p = softmax(z / T)`` student, ``q = softmax(v / T)`` teacher; the two label losses in ``w`` are
 taken at temperature 1 and carry no gradient. The soft term is a cross-entropy, not a divergence:
 its gradient is KD's, its value also holds the teacher's entropy. ``w`` is near 1 wherever the
-teacher is confident. ``T`` is ``temperature``; ``alpha`` is the weight of this objective.
+teacher is confident. ``alpha`` is the weight of this objective.
 
 Published for ImageNet: ``T = 2``, ``alpha = 2.5``. For CIFAR-100 the authors' code has no settings;
 ``T = 4``, ``alpha = 2.25`` are those of NKD's authors. ``student_loss_weight`` is 1.
 
-Departure: the published loop leaves the teacher's batch normalisation in training mode; here the
+Departure: the published loop leaves the teacher's batch normalization in training mode; here the
 teacher is in inference mode, as everywhere.
+
+Shapes and types are those of :mod:`tfkd.core.divergences`.
 """
 
 from __future__ import annotations
@@ -24,8 +26,9 @@ from __future__ import annotations
 import tensorflow as tf
 
 from tfkd.core import Objective, Requires, register
-from tfkd.core.arguments import positive
 from tfkd.core.divergences import as_float, cross_entropy, soft_cross_entropy
+from tfkd.distillers.shared.taps import LOGITS
+from tfkd.settings import Positive, field
 
 _EPSILON = 1e-7
 
@@ -33,16 +36,7 @@ _EPSILON = 1e-7
 def sample_weights(
     student_logits: tf.Tensor, teacher_logits: tf.Tensor, labels: tf.Tensor
 ) -> tf.Tensor:
-    """Returns the weight of the soft label of each sample, between 0 and 1, without gradient.
-
-    Args:
-        student_logits: Shape ``(batch, classes)``.
-        teacher_logits: Shape ``(batch, classes)``.
-        labels: Class numbers, shape ``(batch,)`` or ``(batch, 1)``.
-
-    Returns:
-        Shape ``(batch,)``, float32 (float64 for float64 logits).
-    """
+    """Returns the weight of the soft label of each sample, between 0 and 1, without gradient."""
     student_loss = cross_entropy(labels, student_logits)
     teacher_loss = cross_entropy(labels, teacher_logits)
     # Rounding can leave a label loss a little below 0, and a weight must not be negative.
@@ -56,17 +50,7 @@ def wsld_loss(
     labels: tf.Tensor,
     temperature: float = 4.0,
 ) -> tf.Tensor:
-    """Returns ``T^2 * w_i * soft cross-entropy`` for each sample.
-
-    Args:
-        student_logits: Shape ``(batch, classes)``.
-        teacher_logits: Shape ``(batch, classes)``.
-        labels: Class numbers, shape ``(batch,)`` or ``(batch, 1)``.
-        temperature: The paper's T, > 0; of the soft labels alone.
-
-    Returns:
-        Shape ``(batch,)``, float32 (float64 for float64 logits).
-    """
+    """Returns ``T^2 * w_i * soft cross-entropy`` for each sample."""
     student, teacher = as_float(student_logits), as_float(teacher_logits)
     soft = soft_cross_entropy(tf.nn.softmax(teacher / temperature), student / temperature)
     return temperature**2 * sample_weights(student, teacher, labels) * soft
@@ -74,24 +58,12 @@ def wsld_loss(
 
 @register("wsld")
 class WSLD(Objective):
-    """Weighted soft label distillation.
+    """Weighted soft label distillation."""
 
-    Args:
-        temperature: The paper's T, > 0.
-        name: Name of the term.
+    temperature: Positive = field(4.0, "the paper's T, of the soft labels alone")
 
-    Raises:
-        TfkdError: For a temperature that is not positive.
-    """
-
-    requires = Requires(taps={("student", "main"): ["logits"], ("teacher", "main"): ["logits"]})
-
-    def __init__(self, temperature: float = 4.0, name: str = "wsld") -> None:
-        super().__init__(name=name)
-        self.temperature = positive(f"{name}: temperature", temperature)
+    requires = Requires(taps=LOGITS)
 
     def compute(self, context) -> tf.Tensor:
-        loss = wsld_loss(
-            context.student_logits, context.teacher(), context.labels, self.temperature
-        )
-        return context.mean(loss)
+        logits = (context.student_logits, context.teacher(), context.labels)
+        return context.mean(wsld_loss(*logits, self.temperature))

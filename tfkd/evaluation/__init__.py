@@ -1,12 +1,11 @@
-"""Evaluation: accuracy of networks and SavedModels, their agreement, and features of images."""
+"""Evaluation: scores of networks and SavedModels, their agreement, and features of images."""
 
 from tfkd.evaluation.extraction import feature_bytes, features
+from tfkd.evaluation.measuring import Evaluation, agreement, evaluate, scores
 from tfkd.evaluation.predictors import ensemble, predictor, saved_model_predictor
-from tfkd.evaluation.scores import Evaluation, accuracy, agreement, evaluate
 
 __all__ = [
     "Evaluation",
-    "accuracy",
     "agreement",
     "ensemble",
     "evaluate",
@@ -14,4 +13,5 @@ __all__ = [
     "features",
     "predictor",
     "saved_model_predictor",
+    "scores",
 ]

@@ -39,7 +39,8 @@ def images_per_second(directory: str | os.PathLike, batch: int = 32, calls: int 
     seconds = []
     for _ in range(calls + 1):
         start = time.perf_counter()
-        loaded.signatures["serving_default"](image=images)["logits"].numpy()
+        for output in loaded.signatures["serving_default"](image=images).values():
+            output.numpy()
         seconds.append(time.perf_counter() - start)
     return batch / min(seconds[1:])
 

@@ -21,7 +21,6 @@ from pathlib import Path
 from types import ModuleType
 
 import keras
-from keras.src.backend.common import global_state
 
 from tfkd.errors import TfkdError, unknown
 from tfkd.models.graph.calls import is_functional
@@ -29,7 +28,11 @@ from tfkd.models.graph.inspection import final_activation
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _KERAS_APPLICATIONS = "keras.applications"
+# Keras keeps its numbers of unnamed layers in a global store, under this name. The public reset,
+# `keras.utils.clear_session`, drops all other state as well, so the store is taken from the public
+# function that counts in it.
 _COUNTS = "object_name_uids"
+_STORE = keras.backend.get_uid.__globals__["global_state"]
 
 
 def is_reference(name: str) -> bool:
@@ -240,18 +243,15 @@ def _working_folder() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _names_from_the_first() -> Iterator[None]:
-    """Numbers layers without a name as in a new process, so that a config can name them as taps.
-
-    Keras keeps the count under `object_name_uids`, for which it has no public door.
-    """
-    before = dict(global_state.get_global_attribute(_COUNTS, {}))
-    global_state.set_global_attribute(_COUNTS, collections.defaultdict(int))
+    """Numbers layers without a name as in a new process, so that a config can name them as taps."""
+    before = dict(_STORE.get_global_attribute(_COUNTS, {}))
+    _STORE.set_global_attribute(_COUNTS, collections.defaultdict(int))
     try:
         yield
     finally:
-        inside = global_state.get_global_attribute(_COUNTS, {})
+        inside = _STORE.get_global_attribute(_COUNTS, {})
         largest = {key: max(before.get(key, 0), inside.get(key, 0)) for key in {**before, **inside}}
-        global_state.set_global_attribute(_COUNTS, collections.defaultdict(int, largest))
+        _STORE.set_global_attribute(_COUNTS, collections.defaultdict(int, largest))
 
 
 def _reason(error: Exception) -> str:

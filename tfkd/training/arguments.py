@@ -1,4 +1,4 @@
-"""The argument of a config file, as ``kd,resnet56,resnet20`` of ``--config=configs/cifar100.py:...``.
+"""The argument of a config file: ``a,b,c`` of ``--config=FILE.py:a,b,c``.
 
 A form names the words: those in capitals stand for any word of a kind, the others for themselves.
 

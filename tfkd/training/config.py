@@ -43,13 +43,11 @@ def default() -> ml_collections.ConfigDict:
     Fields without a value (``None``) keep their type: they are placeholders. The dict is locked, so
     that a misspelt field is an error.
     """
-    config = ml_collections.ConfigDict()
-    for path, section in SECTIONS.items():
+    inner = dict(SECTIONS)
+    config = ml_collections.ConfigDict(_defaults(inner.pop("")))
+    for path, section in inner.items():
         parent, _, name = path.rpartition(".")
-        outer = config[parent] if parent else config
-        if name:
-            outer[name] = {}
-        (outer[name] if name else outer).update(_defaults(section))
+        (config[parent] if parent else config)[name] = _defaults(section)
     return _locked(config)
 
 
@@ -174,7 +172,8 @@ def _method(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Returns an entry of ``config.methods`` with all its settings."""
     if not hasattr(given, "items"):
         raise TfkdError(f"methods.{name}: found {given!r}, wanted a dict of weight and settings")
-    usual = registry.defaults(given.get("method", name))
+    declared = registry.settings(given.get("method", name))
+    usual = {setting: _default(field) for setting, field in declared.items()}
     taken = [key for key in ("method", "weight") if key in usual]
     if taken:
         raise TfkdError(

@@ -49,7 +49,7 @@ def _section(config: ml_collections.ConfigDict, path: str) -> Any:
 
 
 def _check_section(path: str, section: Any, declared: type[Settings]) -> None:
-    """Refuses fields that the section does not have, fields that lack and values that do not fit.
+    """Refuses a section with unknown or missing fields, or values that do not fit.
 
     Args:
         path: The section as flags name it; empty for the config itself.
@@ -79,7 +79,11 @@ def _check_section(path: str, section: Any, declared: type[Settings]) -> None:
 
 
 def check_recipe(config: ml_collections.ConfigDict) -> None:
-    """Makes optimizer and schedule once, to see that their settings are right."""
+    """Makes optimizer and schedule of ``config.train`` once, to see that they can be made.
+
+    Raises:
+        TfkdError: When they cannot.
+    """
     with warnings.catch_warnings():
         # What the settings leave unused is told when the run makes its own.
         warnings.simplefilter("ignore", TfkdWarning)
@@ -96,7 +100,7 @@ def _check_method(name: str, entry: Any) -> None:
     """Refuses what is no entry of methods; its settings are checked by the method itself."""
     if not isinstance(entry, ml_collections.ConfigDict):
         raise TfkdError(f"methods.{name}: found {entry!r}, wanted its weight and settings")
-    checked(f"methods.{name}.weight", entry.get("weight", 1.0), NonNegative)
+    checked(f"methods.{name}.weight", NonNegative, entry.get("weight", 1.0))
     method = entry.get("method", name)
     if method not in registry.names():
         raise unknown(f"method (methods.{name})", method, registry.names())
@@ -113,8 +117,8 @@ def _check_trained_teacher(config: ml_collections.ConfigDict) -> None:
     models.check_name(config.teacher.name, "network (teacher.name)")
     if config.teacher.preprocess is not None:
         raise TfkdError(
-            f"teacher.preprocess: found {config.teacher.preprocess!r}, wanted it unset: pixels reach "
-            "a teacher that trains beside the student as they reach the student"
+            f"teacher.preprocess: found {config.teacher.preprocess!r}, wanted it unset: pixels "
+            "reach a teacher that trains beside the student as they reach the student"
         )
 
 

@@ -41,8 +41,9 @@ class Data(Settings):
         None, "where prepared sets are kept; none: tensorflow-datasets' own default"
     )
     download: bool = field(False, "whether the data set may be downloaded")
-    validation_split: Annotated[float, Range(above=0, below=1)] | None = field(
-        None, "fraction of the training images held out; none: the set's own validation images"
+    validation_split: Annotated[float, Range(low=0, below=1)] | None = field(
+        None,
+        "fraction of the training images held out; none: the set's own validation images, 0: none",
     )
     validation_size: Annotated[int, Range(low=0)] | None = field(
         None, "the same as a number of images; 0: no validation images"

@@ -24,7 +24,7 @@ from tfkd.training.settings_by_name import used
 # What `decay_exclude` may name, and the variable names that stand for it in Keras' layers.
 _KINDS = {"bias": ("bias",), "batch_normalization": ("gamma", "beta")}
 
-Momentum = Annotated[float, Range(low=0, below=1)]
+BelowOne = Annotated[float, Range(low=0, below=1)]
 MomentumStyle = Literal["torch", "keras"]
 WeightDecayMode = Literal["coupled", "decoupled"]
 
@@ -33,7 +33,7 @@ class OptimizerSettings(Settings):
     """An optimizer as a config describes it, in its section ``train.optimizer``."""
 
     name: Literal["sgd", "adam", "adamw", "rmsprop"] = field("sgd", "sgd | adam | adamw | rmsprop")
-    momentum: Momentum | None = field(
+    momentum: BelowOne | None = field(
         None, "momentum of sgd and rmsprop; none: 0.9 of sgd, 0 of rmsprop"
     )
     nesterov: bool = field(False, "Nesterov momentum of sgd")
@@ -50,13 +50,13 @@ class OptimizerSettings(Settings):
     clip_norm: Positive | None = field(
         None, "largest norm of the whole gradient; none: no clipping"
     )
-    beta_1: Momentum | None = field(
+    beta_1: BelowOne | None = field(
         None, "decay of the mean of gradients of adam and adamw; none: 0.9"
     )
-    beta_2: Momentum | None = field(
+    beta_2: BelowOne | None = field(
         None, "decay of the mean of squares of adam and adamw; none: 0.999"
     )
-    rho: Momentum | None = field(None, "decay of the mean of squares of rmsprop; none: 0.9")
+    rho: BelowOne | None = field(None, "decay of the mean of squares of rmsprop; none: 0.9")
     epsilon: Positive | None = field(
         None, "added to the root of adam, adamw and rmsprop; none: 1e-7"
     )
@@ -138,10 +138,10 @@ class Decayed:
         **kwargs,
     ):
         if not callable(learning_rate):
-            learning_rate = checked("learning_rate", learning_rate, NonNegative)
-        weight_decay = checked("weight_decay", weight_decay, NonNegative)
+            learning_rate = checked("learning_rate", NonNegative, learning_rate)
+        weight_decay = checked("weight_decay", NonNegative, weight_decay)
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, **kwargs)
-        self.weight_decay_mode = checked("weight_decay_mode", weight_decay_mode, WeightDecayMode)
+        self.weight_decay_mode = checked("weight_decay_mode", WeightDecayMode, weight_decay_mode)
         self.decay_exclude = _exclusions(decay_exclude)
         self._decays = ()
 
@@ -245,11 +245,11 @@ class SGD(Decayed, keras.optimizers.Optimizer):
             decay_exclude=decay_exclude,
             **kwargs,
         )
-        self.momentum = checked("momentum", momentum, Momentum)
-        self.nesterov = checked("nesterov", nesterov, bool)
+        self.momentum = checked("momentum", BelowOne, momentum)
+        self.nesterov = checked("nesterov", bool, nesterov)
         if self.nesterov and not self.momentum:
             raise TfkdError("nesterov is True with momentum 0; wanted a momentum above 0")
-        self.momentum_style = checked("momentum_style", momentum_style, MomentumStyle)
+        self.momentum_style = checked("momentum_style", MomentumStyle, momentum_style)
 
     def build(self, variables):
         """Makes one buffer a variable, unless the momentum is 0."""
@@ -320,7 +320,7 @@ class RMSprop(Decayed, keras.optimizers.RMSprop):
 
 def _exclusions(given: Sequence[str]) -> tuple[str, ...]:
     """Returns the exclusions as a tuple after checking that each is a kind or a pattern."""
-    listed = checked("decay_exclude", given, tuple[str, ...])
+    listed = checked("decay_exclude", tuple[str, ...], given)
     for each in listed:
         if each not in _KINDS and "*" not in each:
             raise unknown("decay_exclude", each, [*_KINDS, "a pattern with *"])

@@ -96,10 +96,10 @@ class Constant(keras.optimizers.schedules.LearningRateSchedule):
         warmup_epochs: float = 0.0,
         warmup_factor: float = 0.1,
     ):
-        self.base_rate = checked("base_rate", base_rate, Positive)
-        self.steps_per_epoch = checked("steps_per_epoch", steps_per_epoch, Count)
-        self.warmup_epochs = checked("warmup_epochs", warmup_epochs, NonNegative)
-        self.warmup_factor = checked("warmup_factor", warmup_factor, Fraction)
+        self.base_rate = checked("base_rate", Positive, base_rate)
+        self.steps_per_epoch = checked("steps_per_epoch", Count, steps_per_epoch)
+        self.warmup_epochs = checked("warmup_epochs", NonNegative, warmup_epochs)
+        self.warmup_factor = checked("warmup_factor", Fraction, warmup_factor)
         self._warmup_steps = self._first_step(self.warmup_epochs)
 
     def _first_step(self, epochs: float) -> int:
@@ -162,9 +162,9 @@ class Step(Constant):
         warmup_factor: float = 0.1,
     ):
         super().__init__(base_rate, steps_per_epoch, warmup_epochs, warmup_factor)
-        self.milestones = checked("milestones", milestones, tuple[NonNegative, ...])
+        self.milestones = checked("milestones", tuple[NonNegative, ...], milestones)
         _check_increasing(self.milestones)
-        self.decay_factor = checked("decay_factor", decay_factor, Positive)
+        self.decay_factor = checked("decay_factor", Positive, decay_factor)
 
     def _settled(self, step: tf.Tensor) -> tf.Tensor:
         if not self.milestones:
@@ -219,10 +219,10 @@ class Cosine(Constant):
         warmup_factor: float = 0.1,
     ):
         super().__init__(base_rate, steps_per_epoch, warmup_epochs, warmup_factor)
-        self.epochs = checked("epochs", epochs, Positive)
-        self.per_step = checked("per_step", per_step, bool)
+        self.epochs = checked("epochs", Positive, epochs)
+        self.per_step = checked("per_step", bool, per_step)
         self.final_rate = checked(
-            "final_rate", final_rate, Annotated[float, Range(low=0, high=self.base_rate)]
+            "final_rate", Annotated[float, Range(low=0, high=self.base_rate)], final_rate
         )
         if self.warmup_epochs >= self.epochs:
             raise TfkdError(

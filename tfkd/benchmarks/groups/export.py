@@ -1,4 +1,4 @@
-"""An exported ResNet-20, batch normalisation folded, beside Keras' own export of the same network."""
+"""An exported ResNet-20, batch normalization folded, beside Keras' export of the same network."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def experiments(tiny: bool) -> Iterator[Experiment]:
 
 
 def agreement(wanted: np.ndarray, found: np.ndarray) -> tuple[dict[str, object], bool]:
-    """Returns the error and the equality of classes of two arrays of logits, and whether both do."""
+    """Returns error and equality of classes of two arrays of logits, and whether both are right."""
     error = float(np.max(np.abs(wanted - found)) / np.max(np.abs(wanted)))
     same = bool(np.array_equal(np.argmax(wanted, -1), np.argmax(found, -1)))
     return {"max error": error, "same arg-max": same}, error <= _ERROR and same

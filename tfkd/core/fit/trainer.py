@@ -14,11 +14,14 @@ from tfkd.core.checks import check_batch
 from tfkd.core.fit.callbacks import EpochClock, StopOnNonFinite
 from tfkd.core.fit.distributed import DistributedFit
 from tfkd.core.step.updates import check_optimizer
+from tfkd.core.tasks.task import Task
 from tfkd.errors import TfkdError
 
 
 class Trainer(DistributedFit):
     """The part of :class:`tfkd.Distiller` that overrides methods of ``keras.Model``."""
+
+    task: Task
 
     def call(self, inputs, training: bool = False):
         images = inputs["image"] if isinstance(inputs, Mapping) else inputs

@@ -23,7 +23,7 @@ def union_of_taps(requirements: Iterable[Requires]) -> Taps:
     taps: Taps = {}
     for requires in requirements:
         for view, names in requires.taps.items():
-            union = taps.setdefault(tuple(view), [])
+            union = taps.setdefault(view, [])
             union.extend(name for name in names if name not in union)
     return {
         view: (["logits"] if "logits" in names else []) + [n for n in names if n != "logits"]
@@ -153,8 +153,8 @@ class ViewPlan:
                 found[name, view] = {tap: (None, *shape) for tap, shape in shapes.items()}
         for network, view in self.taps:
             if network == "teacher" and (network, view) not in found and self._teachers:
-                own = found[self._teachers[0], view]
-                found[network, view] = {tap: own[tap] for tap in self.taps[network, view]}
+                first = found[self._teachers[0], view]
+                found[network, view] = {tap: first[tap] for tap in self.taps[network, view]}
         return found
 
     def run(

@@ -37,12 +37,12 @@ class Classification(Task):
 
     name = "classification"
     score = Score(metric="accuracy", key="top1", label="top-1 %")
-    columns = (
+    columns: tuple[Column, ...] = (
         Column("top1", "top-1 %"),
         Column("top5", "top-5 %"),
         Column("loss", "loss", "{:.4f}"),
     )
-    compared = ("classes",)
+    compared: tuple[str, ...] = ("classes",)
 
     def __init__(self, loss=None) -> None:
         self._loss = keras.losses.get(loss)

@@ -36,6 +36,7 @@ class MultiExitClassification(Classification):
         Column("top5", "top-5 %"),
         Column("loss", "loss", "{:.4f}"),
     )
+    exit_columns = (Column("top1", "top-1 %"), Column("ece", "ECE %"))
 
     @classmethod
     def for_network(cls, network: models.Network) -> Task:

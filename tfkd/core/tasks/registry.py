@@ -61,3 +61,12 @@ def create(name: str, network: models.Network) -> Task:
         network: The network whose outputs the task reads.
     """
     return find(name).for_network(network)
+
+
+def name_of(network: models.Network) -> str:
+    """Returns the name by which :func:`find` finds the task that :func:`create` makes of a network.
+
+    Of a network with several exits it is another one than ``network.task``.
+    """
+    task = type(create(network.task, network))
+    return task.name if _TASKS.get(task.name) is task else network.task

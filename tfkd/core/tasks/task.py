@@ -99,10 +99,13 @@ class Task(abc.ABC):
 
     name: str
     score: Score
-    columns: Sequence[Column] = ()
+    columns: tuple[Column, ...] = ()
     """The numbers of an evaluation that tables show, the score first."""
 
-    compared: Sequence[str] = ()
+    exit_columns: tuple[Column, ...] = ()
+    """The numbers of each exit, where the scores tell of ``exits``."""
+
+    compared: tuple[str, ...] = ()
     """The facts that must be equal in all networks of a distillation."""
 
     @classmethod
@@ -144,6 +147,7 @@ class Task(abc.ABC):
         Raises:
             TfkdError: When it does not.
         """
+        del facts, info, who
 
     def label_terms(self, student: models.Network) -> tuple[str, ...]:
         """Returns the names of the parts of the label loss; ``()`` where it is one."""
@@ -189,6 +193,7 @@ class Task(abc.ABC):
         Raises:
             TfkdError: When they do not fit.
         """
+        del spec, facts
 
     def has_soft_labels(self, spec: Mapping[str, tf.TypeSpec], facts: Mapping[str, Any]) -> bool:
         """Whether labels are distributions instead of class numbers."""

@@ -11,7 +11,7 @@ temperature, is a kernel of input and filter::
 
 with ``tau = 2 sigma^2``. **Reconstruction**: no code was published, and the exact form of the
 kernels is known from second hand only. That the exponent is the layer's raw output, the scale by
-its logarithm, the bounds of the exponent and the standardisation are choices made here.
+its logarithm, the bounds of the exponent and the standardization are choices made here.
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ def standardized_channels(
     features = as_float(features)
     counted, count = _counted(features, rows, total)
     mean = total(tf.reduce_sum(counted * features, axis=[0, 1, 2])) / count
-    centred = features - mean
-    variance = total(tf.reduce_sum(counted * tf.square(centred), axis=[0, 1, 2])) / count
-    return centred * tf.math.rsqrt(variance + EPSILON)
+    centered = features - mean
+    variance = total(tf.reduce_sum(counted * tf.square(centered), axis=[0, 1, 2])) / count
+    return centered * tf.math.rsqrt(variance + EPSILON)
 
 
 def _counted(features: tf.Tensor, rows: tf.Tensor | None, total) -> tuple[tf.Tensor, tf.Tensor]:

@@ -9,24 +9,25 @@ Distillation for Adder Neural Networks", NeurIPS 2020, arXiv 2009.13044. Algorit
     L_mid   = sum_m mean((rho_a(g(Y_a^m)) - rho_c(h(Y_c^m)))^2)     equations 11 to 13
 
 ``a`` is the student (adder layers), ``c`` the teacher (convolutions), ``y`` logits or label, ``H``
-softmax cross-entropy, ``Y^m`` the raw output of a matched layer before its normalisation, ``g`` and
+softmax cross-entropy, ``Y^m`` the raw output of a matched layer before its normalization, ``g`` and
 ``h`` the kernels of :mod:`tfkd.distillers.pkkd.kernels`, ``rho`` a linear map over the channels.
-``alpha`` is ``soft_weight``, ``beta`` ``middle_weight``; where both are equal, as in the paper, the
-weight of the method stands for the two. Published: 400 epochs on CIFAR (150 on ImageNet), batches of
-256, rate 0.1 on a cosine for both networks, alpha = beta the best of 0.1, 0.5, 1, 5, 10.
+Where ``alpha`` and ``beta`` are equal, as in the paper, the weight of the method stands for the
+two. Published: 400 epochs on CIFAR (150 on ImageNet), batches of 256, rate 0.1 on a cosine for both
+networks, alpha = beta the best of 0.1, 0.5, 1, 5, 10.
 
 **Reconstruction.** No code was published. As published: Algorithm 1, the schedule, the grid, the
 positions of kernel and linear map. From second hand: the form of the kernels and of equation 4.
 Choices made here, each of which is a setting:
 
 - ``tau = 2 sigma^2`` is learned by its logarithm, one for each layer, from the fan-in of the adder
-  layer on (smaller ones leave no gradient). That of the convolutions is fixed at 4 root mean squares
-  of the layer's outputs in the batch: their size is arbitrary where a normalisation follows, and this
-  makes the exponents of both kinds about equally wide. In the first ten steps of an adder ResNet-20
-  L_mid was then 2 on average, beside a label loss of 2.5; with 2 root mean squares it was 140, with
-  a fixed ``tau = 2`` (``relative_tau=False``) 1000: the exponential of a few large outputs is all.
+  layer on (smaller ones leave no gradient). That of the convolutions is fixed at 4 root mean
+  squares of the layer's outputs in the batch: their size is arbitrary where a normalization
+  follows, and this makes the exponents of both kinds about equally wide. In the first ten steps of
+  an adder ResNet-20 L_mid was then 2 on average, beside a label loss of 2.5; with 2 root mean
+  squares it was 140, with a fixed ``tau = 2`` (``relative_tau=False``) 1000: the exponential of a
+  few large outputs is all.
 - ``rho`` is a 1x1 convolution with bias, at first the identity. The student's alone is learned:
-  were both, zero maps would be the best. With ``teacher_rho`` both are, and standardised channels
+  were both, zero maps would be the best. With ``teacher_rho`` both are, and standardized channels
   are compared.
 - Layers: see :mod:`tfkd.distillers.pkkd.positions`. Loss terms are means over the batch, ``L_mid``
   also over places and channels, summed over the layers.
@@ -42,13 +43,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import keras
 import tensorflow as tf
 
 from tfkd import models
 from tfkd.core import Objective, Requires, register
-from tfkd.core.arguments import as_list, non_negative, positive
 from tfkd.core.divergences import as_float, cross_entropy, soft_cross_entropy
 from tfkd.core.step.replicas import sum_over_replicas
 from tfkd.distillers.pkkd.distiller import PKKDDistiller
@@ -58,24 +59,15 @@ from tfkd.distillers.pkkd.kernels import (
     standardized_channels,
 )
 from tfkd.distillers.pkkd.positions import fan_in, matched_layers
-from tfkd.errors import TfkdError, unknown
-
-KERNELS = ("two", "same", "none")
+from tfkd.distillers.shared.taps import LOGITS
+from tfkd.errors import TfkdError
+from tfkd.settings import NonNegative, Positive, field
 
 
 def soft_loss(
     student_logits: tf.Tensor, teacher_logits: tf.Tensor, temperature: float = 1.0
 ) -> tf.Tensor:
-    """Returns the paper's ``H(y_a, y_c)`` for each sample, times the squared temperature.
-
-    Args:
-        student_logits: Shape ``(batch, classes)``.
-        teacher_logits: Shape ``(batch, classes)``.
-        temperature: Softening of both, > 0.
-
-    Returns:
-        Shape ``(batch,)``, float32 (float64 for float64 logits).
-    """
+    """Returns the paper's ``H(y_a, y_c)`` for each sample, times the squared temperature."""
     target = tf.nn.softmax(as_float(teacher_logits) / temperature)
     return temperature**2 * soft_cross_entropy(target, as_float(student_logits) / temperature)
 
@@ -87,103 +79,44 @@ def blend_loss(
     soft_weight: float = 1.0,
     temperature: float = 1.0,
 ) -> tf.Tensor:
-    """Returns the paper's L_blend (equation 4) for each sample.
-
-    Args:
-        student_logits: Shape ``(batch, classes)``.
-        teacher_logits: Shape ``(batch, classes)``.
-        labels: Class numbers, or dense labels.
-        soft_weight: The paper's alpha.
-        temperature: Softening in the second term, > 0.
-
-    Returns:
-        Shape ``(batch,)``, float32 (float64 for float64 logits).
-    """
+    """Returns the paper's L_blend (equation 4) for each sample; ``soft_weight`` is its alpha."""
     soft = soft_loss(student_logits, teacher_logits, temperature)
     return cross_entropy(labels, student_logits) + soft_weight * soft
 
 
 @register("pkkd")
 class PKKD(Objective):
-    """Kernel-based progressive distillation, in which :class:`PKKDDistiller` trains the teacher too.
+    """Kernel-based progressive distillation; :class:`PKKDDistiller` trains the teacher as well.
 
     Example::
 
         distiller = tfkd.distillers.PKKDDistiller(teacher, student, tfkd.distillers.PKKD())
         distiller.compile(optimizer=keras.optimizers.SGD(0.1, momentum=0.9))
         distiller.fit(images, labels, batch_size=256, epochs=10)
-
-    Args:
-        middle_weight: The paper's beta, of L_mid.
-        soft_weight: The paper's alpha, of the cross-entropy against the teacher.
-        temperature: Softening in that cross-entropy, > 0.
-        kernel: ``"two"``: each network's own; ``"same"``: one for both; ``"none"``: raw outputs.
-        rho: Whether a linear map follows the student's kernel.
-        teacher_rho: Whether one is also learned on the teacher's side; both sides are then
-            standardised in each channel before they are compared.
-        progressive: Whether the teacher trains beside the student; ``False`` keeps a trained one as
-            it is, and goes with the common ``tfkd.Distiller``.
-        student_tau: First value of ``2 sigma_a^2``, > 0; ``None`` is the fan-in of each layer.
-        teacher_tau: Value of ``2 sigma_c^2``, > 0.
-        relative_tau: Whether that counts in root mean squares of the layer's outputs in the batch.
-        learn_tau: Whether the student's is learned.
-        positions: Taps of the student that are compared; ``()`` finds them.
-        teacher_positions: Those of the teacher; ``()`` is ``positions``, or finds them.
-        name: Name of the objective.
-
-    Raises:
-        TfkdError: For a setting out of range.
     """
 
-    requires = Requires(
-        taps={("student", "main"): ["logits"], ("teacher", "main"): ["logits"]},
-        allows_soft_labels=True,
+    middle_weight: NonNegative = field(1.0, "the paper's beta, of L_mid")
+    soft_weight: NonNegative = field(
+        1.0, "the paper's alpha, of the cross-entropy with the teacher"
     )
+    temperature: Positive = field(1.0, "softening in that cross-entropy")
+    kernel: Literal["two", "same", "none"] = field("two", "one for each network, for both, or none")
+    rho: bool = field(True, "whether a linear map follows the student's kernel")
+    teacher_rho: bool = field(False, "the teacher's too; both sides are then standardized")
+    progressive: bool = field(True, "whether the teacher trains beside the student")
+    student_tau: Positive | None = field(None, "first 2 sigma_a^2; none: fan-in of each layer")
+    teacher_tau: Positive = field(4.0, "2 sigma_c^2")
+    relative_tau: bool = field(True, "whether that counts in root mean squares of the outputs")
+    learn_tau: bool = field(True, "whether the student's is learned")
+    positions: tuple[str, ...] = field((), "taps of the student to compare; none: found")
+    teacher_positions: tuple[str, ...] = field((), "the teacher's; none: positions, or found")
+
+    requires = Requires(taps=LOGITS, allows_soft_labels=True)
     terms = ("middle", "soft")
 
-    def __init__(
-        self,
-        middle_weight: float = 1.0,
-        soft_weight: float = 1.0,
-        temperature: float = 1.0,
-        kernel: str = "two",
-        rho: bool = True,
-        teacher_rho: bool = False,
-        progressive: bool = True,
-        student_tau: float | None = None,
-        teacher_tau: float = 4.0,
-        relative_tau: bool = True,
-        learn_tau: bool = True,
-        positions: Sequence[str] = (),
-        teacher_positions: Sequence[str] = (),
-        name: str = "pkkd",
-    ) -> None:
-        super().__init__(name=name)
-        self.middle_weight = non_negative(f"{name}: middle_weight", middle_weight)
-        self.soft_weight = non_negative(f"{name}: soft_weight", soft_weight)
-        self.temperature = positive(f"{name}: temperature", temperature)
-        if kernel not in KERNELS:
-            raise unknown(f"{name}: kernel", kernel, KERNELS)
-        self.kernel = kernel
-        flags = {
-            "rho": rho,
-            "teacher_rho": teacher_rho,
-            "progressive": progressive,
-            "learn_tau": learn_tau,
-            "relative_tau": relative_tau,
-        }
-        for setting, value in flags.items():
-            if not isinstance(value, bool):
-                raise TfkdError(f"{name}: {setting}: found {value!r}, wanted True or False")
-            setattr(self, setting, value)
-        if teacher_rho and not rho:
-            raise TfkdError(f"{name}: found teacher_rho=True with rho=False, wanted rho=True")
-        self.student_tau = None
-        if student_tau is not None:
-            self.student_tau = positive(f"{name}: student_tau", student_tau)
-        self.teacher_tau = positive(f"{name}: teacher_tau", teacher_tau)
-        self.positions = _names(f"{name}: positions", positions)
-        self.teacher_positions = _names(f"{name}: teacher_positions", teacher_positions)
+    def check(self) -> None:
+        if self.teacher_rho and not self.rho:
+            raise TfkdError(f"{self.name}: found teacher_rho=True with rho=False, wanted rho=True")
 
     @property
     def distiller_class(self) -> type | None:
@@ -276,13 +209,6 @@ class PKKD(Objective):
                 standardized_channels(each, rows, sum_over_replicas) for each in (student, teacher)
             )
         return student, teacher
-
-
-def _names(setting: str, given: Sequence[str]) -> tuple[str, ...]:
-    names = tuple(as_list(given))
-    if not all(isinstance(name, str) for name in names):
-        raise TfkdError(f"{setting}: found {given!r}, wanted names of taps")
-    return names
 
 
 def _linear_map(channels: int, side: str) -> keras.layers.Layer:

@@ -1,4 +1,4 @@
-"""Logit standardisation: teacher and student are compared by shape, not by size, of their logits.
+"""Logit standardization: teacher and student are compared by shape, not by size, of their logits.
 
 Shangquan Sun, Wenqi Ren, Jingzhi Li, Rui Wang and Xiaochun Cao, "Logit Standardization in Knowledge
 Distillation", CVPR 2024, arXiv 2403.01427. Each row of logits is replaced by its z-score before it
@@ -41,10 +41,10 @@ def standardized(logits: tf.Tensor, epsilon: float = 1e-7) -> tf.Tensor:
         Shape ``(batch, classes)``, float32 (float64 for float64 logits).
     """
     logits = as_float(logits)
-    centred = logits - tf.reduce_mean(logits, axis=-1, keepdims=True)
-    variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
+    centered = logits - tf.reduce_mean(logits, axis=-1, keepdims=True)
+    variance = tf.reduce_mean(tf.square(centered), axis=-1, keepdims=True)
     # The root has no slope at 0, where even an unused branch would give a gradient of NaN.
     deviation = tf.sqrt(tf.maximum(variance, _LEAST_VARIANCE))
     rounding = _ROUNDING * np.finfo(logits.dtype.as_numpy_dtype).eps
     least = epsilon + rounding * tf.reduce_max(tf.abs(logits), axis=-1, keepdims=True)
-    return tf.where(deviation > least, centred / (deviation + epsilon), tf.zeros_like(centred))
+    return tf.where(deviation > least, centered / (deviation + epsilon), tf.zeros_like(centered))

@@ -99,8 +99,8 @@ def test_old_folder_knows_its_experiment_and_no_other(name):
 
 
 def test_old_run_is_finished_today(capsys):
-    before = (FOLDERS / "adder" / "result.json").read_text()
-    assert run(adder(), FOLDERS / "adder") == json.loads(before)
+    before = json.loads((FOLDERS / "adder" / "result.json").read_text())
+    assert run(adder(), FOLDERS / "adder").items() >= before.items()
     assert "is finished" in capsys.readouterr().out
 
 

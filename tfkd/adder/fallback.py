@@ -1,15 +1,15 @@
-"""The adder convolution in stock TensorFlow operations: the numbers of the op, where there is no op.
+"""The adder convolution in stock TensorFlow operations, for where the compiled op is missing.
 
-Patches of the zero-padded input are the columns of a matrix X of K = height * width * channels rows,
-filters are a matrix F (K, filters), and with the gradient G of the outputs
+Patches of the zero-padded input are the columns of a matrix X with K = height * width * channels
+rows, filters are a matrix F (K, filters), and with the gradient G of the outputs
 
     forward          Y[p, f]  = -sum_k |X[k, p] - F[k, f]|
     input gradient   dX[k, p] = sum_f clip(F[k, f] - X[k, p], -1, 1) * G[p, f]
     filter gradient  dF[k, f] = sum_p (X[k, p] - F[k, f]) * G[p, f]
 
-The filter gradient is that of a convolution, less F * sum_p G. The other two need every difference
-of X and F, K * pixels * filters of them: they are formed for a group of images and a block of rows
-at a time, so that what is held at once stays about as large as a cache, whatever the batch.
+The filter gradient is that of a convolution, less F * sum_p G; the compiled op takes it from here,
+too. The other two need all K * pixels * filters differences of X and F. They are formed for a group
+of images and a block of rows at a time: about as many as fit into a cache, whatever the batch.
 
 Source: Chen et al., "AdderNet: Do We Really Need Multiplications in Deep Learning?", CVPR 2020,
 https://arxiv.org/abs/1912.13200; both gradients as in the authors' code.
@@ -25,8 +25,8 @@ import tensorflow as tf
 _GROUP_SIZE = 2**16
 _BLOCK_SIZE = 2**20
 
-# Where operations run one by one, the loops below would be loops of Python. What is more, forward
-# accumulators take no notice of `tf.custom_gradient`, unless it is inside a `tf.function`.
+# In eager mode the loops below would be Python loops. Besides, forward accumulators ignore
+# ``tf.custom_gradient`` outside of a ``tf.function``.
 _compiled = tf.function(autograph=False)
 
 
@@ -40,8 +40,8 @@ def convolution(
         x: (batch, height, width, channels), float32 or float64.
         filters: (kernel height, kernel width, channels, filters), of the same type.
         strides: Steps down and to the right.
-        padding: Rows of zeros above and below, columns of zeros left and right. They are no
-            neutral element: a padded cell adds -|filter|.
+        padding: Rows of zeros above and below, columns of zeros left and right. Zeros are not
+            neutral: a padded cell adds ``-|filter|``.
 
     Returns:
         (batch, output height, output width, filters), at most 0.
@@ -83,14 +83,14 @@ def input_gradient(
     """The clipped gradient with respect to the input.
 
     Args:
-        x: As for `convolution`.
-        filters: As for `convolution`.
+        x: As for ``convolution``.
+        filters: As for ``convolution``.
         gradient: The gradient of the outputs, in their shape.
-        strides: As for `convolution`.
-        padding: As for `convolution`.
+        strides: As for ``convolution``.
+        padding: As for ``convolution``.
 
     Returns:
-        A tensor of the shape of `x`.
+        A tensor of the shape of ``x``.
     """
 
     @tf.custom_gradient
@@ -126,17 +126,17 @@ def filter_gradient(
     strides: Sequence[int],
     padding: Sequence[int],
 ) -> tf.Tensor:
-    """The gradient with respect to the filters before its normalisation, by a convolution's.
+    """The gradient with respect to the filters, not normalized, by that of a convolution.
 
     Args:
-        x: As for `convolution`.
-        filters: As for `convolution`.
+        x: As for ``convolution``.
+        filters: As for ``convolution``.
         gradient: The gradient of the outputs, in their shape.
-        strides: As for `convolution`.
-        padding: As for `convolution`.
+        strides: As for ``convolution``.
+        padding: As for ``convolution``.
 
     Returns:
-        A tensor of the shape of `filters`.
+        A tensor of the shape of ``filters``.
     """
     # "SAME" saves the padded copy where it means the same zeros.
     same = _is_same(x.shape[1:3], filters.shape[:2], strides, padding)
@@ -161,21 +161,21 @@ def input_gradient_gradients(
     strides: Sequence[int],
     padding: Sequence[int],
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The gradients of <direction, input_gradient(x, filters, gradient)>.
+    """The gradients of ``<direction, input_gradient(x, filters, gradient)>``.
 
-    The last of them is the derivative of the outputs along `direction`. The other two take the
-    derivative of clip(d, -1, 1), which is 1 where |d| < 1 and 0 elsewhere.
+    The last of them is the derivative of the outputs along ``direction``. The other two use the
+    derivative of clip(d, -1, 1): 1 where |d| < 1 and 0 elsewhere.
 
     Args:
-        x: As for `convolution`.
-        filters: As for `convolution`.
+        x: As for ``convolution``.
+        filters: As for ``convolution``.
         gradient: The gradient of the outputs, in their shape.
-        direction: A tensor of the shape of `x`.
-        strides: As for `convolution`.
-        padding: As for `convolution`.
+        direction: A tensor of the shape of ``x``.
+        strides: As for ``convolution``.
+        padding: As for ``convolution``.
 
     Returns:
-        The gradients with respect to `x`, `filters` and `gradient`.
+        The gradients with respect to ``x``, ``filters`` and ``gradient``.
     """
     blocks = _Blocks(x, filters, strides, padding)
 
@@ -232,9 +232,9 @@ def _is_same(
     strides: Sequence[int],
     padding: Sequence[int],
 ) -> bool:
-    """Whether TensorFlow's "SAME" puts these zeros around images of a size, as far as it is known.
+    """Whether TensorFlow's "SAME" is known to put these zeros around images of a size.
 
-    It makes ceil(size / stride) outputs, and of an odd number of zeros one more comes last.
+    "SAME" makes ceil(size / stride) outputs; of an odd number of zeros the extra one comes last.
     """
     zeros = []
     for length, window, stride in zip(size, kernel, strides):
@@ -248,7 +248,7 @@ def _is_same(
 
 
 def _sizes(tensor: tf.Tensor) -> list:
-    """The sizes of a tensor, whole numbers where they are known and scalar tensors elsewhere."""
+    """The sizes of a tensor: whole numbers where they are known, else scalar tensors."""
     shape = tf.shape(tensor)
     return [shape[axis] if size is None else size for axis, size in enumerate(tensor.shape)]
 
@@ -268,8 +268,8 @@ class _Blocks:
     """The matrices of one adder convolution, cut into groups of images and blocks of rows.
 
     A block of columns has the shape (rows, pixels, 1) and one of filters (rows, 1, filters), so
-    that their difference is (rows, pixels, filters). Rows that fill up the last block are zero in
-    both, which adds nothing.
+    their difference is (rows, pixels, filters). The rows that fill up the last block are zero in
+    both and add nothing.
 
     Args:
         x: The input, not padded.
@@ -317,12 +317,12 @@ class _Blocks:
         return tf.reshape(pixels, (-1, self._height, self._width, self._count))
 
     def sum(self, add: Callable, parts: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Adds up over the blocks of rows: `add(total, block)`, a total being (pixels, filters)."""
+        """Folds ``add(total, block)`` over the blocks of rows; a total is (pixels, filters)."""
         start = tf.zeros((self._images * self._height * self._width, self._count), self.x.dtype)
         return tf.foldl(add, tuple(parts), start)
 
     def rows(self, rows: Callable, parts: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Joins `rows(block)`, (rows of a block, n), of all blocks to (rows, n)."""
+        """Joins ``rows(block)``, (rows of a block, n), of all blocks to (rows, n)."""
         found = tf.map_fn(rows, tuple(parts), fn_output_signature=self.x.dtype)
         blocks, block, count = _sizes(found)
         return tf.reshape(found, (blocks * block, count))[: self._rows]
@@ -374,7 +374,7 @@ class _Blocks:
         return tuple(grouped)
 
     def map(self, one_group: Callable, batches: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Joins `one_group(images, ...)` over the groups of the batch."""
+        """Joins ``one_group(images, ...)`` over the groups of the batch."""
         found = tf.map_fn(
             lambda parts: one_group(*parts),
             self._grouped(batches),
@@ -384,7 +384,7 @@ class _Blocks:
         return tf.reshape(found, (groups * images, *size))[: _sizes(self.x)[0]]
 
     def fold(self, one_group: Callable, batches: Sequence[tf.Tensor], like: tf.Tensor) -> tf.Tensor:
-        """Adds up `one_group(images, ...)`, of the shape of `like`, over the groups."""
+        """Adds up ``one_group(images, ...)``, of the shape of ``like``, over the groups."""
         return tf.foldl(
             lambda total, parts: total + one_group(*parts),
             self._grouped(batches),

@@ -1,9 +1,9 @@
-// The inner loops for any width of vectors. Included by the file of each level.
+// Microkernels: the inner loops as templates over the vectors of a level. Included by its file.
 
-#ifndef TFKD_ADDER_NATIVE_LOOPS_H_
-#define TFKD_ADDER_NATIVE_LOOPS_H_
+#ifndef TFKD_ADDER_NATIVE_MICROKERNELS_H_
+#define TFKD_ADDER_NATIVE_MICROKERNELS_H_
 
-#include "level.h"
+#include "simd_dispatch.h"
 
 namespace tfkd {
 namespace {
@@ -11,7 +11,7 @@ namespace {
 #define TFKD_UNROLLED _Pragma("GCC unroll 16")
 
 // The sums of one pixel: sum += max(x, f). The addition is a multiply-add by 1 where that runs on
-// other units than max does. A level may say it in its own words.
+// other units than max does. A level may specialize it.
 template <typename Vector, int kVectors>
 struct PixelOfMaxima {
   using Value = typename Vector::Value;
@@ -37,8 +37,8 @@ struct SumOfMaxima {
   Value one;
 };
 
-// The sums of one pixel: sum += clip(f - x, -1, 1) * g, where x belongs to the place of the sum. A
-// difference that is not a number stays so: Max and Min return their second argument then.
+// The sums of one pixel: sum += clip(f - x, -1, 1) * g, where x is the input at the place of the
+// sum. A NaN difference stays NaN, as Max and Min then return their second argument.
 template <typename Vector, int kVectors>
 struct PixelOfClipped {
   using Value = typename Vector::Value;
@@ -77,8 +77,8 @@ struct SumOfClipped {
   alignas(64) float own[kPixels][kVectors][Vector::kWidth];
 };
 
-// The loads of all pixels address memory as window + term, so that one register runs on for all,
-// and some terms are done in a row: what a loop counts and compares would take the place of work.
+// Loads address memory as window + term, so that one register moves on for all pixels, and several
+// terms are done in a row: counting and comparing would take the slots of arithmetic.
 template <typename Vector, typename Term, int kPixels, int kVectors>
 inline __attribute__((always_inline)) void SumBlock(
     const Tile& tile, const Term& term, typename Vector::Value (&sums)[kPixels][kVectors]) {
@@ -111,9 +111,9 @@ inline __attribute__((always_inline)) void SumBlock(
   }
 }
 
-// Adds the sums of a tile to those of the blocks before, if any, and stores what finish(sum, pixel,
-// vector) makes of them. To the compiler a stored vector may change any memory, so that the fields
-// of the tile are copied first, lest they be read anew after each.
+// Adds the sums of a tile to those of the blocks before, if any, and stores finish(sum, pixel,
+// vector) of each. For all the compiler knows, storing a vector changes any memory: the fields of
+// the tile are copied first, or they would be read again after every store.
 template <typename Vector, int kPixels, int kVectors, typename Finish>
 inline __attribute__((always_inline)) void StoreSums(
     const Tile& tile, const typename Vector::Value (&sums)[kPixels][kVectors],
@@ -163,8 +163,8 @@ void GradientTile(const Tile& tile) {
   StoreSums<Vector>(tile, sums, [](Value sum, int64_t, int) { return sum; });
 }
 
-// Sums of neighbouring floats are formed in 16 lanes and these added in one order, whatever the
-// width of a vector: so that the levels agree to the last bit.
+// Sums of neighboring floats are formed in 16 lanes and the lanes added in one order, whatever the
+// width of a vector, so that all levels agree to the last bit.
 template <typename Vector>
 struct Lanes {
   static constexpr int kFloats = 16, kVectors = kFloats / Vector::kWidth;
@@ -230,7 +230,7 @@ void Shift(const float* source, int64_t source_step, const float* shift, int64_t
   }
 }
 
-// The compiler makes vectors of this: panels are whole ones, and nothing lies in two places.
+// The compiler vectorizes this: panels are whole vectors, and no two arrays overlap.
 template <typename Vector, int kVectors>
 void PackPanel(const float* __restrict source, int64_t step, const float* __restrict shift,
                int64_t terms, int64_t valid, float* __restrict target, double* __restrict seen,
@@ -317,4 +317,4 @@ constexpr Level MakeLevel(const char* name) {
 }  // namespace
 }  // namespace tfkd
 
-#endif  // TFKD_ADDER_NATIVE_LOOPS_H_
+#endif  // TFKD_ADDER_NATIVE_MICROKERNELS_H_

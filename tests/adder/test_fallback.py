@@ -1,11 +1,11 @@
-"""The twin in stock operations against NumPy, at every stride, padding and size."""
+"""The fallback in stock operations against NumPy, at every stride, padding and size."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests.adder.adder_oracles import CASES, IMAGE, KERNEL, reference
-from tfkd.adder import twin
+from tfkd.adder import fallback
 
 SHAPES = {
     # batch, height, width, channels; kernel; filters; strides; padding
@@ -22,14 +22,14 @@ SHAPES = {
 @pytest.mark.parametrize("stride", CASES)
 def test_published_form_values(stride):
     settings = (stride, stride), (1, 1, 1, 1)
-    outputs = twin.convolution(tf.constant(IMAGE), tf.constant(KERNEL), *settings)
+    outputs = fallback.convolution(tf.constant(IMAGE), tf.constant(KERNEL), *settings)
     ones = tf.ones_like(outputs)
     case = CASES[stride]
     np.testing.assert_allclose(outputs[0, ..., 0], case["outputs"], atol=1e-12)
-    raw = twin.filter_gradient(tf.constant(IMAGE), tf.constant(KERNEL), ones, *settings)
+    raw = fallback.filter_gradient(tf.constant(IMAGE), tf.constant(KERNEL), ones, *settings)
     np.testing.assert_allclose(raw[..., 0, 0], case["raw"], atol=1e-12)
     assert np.linalg.norm(raw) == pytest.approx(case["norm"], abs=1e-6)
-    for_x = twin.input_gradient(tf.constant(IMAGE), tf.constant(KERNEL), ones, *settings)
+    for_x = fallback.input_gradient(tf.constant(IMAGE), tf.constant(KERNEL), ones, *settings)
     np.testing.assert_allclose(for_x[0, ..., 0], case["input"], atol=1e-12)
 
 
@@ -37,8 +37,8 @@ def test_published_form_values(stride):
 @pytest.mark.parametrize("case", SHAPES)
 def test_equals_the_sum_over_patches(case, limits, monkeypatch):
     shape, kernel, count, *settings = SHAPES[case]
-    monkeypatch.setattr(twin, "_GROUP_SIZE", limits[0])
-    monkeypatch.setattr(twin, "_BLOCK_SIZE", limits[1])
+    monkeypatch.setattr(fallback, "_GROUP_SIZE", limits[0])
+    monkeypatch.setattr(fallback, "_BLOCK_SIZE", limits[1])
     random = np.random.default_rng(len(case))
     x = random.normal(size=shape)
     filters = random.normal(size=(*kernel, shape[-1], count))
@@ -51,9 +51,9 @@ def test_equals_the_sum_over_patches(case, limits, monkeypatch):
     arguments = tf.constant(x), tf.constant(filters), tf.constant(gradients[0])
     # The undecorated functions, so that each case reads the limits that are set now.
     found = (
-        twin.convolution.python_function(*arguments[:2], *settings),
-        twin.input_gradient.python_function(*arguments, *settings),
-        twin.filter_gradient(*arguments, *settings),
+        fallback.convolution.python_function(*arguments[:2], *settings),
+        fallback.input_gradient.python_function(*arguments, *settings),
+        fallback.filter_gradient(*arguments, *settings),
     )
     for one, other in zip(found, wanted, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-10)
@@ -74,7 +74,7 @@ def test_filter_gradient_of_images_of_any_size(strides):
 
     @tf.function(input_signature=[any_size, tf.TensorSpec((None, None, None, 4), tf.float64)])
     def found(images, gradient):
-        return twin.filter_gradient(images, tf.constant(filters), gradient, strides, zeros)
+        return fallback.filter_gradient(images, tf.constant(filters), gradient, strides, zeros)
 
     np.testing.assert_allclose(found(x, gradients[0]), wanted, atol=1e-10)
 
@@ -82,10 +82,10 @@ def test_filter_gradient_of_images_of_any_size(strides):
 def test_an_empty_batch_has_empty_outputs():
     x, filters = tf.zeros((0, 4, 4, 2)), tf.zeros((3, 3, 2, 5))
     settings = (1, 1), (1, 1, 1, 1)
-    outputs = twin.convolution(x, filters, *settings)
+    outputs = fallback.convolution(x, filters, *settings)
     assert outputs.shape == (0, 4, 4, 5)
-    assert twin.input_gradient(x, filters, outputs, *settings).shape == x.shape
-    np.testing.assert_array_equal(twin.filter_gradient(x, filters, outputs, *settings), filters)
+    assert fallback.input_gradient(x, filters, outputs, *settings).shape == x.shape
+    np.testing.assert_array_equal(fallback.filter_gradient(x, filters, outputs, *settings), filters)
 
 
 def test_holds_a_small_part_of_the_differences_at_once(monkeypatch):
@@ -98,6 +98,6 @@ def test_holds_a_small_part_of_the_differences_at_once(monkeypatch):
 
     monkeypatch.setattr(tf, "abs", watched)
     x, filters = tf.random.normal((8, 16, 16, 16)), tf.random.normal((3, 3, 16, 32))
-    twin.convolution.python_function(x, filters, (1, 1), (1, 1, 1, 1))
+    fallback.convolution.python_function(x, filters, (1, 1), (1, 1, 1, 1))
     assert sum(sizes) == 8 * 16 * 16 * filters.shape.num_elements()
     assert max(sizes) <= 2**20

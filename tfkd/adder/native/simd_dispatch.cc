@@ -1,17 +1,18 @@
-#include "level.h"
+#include "simd_dispatch.h"
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstring>
+#include <memory>
 #include <vector>
 
-#include "panels.h"
+#include "buffer.h"
 
 namespace tfkd {
 namespace {
 
-// Each is preferred to those before it where they are equally fast.
+// Of equally fast ones, the later is preferred.
 const Level* const kLevels[] = {
     &kPortable,
 #if defined(__x86_64__)
@@ -32,7 +33,7 @@ bool Supported(const Level& level) {
   return &level == &kPortable;
 }
 
-// Runs the largest tiles of a level, of both kinds, on a block of the usual length.
+// Times the largest tiles of a level, forward and gradient, on a block of the usual length.
 class Trial {
  public:
   explicit Trial(const Level& level)
@@ -56,7 +57,7 @@ class Trial {
 
   Trial(const Trial&) = delete;
 
-  // For an output and the gradient of an input together, the least seen so far.
+  // Times another round. Returns the least time so far of an output and an input gradient together.
   double Seconds() {
     forward_ = std::min(forward_, Time(level_.forward, level_.forward_pixels));
     gradient_ = std::min(gradient_, Time(level_.gradient, level_.gradient_pixels));
@@ -65,7 +66,7 @@ class Trial {
 
  private:
   static constexpr int64_t kTerms = 192, kRepeats = 16;
-  // Of the widest vectors and the largest tiles that there may be.
+  // For the widest vectors and the largest tiles that there may be.
   static constexpr int64_t kFloats = kTerms * 16 * Level::kMaxVectors;
 
   double Time(const TileFunction (&functions)[Level::kMaxVectors][Level::kMaxPixels],
@@ -86,8 +87,8 @@ class Trial {
   double forward_ = 1.0, gradient_ = 1.0;
 };
 
-// The width of vectors does not tell: some processors do long ones in two halves, and maxima of
-// them at half the rate of multiply-adds. Takes about a millisecond.
+// Measured, as the width of vectors does not tell: some processors split long vectors in halves,
+// and do their maxima at half the rate of multiply-adds. Takes about a millisecond.
 const Level* FastestLevel() {
   constexpr int kRounds = 8;
   const Level* fastest = &kPortable;

@@ -2,7 +2,7 @@
 
 #if defined(__x86_64__)
 
-#include "loops.h"
+#include "microkernels.h"
 #include "vector256.h"
 
 namespace tfkd {
@@ -14,8 +14,8 @@ struct Avx2 : Vector256 {
   static constexpr int kGradientPixels[] = {8, 4};
 };
 
-// The terms of two vectors, each step of both before the next: so the units of Zen 3, apart for
-// maxima and for multiply-adds, are kept busy. The order that the compiler finds takes longer there.
+// The terms of two vectors, every step for both before the next one: so the units of Zen 3 are kept
+// busy, those for maxima and those for multiply-adds. The compiler's order is slower there.
 template <>
 struct PixelOfMaxima<Avx2, 2> {
   using Value = Avx2::Value;

@@ -1,35 +1,34 @@
-// A level: the inner loops, compiled for one instruction set.
+// Levels: the microkernels as compiled for one instruction set each, and the choice among them.
 //
-// Everything around the inner loops is compiled once, for the plainest processor, and calls a level
-// through this table. Files that are compiled for an instruction set include nothing but this,
-// loops.h and their vectors: an inline function of the standard library in them could end up in the
-// code of all.
+// All other code is compiled once, for the plainest processor, and calls a level by its table. The
+// files of levels include only this, microkernels.h and their vectors: of an inline function of the
+// standard library, the linker might keep their copy, with instructions that others lack.
 
-#ifndef TFKD_ADDER_NATIVE_LEVEL_H_
-#define TFKD_ADDER_NATIVE_LEVEL_H_
+#ifndef TFKD_ADDER_NATIVE_SIMD_DISPATCH_H_
+#define TFKD_ADDER_NATIVE_SIMD_DISPATCH_H_
 
 #include <cstdint>
 
 namespace tfkd {
 
-// Neighbouring terms of a sum, one for each float of a stretch of memory.
+// Neighboring terms of a sum, one for each float of a stretch of memory.
 struct Run {
-  int64_t offset;  // From where the taps that a pixel sees start, in floats.
-  int64_t term;    // Of its first, in the panel.
+  int64_t offset;  // From the first tap that a pixel sees, in floats.
+  int64_t term;    // The number of its first term in the panel.
   int64_t length;
 };
 
-// A tile: the sums of one block for some pixels of a part times some vectors of results.
+// A tile: the sums of one block for some pixels of a region times some vectors of results.
 struct Tile {
-  // One value for each pixel and term, used for all results; where the taps that each pixel sees
-  // start, in floats.
+  // One value for each pixel and term, used for all results; and the offset of the taps that each
+  // pixel sees, in floats.
   const float* values;
   const int64_t* windows;
   const Run* runs;
   int64_t run_count;
   // Filters: for each term one value for each result, side by side.
   const float* panel;
-  // Where the sums go: those of pixel p, of a band's, are pixels[p] * step floats on.
+  // The sums. Those of pixel p are pixels[p] * step floats on; pixels[p] is its number in the band.
   float* sums;
   const int64_t* pixels;
   int64_t step;
@@ -76,9 +75,9 @@ extern const Level kAvx512vl;
 extern const Level kAvx512;
 #endif
 
-// The level in use: the fastest here, found by a measurement at the first call, unless another was
-// selected. All give the same outputs to the last bit; so they do gradients, but for the portable
-// one, whose multiply-adds round twice.
+// The level in use: the fastest here, as measured at the first call, unless another was selected.
+// All give the same outputs to the last bit, and the same gradients, except for the portable one,
+// whose multiply-adds round twice.
 const Level& CurrentLevel();
 
 // Selects a level by name, for tests and measurements. Returns false where this processor lacks it.
@@ -86,4 +85,4 @@ bool SelectLevel(const char* name);
 
 }  // namespace tfkd
 
-#endif  // TFKD_ADDER_NATIVE_LEVEL_H_
+#endif  // TFKD_ADDER_NATIVE_SIMD_DISPATCH_H_

@@ -1,11 +1,11 @@
-#include "parts.h"
+#include "border_regions.h"
 
 #include <algorithm>
 
 namespace tfkd {
 namespace {
 
-// Columns at the side of so many rows fill a tile.
+// The border columns of this many rows fill a tile.
 constexpr int64_t kLeastRows = 6;
 
 }  // namespace
@@ -27,13 +27,13 @@ std::vector<Span> SpansOf(const Axis& axis) {
 
 bool AreCut(const Span& rows) { return rows.Count() >= kLeastRows; }
 
-std::vector<Part> PartsOf(const std::vector<Span>& rows, const std::vector<Span>& columns,
-                          int64_t taps) {
+std::vector<Region> RegionsOf(const std::vector<Span>& rows, const std::vector<Span>& columns,
+                              int64_t taps) {
   const std::vector<Span> whole = {{0, columns.empty() ? 0 : columns.back().end, 0, taps}};
-  std::vector<Part> parts;
+  std::vector<Region> regions;
   for (const Span& span : rows)
-    for (const Span& each : AreCut(span) ? columns : whole) parts.push_back({span, each});
-  return parts;
+    for (const Span& each : AreCut(span) ? columns : whole) regions.push_back({span, each});
+  return regions;
 }
 
 }  // namespace tfkd

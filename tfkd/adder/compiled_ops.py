@@ -11,13 +11,13 @@
 zeros on (top, bottom, left, right).
 
 A NaN in an input or a filter makes the outputs that see it NaN. So does an infinite input or filter
-of positive sign; the true output would be -inf, which it is where an infinite filter compares with
-nothing but zeros around the image.
+of positive sign, where the true output would be -inf; it is -inf where an infinite filter meets
+only zeros around the image.
 
-One file holds the inner loops for AVX-512 (long vectors, and short ones with its 32 registers),
-AVX2 with FMA, and any processor; ``instructions()`` tells which are in use here: those that were
-fastest in a measurement of a millisecond. All are one template with vectors of 16, 8, 8 and 4
-floats, and give the same bits, but for the input gradient of the portable one, which has no fused
+The library holds its inner loops for AVX-512 (long vectors, and short ones with its 32 registers),
+AVX2 with FMA, and any processor. Those that are fastest in a measurement of a millisecond are in
+use; ``instructions()`` names them. All are one template, for vectors of 16, 8, 8 and 4 floats, and
+give the same bits, except for the input gradient of the portable one, which has no fused
 multiply-add.
 """
 
@@ -32,7 +32,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from tfkd.adder import building, gpu_op
+from tfkd.adder import building
 from tfkd.errors import TfkdError, TfkdWarning, unknown
 
 INSTRUCTIONS = ("portable", "avx2", "avx512vl", "avx512")
@@ -42,7 +42,7 @@ _CHOICE = "TFKD_ADDER_INSTRUCTIONS"
 
 @dataclass(frozen=True)
 class _Library:
-    """The loaded library: its ops, and its functions that are none."""
+    """The loaded library: its TensorFlow ops, and its plain C functions."""
 
     operations: types.ModuleType
     functions: ctypes.CDLL
@@ -53,17 +53,16 @@ _loaded: list[_Library | None] = []
 
 
 def operations() -> types.ModuleType | None:
-    """Returns the module of compiled ops, or None where they cannot be had or are not wanted.
+    """Returns the module of compiled ops, or None where they are not available or switched off.
 
-    The first call compiles them unless that has been done before (see
-    :mod:`tfkd.adder.building`). Where that fails, one warning tells why, and this call and all that
-    follow return None. So they do, without a warning, where the environment says
-    ``TFKD_ADDER_OP=off``. ``TFKD_ADDER_INSTRUCTIONS`` names one of ``INSTRUCTIONS``, to be used
-    instead of the fastest that the processor has.
+    The first call compiles them if that has not been done before (:mod:`tfkd.adder.building`). If
+    that fails, one warning tells why, and this call and all later ones return None. With
+    ``TFKD_ADDER_OP=off`` in the environment they return None without a warning.
+    ``TFKD_ADDER_INSTRUCTIONS`` names the one of ``INSTRUCTIONS`` to use instead of the fastest.
 
     Raises:
         TfkdError: ``TFKD_ADDER_OP`` is neither ``on`` nor ``off``, or ``TFKD_ADDER_INSTRUCTIONS``
-            names what does not exist or what the processor lacks.
+            names unknown instructions or some that the processor lacks.
     """
     library = _library()
     return None if library is None else library.operations
@@ -82,7 +81,7 @@ def use_instructions(name: str) -> None:
         name: One of ``INSTRUCTIONS``.
 
     Raises:
-        TfkdError: There is no such name, the processor lacks them, or there are no ops.
+        TfkdError: The name is unknown, the processor lacks them, or there are no ops.
     """
     library = _library()
     if library is None:
@@ -121,15 +120,15 @@ def _load() -> _Library | None:
 
 
 def load_gpu_kernels() -> bool:
-    """Joins GPU kernels to the compiled ops; done by itself where TensorFlow has a GPU.
+    """Adds GPU kernels to the compiled ops; happens by itself where TensorFlow has a GPU.
 
-    Without them the ops run on the CPU, also where all else runs on a GPU.
+    Without them the ops run on the CPU, even if everything else runs on a GPU.
 
     Returns:
-        Whether they are there; where not, a warning tells why.
+        Whether it worked; if not, a warning tells why.
     """
     try:
-        tf.load_library(str(gpu_op.build()))
+        tf.load_library(str(building.build_for_gpu()))
     except (TfkdError, tf.errors.OpError) as error:
         warnings.warn(
             f"adder layers have no GPU kernels, and run on the CPU: {error}",

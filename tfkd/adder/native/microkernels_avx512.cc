@@ -4,7 +4,7 @@
 
 #include <immintrin.h>
 
-#include "loops.h"
+#include "microkernels.h"
 
 namespace tfkd {
 namespace {
@@ -28,7 +28,7 @@ struct Avx512 {
   static Value AddScaled(Value sum, Value value, Value scale) {
     return _mm512_fmadd_ps(value, scale, sum);
   }
-  // A constant that the compiler does not know, lest it turn multiply-adds into additions.
+  // A constant hidden from the compiler, which would turn multiply-adds by it into additions.
   static Value Hidden(float constant) {
     Value value = _mm512_set1_ps(constant);
     asm("" : "+v"(value));

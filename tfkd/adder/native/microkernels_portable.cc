@@ -5,7 +5,7 @@
 #include <xmmintrin.h>
 #endif
 
-#include "loops.h"
+#include "microkernels.h"
 
 namespace tfkd {
 namespace {
