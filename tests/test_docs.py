@@ -17,7 +17,11 @@ from tfkd.training import config as configs
 from tfkd.training import published
 
 ROOT = pages.ROOT
-WITH_PYTHON = [page for page in pages.PAGES if pages.blocks(page, "python") and page != "README.md"]
+WITH_PYTHON = [
+    pytest.param(page, marks=[pytest.mark.slow] if page == "docs/architecture.md" else [])
+    for page in pages.PAGES
+    if pages.blocks(page, "python") and page != "README.md"
+]
 SECTIONS = ("data", "student", "teacher", "train", "export", "compare")
 
 
