@@ -46,7 +46,7 @@ def get_config(argument: str = ""):
         config.train.epochs = 16
     elif words.method != "plain":
         preset = published.apply(config, words.method, teacher="resnet20", student="resnet8")
-        teacher = "plain" if preset.teacher == published.TWIN else "teacher"
+        teacher = "plain" if preset.teacher == published.SELF_TEACHER else "teacher"
         config.teacher.config = f"configs/cifar10_folder.py:{words.argument(teacher)}"
     if words.method == "dkd":
         config.methods.dkd.warmup_epochs = config.train.epochs * 20 / 240

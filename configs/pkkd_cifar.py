@@ -1,4 +1,4 @@
-"""Adder networks on CIFAR-10 and CIFAR-100: alone, and taught by a convolutional twin.
+"""Adder networks on CIFAR-10 and CIFAR-100: alone, and taught by their convolutional counterparts.
 
 Method: PKKD, https://arxiv.org/abs/2009.13044; adder networks, https://arxiv.org/abs/1912.13200.
 Recipe of the paper: 400 epochs, batches of 256, SGD with momentum 0.9, learning rate 0.1 falling as
@@ -40,9 +40,9 @@ def get_config(argument: str = ""):
     config.experiment = words.name
     config.data.name = data
     config.student.name = network
-    # A network with convolutions is the twin of its adder form: its logits are normalised as well.
-    twin = dict(logit_normalization=True)
-    config.student.kwargs = twin if role == "cnn" else dict(adder=True)
+    # The convolutional counterpart of an adder network has normalized logits, as that has.
+    counterpart = dict(logit_normalization=True)
+    config.student.kwargs = counterpart if role == "cnn" else dict(adder=True)
 
     config.train.epochs = 400
     config.train.batch_size = 256
@@ -59,7 +59,7 @@ def get_config(argument: str = ""):
         config.teacher.config = f"configs/pkkd_cifar.py:{words.argument('cnn', network, data)}"
     if role == "pkkd":
         config.teacher.name = network
-        config.teacher.kwargs = twin
+        config.teacher.kwargs = counterpart
         config.search_space = (vary("methods.pkkd.weight", choices=(0.1, 0.5, 1.0, 5.0, 10.0)),)
 
     if words.smoke:

@@ -1,4 +1,4 @@
-"""Adder networks on ImageNet: alone, and taught by a convolutional twin.
+"""Adder networks on ImageNet: alone, and taught by their convolutional counterparts.
 
 Method: PKKD, https://arxiv.org/abs/2009.13044; adder networks, https://arxiv.org/abs/1912.13200.
 Recipe of the paper: 150 epochs, batches of 256, SGD with momentum 0.9, weight decay 1e-4, learning
@@ -36,9 +36,9 @@ def get_config(argument: str = ""):
     config.data.image_size = 224
     config.data.augment = "imagenet"
     config.student.name = network
-    # A network with convolutions is the twin of its adder form: its logits are normalised as well.
-    twin = dict(logit_normalization=True)
-    config.student.kwargs = twin if role == "cnn" else dict(adder=True)
+    # The convolutional counterpart of an adder network has normalized logits, as that has.
+    counterpart = dict(logit_normalization=True)
+    config.student.kwargs = counterpart if role == "cnn" else dict(adder=True)
 
     config.train.epochs = 150
     config.train.batch_size = 256
@@ -55,7 +55,7 @@ def get_config(argument: str = ""):
         config.teacher.config = f"configs/pkkd_imagenet.py:{words.argument('cnn', network)}"
     if role == "pkkd":
         config.teacher.name = network
-        config.teacher.kwargs = twin
+        config.teacher.kwargs = counterpart
 
     if words.smoke:
         shrink(config, image_size=32)

@@ -35,9 +35,9 @@ def get_config(argument: str = ""):
     config.data.validation_size = 2000
     config.data.train_size = 10_000
     config.student.name = "resnet20"
-    # A network with convolutions is the twin of its adder form: its logits are normalised as well.
-    twin = dict(logit_normalization=True)
-    config.student.kwargs = twin if role == "cnn" else dict(adder=True)
+    # The convolutional counterpart of an adder network has normalized logits, as that has.
+    counterpart = dict(logit_normalization=True)
+    config.student.kwargs = counterpart if role == "cnn" else dict(adder=True)
 
     config.train.epochs = 20
     config.train.batch_size = 64
@@ -54,7 +54,7 @@ def get_config(argument: str = ""):
         config.teacher.config = f"configs/pkkd_short.py:{words.argument('cnn')}"
     if role == "pkkd":
         config.teacher.name = "resnet20"
-        config.teacher.kwargs = twin
+        config.teacher.kwargs = counterpart
         config.search_space = (vary("methods.pkkd.weight", choices=(0.1, 0.5, 1.0, 5.0, 10.0)),)
 
     if words.smoke:

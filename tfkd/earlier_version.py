@@ -37,6 +37,23 @@ def modernized_result(found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def modernized_summary(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a ``summary.json`` of this version or the one before it in the form of this version.
+
+    The version before knew classification alone, and stopped at the first run that failed.
+    """
+    if "columns" in found:
+        return dict(found)
+    return {
+        **found,
+        "columns": [{"key": "top1", "label": "top-1 %", "form": "{:.2f}"}],
+        "rows": [
+            {**row, "score": row["top1"], "exits": [], "variants": {}, "error": None}
+            for row in found["rows"]
+        ],
+    }
+
+
 def modernized(plain: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a config of this version or the one before it in the form of this version.
 

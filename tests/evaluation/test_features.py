@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from tfkd import TfkdError, adder, data, models
 from tfkd.evaluation import extraction, feature_bytes, features
+from tfkd.files import NEW
 
 SHAPE, SIZE, BATCH = (7, 9, 3), 21, 4
 TAPS = ["conv", "pooled", "logits"]
@@ -123,6 +124,20 @@ def test_a_network_finds_taps_by_its_own_names(tmp_path):
         np.testing.assert_array_equal(
             found["mine"], features(network, ["pooled"], make_data())["pooled"]
         )
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_named_outputs_are_taps(cached, tmp_path):
+    network = make_network()
+    layers = [network.model.get_layer(name) for name in ("scale", "logits")]
+    outputs = {"exit1": layers[0].output, "logits": layers[1].output, "exit2": layers[0].output * 3}
+    model = keras.Model(network.model.input, outputs, name="exits")
+    exits = models.Network(model, network.preprocess)
+    found = features(exits, ["exit2", "logits", "exit1"], make_data(), tmp_path if cached else None)
+    single = features(network, ["scale", "logits"], make_data())
+    np.testing.assert_allclose(found["exit1"], single["scale"], rtol=1e-6)
+    np.testing.assert_allclose(found["exit2"], 3 * single["scale"], rtol=1e-6)
+    np.testing.assert_allclose(found["logits"], single["logits"], rtol=1e-6)
 
 
 def test_taps_inside_a_model_are_cached_by_their_paths(tmp_path):
@@ -369,8 +384,8 @@ def test_a_failure_leaves_no_features(tmp_path, monkeypatch):
             features(make_network(), TAPS, make_data(), tmp_path)
     assert folders(tmp_path) == []
     # A killed process has no time to tidy up.
-    (tmp_path / ".prepare_features").mkdir()
-    (tmp_path / ".prepare_features" / "logits.npy").write_bytes(b"half")
+    (tmp_path / f"{NEW}features").mkdir()
+    (tmp_path / f"{NEW}features" / "logits.npy").write_bytes(b"half")
     found = features(make_network(), TAPS, make_data(), tmp_path)
     np.testing.assert_array_equal(
         found["logits"], features(make_network(), TAPS, make_data())["logits"]
@@ -389,10 +404,10 @@ def test_damaged_features_are_named(tmp_path):
             features(make_network(), TAPS, make_data(), tmp_path)
         assert str(path) in str(caught.value) and "\n" not in str(caught.value)
     np.save(path, np.zeros((SIZE - 1, 4), np.float32))
-    with pytest.raises(TfkdError, match="found 20 rows, wanted 21"):
+    with pytest.raises(TfkdError, match=r"found \(20, 4\), wanted 21 rows"):
         features(make_network(), TAPS, make_data(), tmp_path)
     path.unlink()
-    with pytest.raises(TfkdError, match="cache .*: No such file"):
+    with pytest.raises(TfkdError, match="No such file .*remove the folder"):
         features(make_network(), TAPS, make_data(), tmp_path)
 
 
@@ -501,7 +516,7 @@ def transposing_network():
         ),
         (
             lambda cache: features(make_network(), TAPS, make_data(), __file__),
-            [__file__, "can be written"],
+            [__file__, "cannot be written"],
         ),
     ],
 )

@@ -55,18 +55,18 @@ def test_the_validation_part_is_that_of_the_run(run_folder):
         ({"validation": 0.0}, {"validation_size": 0}),
         ({"validation": 0.25}, {"validation_split": 0.25}),
         ({"validation": None}, {}),
-        ({"validation_split": 0.25, "validation_size": None},) * 2,
-        ({"validation_split": None, "validation_size": 100},) * 2,
+        ({"validation_split": 0.25, "validation_size": None}, {"validation_split": 0.25}),
+        ({"validation_split": None, "validation_size": 100}, {"validation_size": 100}),
     ],
 )
 def test_the_validation_images_of_every_version_are_found(run_folder, recorded, settings):
     config = {"data": {"name": "digits", "seed": 3} | recorded}
     (run_folder / "config.json").write_text(json.dumps(config))
     found = subjects.run_data_settings(run_folder)
-    known = {name: value for name, value in found.items() if value is not None}
-    assert known == {"name": "digits"} | {k: v for k, v in settings.items() if v is not None}
+    given = {key: value for key, value in found.items() if value is not None}
+    assert given == {"name": "digits"} | settings
     sizes = {0.25: 359, 100: 100, 0: 0}
-    wanted = [sizes[each] for each in settings.values() if each is not None] or [360]
+    wanted = [sizes[each] for each in settings.values()] or [360]
     assert [data.load(**found).info.validation_size] == wanted
 
 

@@ -164,8 +164,8 @@ def test_a_hybrid_stage_trains_its_block_alone(contract, stopped, tmp_path):
     stopped(contract("blockwise"), tmp_path / "run", 3, "one")
     second = student(tmp_path / "run")
     moved = {int(k.split("/")[1]) for k in first if not np.array_equal(first[k], second[k])}
-    # Eight variables a block: kernel, bias, four of the normalization, kernel, bias.
-    assert moved and moved <= set(range(8, 16))
+    # Seven variables a block: kernel, four of the normalization, kernel and bias.
+    assert moved and moved <= set(range(7, 14))
 
 
 def test_lengths_of_stages_leave_no_room_for_epochs(contract, tmp_path):

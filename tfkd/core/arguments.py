@@ -11,7 +11,7 @@ from tfkd.core.objective import Objective
 from tfkd.errors import TfkdError
 from tfkd.settings import NonNegative, checked
 
-RESERVED = ("loss", "total_loss", "student_loss", "distillation_loss", "agreement", "accuracy")
+RESERVED = ("loss", "total_loss", "student_loss", "distillation_loss", "agreement")
 """Names under which the distiller logs numbers of its own."""
 
 
@@ -46,13 +46,22 @@ def as_objectives(losses) -> list[Objective]:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise TfkdError(f"objectives named alike: {', '.join(repeated)}; give each its own name=")
-    taken = sorted(set(names).intersection(RESERVED))
-    if taken:
-        raise TfkdError(
-            f"objective named {taken[0]!r}: found a name that the distiller logs itself "
-            f"({', '.join(RESERVED)}); give it another name="
-        )
+    for name in names:
+        check_name(name, RESERVED)
     return objectives
+
+
+def check_name(name: str, reserved: Sequence[str]) -> None:
+    """Checks that an objective has none of the names under which the distiller logs numbers.
+
+    Raises:
+        TfkdError: When it has.
+    """
+    if name in reserved:
+        raise TfkdError(
+            f"objective named {name!r}: found a name that the distiller logs itself "
+            f"({', '.join(reserved)}); give it another name="
+        )
 
 
 def as_weights(weights, objectives: Sequence[Objective]) -> list[float]:

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfkd import models
-from tfkd.core.arguments import as_list, as_objectives, as_weights
+from tfkd.core.arguments import as_list, as_objectives, as_weights, check_name
 from tfkd.core.fit.trainer import Trainer
 from tfkd.core.networks import Networks
 from tfkd.core.objective import Finish, Objective, Spec
@@ -113,6 +113,7 @@ class Distiller(Steps, Trainer, keras.Model):
         teachers = [models.as_network(each) for each in as_list(teacher)]
         self.task = task or tasks.create("classification", student)
         for objective in self.objectives:
+            check_name(objective.name, [self.task.score.metric])
             self._check_kind(objective)
             objective.choose_taps(student, teachers)
         self._networks = Networks(

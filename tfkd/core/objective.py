@@ -152,7 +152,7 @@ class Finish:
 
 @dataclass(frozen=True)
 class Companion:
-    """A network that an objective owns and the distiller runs, such as a moving-average twin.
+    """A network that an objective owns and the distiller runs, such as an EMA copy.
 
     Attributes:
         model: A functional model of images, which are normalised as the student's are.
@@ -266,7 +266,7 @@ class Objective(keras.layers.Layer):
         """
 
     def before_step(self, context) -> None:
-        """Runs before the networks of a training step; moving-average twins are updated here.
+        """Runs before the networks of a training step; EMA copies are updated here.
 
         Args:
             context: The batch without network outputs.

@@ -1,4 +1,4 @@
-"""Data sets: `tf.data` batches, which are dicts, from the name of a set or from arrays.
+"""Data sets: ``tf.data`` batches, which are dicts, from the name of a set or from arrays.
 
     data = tfkd.data.load("cifar10", batch_size=64, seed=0)
     for batch in data.train(first_step=0, last_step=data.steps_per_epoch):

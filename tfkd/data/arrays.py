@@ -57,7 +57,7 @@ def from_arrays(
         augment: "none" (default), "crop_flip", "crop", "flip" or "shift".
         mixup: Alpha of mixup for the training batches, whose labels are then dense; 0 for none.
         cutmix: Alpha of cutmix likewise; with both, each step draws one of them.
-        mean: Mean of each channel in pixel units 0..255, by default measured on `train`.
+        mean: Mean of each channel in pixel units 0..255, by default measured on ``train``.
         std: Standard deviation likewise.
         batch_size: Rows of a global batch.
         seed: Seed of order and augmentation.
@@ -106,7 +106,7 @@ def digits(holdout: Holdout, image_size: tuple[int, int] | None) -> Splits:
 
 
 def _splits(train, test, validation, holdout, num_classes, class_names, name, mean, std) -> Splits:
-    """Returns the splits of a set of arrays; arguments as for `from_arrays`."""
+    """Returns the splits of a set of arrays; arguments as for ``from_arrays``."""
     train_images, train_labels = _checked(name, "train", train)
     shape = train_images.shape[1:]
     parts = {"test": _checked(name, "test", test, shape)}

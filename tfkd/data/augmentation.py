@@ -18,8 +18,8 @@ class Augmentation:
         pad: Black pixels (value 0 before normalization, as in the published CIFAR recipes) added on
             every side before a random crop of the original size is cut.
         flip: Whether each image is mirrored left to right with probability 1/2.
-        resized: Whether a random rectangle of the image is resized (see `resizedcrop`), in place of
-            a crop of the original size. Evaluation then uses the center of the whole image. The
+        resized: Whether a random rectangle of the image is resized (see ``resizedcrop``), in place
+            of a crop of the original size. Evaluation then uses the center of the whole image. The
             images must be encoded; they may have any size.
     """
 
@@ -65,7 +65,7 @@ class Placement:
     mirrored: tf.Tensor
 
     def rows(self, order: tf.Tensor) -> Placement:
-        """Returns the placements of the rows in `order`."""
+        """Returns the placements of the rows in ``order``."""
         return Placement(*(tf.gather(each, order) for each in (self.top, self.left, self.mirrored)))
 
 

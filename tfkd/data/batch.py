@@ -95,7 +95,7 @@ class Batch:
 
     @functools.cached_property
     def heldout(self) -> Batch:
-        """A batch of the validation images; only where `refs` names them too (`with_heldout`)."""
+        """A batch of the validation images, where ``refs`` names them too (``with_heldout``)."""
         refs = {
             key.removeprefix(_HELDOUT_REF): value
             for key, value in self.refs.items()
@@ -112,7 +112,7 @@ class Batch:
         )
 
     def exchanged(self, index: tf.Tensor) -> Batch:
-        """Returns the batch with other examples in the same rows; for an `IndexedSource`.
+        """Returns the batch with other examples in the same rows; for an ``IndexedSource``.
 
         Args:
             index: int32 (b,), their positions in the source.

@@ -23,8 +23,8 @@ class Column:
             name: Name of the column.
             part: Name of the part, for messages.
             values: Numbers or booleans (size, ...): an array, or an object on disk that has
-                `shape`, `dtype` and indexing by ascending positions, such as `np.memmap` and
-                `h5py.Dataset`.
+                ``shape``, ``dtype`` and indexing by ascending positions, such as ``np.memmap`` and
+                ``h5py.Dataset``.
             size: Number of examples.
 
         Raises:

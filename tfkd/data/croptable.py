@@ -1,13 +1,13 @@
 """Crops of images in memory, faster than a gather of rows or pixels.
 
-A crop of height x width pixels from a padded image is not one piece of memory: it is `height`
+A crop of height x width pixels from a padded image is not one piece of memory: it is ``height``
 pieces, and TensorFlow's gathers copy each of them (or each pixel) on its own. Two observations
 make it nearly as cheap as copying whole images:
 
 * If all rows of a padded image have the same stride, the bytes from the crop's first pixel to its
   last one are ONE piece, and the crop is every row of it cut to one fixed width. The offset of the
   crop is its first byte.
-* `tf.strings.substr` copies, for each image of a batch, a piece that begins at any byte.
+* ``tf.strings.substr`` copies, for each image of a batch, a piece that begins at any byte.
 
 Every image is therefore one byte string. The black columns right of a row are also those left of
 the next row: the table is 1.41 times the size of a 32 x 32 set with 4 pixels of padding. Crops are
@@ -87,7 +87,7 @@ class CropTable:
 
 
 def _padded_strings(images: np.ndarray, pad: int) -> list[bytes]:
-    """Returns one byte string per image: padded rows of one stride, then `pad` black pixels."""
+    """Returns one byte string per image: padded rows of one stride, then ``pad`` black pixels."""
     count, height, width, channels = images.shape
     padded = np.zeros((count, height + 2 * pad, width + pad, channels), np.uint8)
     padded[:, pad : pad + height, pad:] = images

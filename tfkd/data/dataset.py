@@ -55,10 +55,10 @@ class DataInfo:
 class DataSet:
     """Train, validation and test batches of one data set, all of them dicts.
 
-    Made by `tfkd.data.load` and `tfkd.data.from_arrays`. A training batch is a pure function of
+    Made by ``tfkd.data.load`` and ``tfkd.data.from_arrays``. A training batch is a pure function of
     (seed, global step): the order within an epoch depends on (seed, epoch), the augmentation on
     (seed, step), and no generator keeps a state. A run that is resumed at step g asks for
-    `train(first_step=g)` and gets the batches that it would have got.
+    ``train(first_step=g)`` and gets the batches that it would have got.
 
     Attributes:
         info: The facts (see DataInfo).
@@ -126,8 +126,8 @@ class DataSet:
     def with_column(self, name: str, array, *, test=None, validation=None) -> DataSet:
         """Returns the same data set with a further value for each training image.
 
-        `train(batch_keys=[name])` then yields the values of the images of each batch, and
-        `train_evaluation` yields them always:
+        ``train(batch_keys=[name])`` then yields the values of the images of each batch, and
+        ``train_evaluation`` yields them always:
 
             logits = np.load("teacher.npy", mmap_mode="r")
             data = data.with_column("teacher_logits", logits)
@@ -136,9 +136,9 @@ class DataSet:
         Args:
             name: Key of the values in a batch.
             array: Numbers or booleans (info.train_size, ...), row i being the value of the image
-                with `index` i. An array in memory is copied. Of a memory-mapped array or an
-                `h5py.Dataset`, only the rows of a batch are read, whenever the batch is made.
-            test: Likewise for the test images, (info.test_size, ...); `test` then yields them.
+                with ``index`` i. An array in memory is copied. Of a memory-mapped array or an
+                ``h5py.Dataset``, only the rows of a batch are read, whenever the batch is made.
+            test: Likewise for the test images, (info.test_size, ...); ``test`` then yields them.
             validation: Likewise for the validation images.
 
         Raises:
@@ -195,23 +195,23 @@ class DataSet:
                 files: reading, but no decoding).
             last_step: Global step to stop before; None never stops.
             batch_keys: Further entries wanted in every batch, such as "index".
-            input_context: Given by `strategy.distribute_datasets_from_function`. The data set then
-                yields one batch of batch_size / replicas rows for each local replica and step; the
-                replicas together see the global batch of a one-replica run.
+            input_context: Given by ``strategy.distribute_datasets_from_function``. The data set
+                then yields one batch of batch_size / replicas rows for each local replica and step;
+                the replicas together see the global batch of a one-replica run.
 
         Returns:
-            Yields dicts of `image` uint8 (B, H, W, C), augmented pixels 0..255, `label` int32
+            Yields dicts of ``image`` uint8 (B, H, W, C), augmented pixels 0..255, ``label`` int32
             (B,), and the batch_keys:
-            `index` int32 (B,), the position in the un-shuffled training part;
-            `image_second`, `image_third`, like `image` but augmented independently;
-            `image_strong`, likewise, then changed by RandAugment(2, 10);
-            `image_pair`, likewise, of an image drawn uniformly from the same class;
-            `image_rotations` uint8 (4B, H, W, C), row 4 i + r being image i, mirrored or not,
+            ``index`` int32 (B,), the position in the un-shuffled training part;
+            ``image_second``, ``image_third``, like ``image`` but augmented independently;
+            ``image_strong``, likewise, then changed by RandAugment(2, 10);
+            ``image_pair``, likewise, of an image drawn uniformly from the same class;
+            ``image_rotations`` uint8 (4B, H, W, C), row 4 i + r being image i, mirrored or not,
             turned counter-clockwise by r * 90 degrees, and then cropped on its own;
-            `heldout_image` uint8 (B, H, W, C) and `heldout_label` int32 (B,), a batch of the
+            ``heldout_image`` uint8 (B, H, W, C) and ``heldout_label`` int32 (B,), a batch of the
             validation part, un-augmented, in a shuffled order of its own;
-            the names of columns (see `with_column`), (B, ...).
-            Where batches are mixed, `label` is float32 (B, num_classes).
+            the names of columns (see ``with_column``), (B, ...).
+            Where batches are mixed, ``label`` is float32 (B, num_classes).
 
         Raises:
             TfkdError: Steps out of order, an unknown key, one that the images do not have or that
@@ -273,7 +273,7 @@ class DataSet:
     def validation(
         self, *, input_context: tf.distribute.InputContext | None = None
     ) -> tf.data.Dataset:
-        """Returns the validation part; form and arguments as for `test`.
+        """Returns the validation part; form and arguments as for ``test``.
 
         Raises:
             TfkdError: There is no validation part.
@@ -284,19 +284,19 @@ class DataSet:
         """Returns the test part, un-augmented and in order.
 
         Args:
-            input_context: As for `train`.
+            input_context: As for ``train``.
 
         Returns:
-            Yields dicts of `image` uint8 (B, H, W, C), `label` int32 (B,), `sample_weight` float32
-            (B,) and the columns of the part. Every batch is full: rows that only fill up the last
-            one repeat an image and have the weight 0, the others 1.
+            Yields dicts of ``image`` uint8 (B, H, W, C), ``label`` int32 (B,), ``sample_weight``
+            float32 (B,) and the columns of the part. Every batch is full: rows that only fill up
+            the last one repeat an image and have the weight 0, the others 1.
         """
         return self._in_order("test", input_context)
 
     def train_evaluation(
         self, *, input_context: tf.distribute.InputContext | None = None
     ) -> tf.data.Dataset:
-        """Returns the training part un-augmented and in order; form as for `test`."""
+        """Returns the training part un-augmented and in order; form as for ``test``."""
         return self._in_order("train", input_context)
 
     def _source(self, part: str) -> ImageSource:

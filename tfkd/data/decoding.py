@@ -215,7 +215,7 @@ def read_batch(
     Args:
         paths: Strings (B,).
         form: Size and channels of the images.
-        draws: (B, ...), an argument of `decode` for each image.
+        draws: (B, ...), an argument of ``decode`` for each image.
         decode: Makes an image of contents, row of draws and form; None decodes it whole.
 
     Returns:
@@ -223,7 +223,7 @@ def read_batch(
 
     Raises (when it runs):
         tf.errors.InvalidArgumentError: A file could not be decoded in that form; the message names
-            it, and `explain` turns it into a TfkdError.
+            it, and ``explain`` turns it into a TfkdError.
     """
     batch = paths.shape[0]
     draws = tf.zeros([batch]) if draws is None else draws

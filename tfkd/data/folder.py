@@ -82,9 +82,9 @@ def load(
 ) -> Splits:
     """Opens a folder of images.
 
-    The splits are `train`, `test` and `val` or `validation`. A folder with a validation split but
-    no test split (ImageNet's layout) is tested on the former and has no validation part. A set of
-    gray images has one channel, any other three.
+    The splits are ``train``, ``test`` and ``val`` or ``validation``. A folder with a validation
+    split but no test split (ImageNet's layout) is tested on the former and has no validation part.
+    A set of gray images has one channel, any other three.
 
     Args:
         path: The folder.
@@ -94,7 +94,7 @@ def load(
         skip_corrupt: Leave out files that cannot be decoded, with a warning, instead of refusing.
         in_memory_bytes: Sets that are larger when decoded stream from their files; their mean and
             deviation are then measured on 4,096 images.
-        center: Crop the center to `image_size` (see `decoding.Form`).
+        center: Crop the center to ``image_size`` (see ``decoding.Form``).
 
     Raises:
         TfkdError: A split, a class or an image is missing or cannot be used; the message names it.
@@ -250,5 +250,5 @@ def _statistics(train: _Split, form: Form) -> Statistics:
 
 
 def _evenly(size: int, wanted: int) -> np.ndarray:
-    """Returns at most `wanted` positions of 0 .. size - 1, evenly spaced."""
+    """Returns at most ``wanted`` positions of 0 .. size - 1, evenly spaced."""
     return np.unique(np.linspace(0, size - 1, min(size, wanted)).astype(int))

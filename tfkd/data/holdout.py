@@ -90,7 +90,7 @@ def stratified(labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         count: How many to set apart, 0 <= count < N.
 
     Returns:
-        (kept, apart), both ascending positions. Every class gives its proportion of `count`, and
+        (kept, apart), both ascending positions. Every class gives its proportion of ``count``, and
         the remainder goes to the classes with the largest fractions.
     """
     classes, sizes = np.unique(labels, return_counts=True)

@@ -37,16 +37,16 @@ def load(
     """Loads a data set by name.
 
     Args:
-        name: `digits` (scikit-learn's, embedded: 1,077 training, 360 validation, 360 test images
-            of 8 x 8 x 1); a tensorflow-datasets name of image classification (`cifar10`,
-            `cifar100`, `stl10`, `imagenet2012`, ...); `tiny_imagenet`, as `tools/prepare_data.py`
-            prepares it; or `folder:PATH` with PATH/split/class/*.jpg, *.jpeg or *.png, the splits
-            being train, test and perhaps val or validation.
+        name: ``digits`` (scikit-learn's, embedded: 1,077 training, 360 validation, 360 test images
+            of 8 x 8 x 1); a tensorflow-datasets name of image classification (``cifar10``,
+            ``cifar100``, ``stl10``, ``imagenet2012``, ...); ``tiny_imagenet``, prepared by
+            ``tools/prepare_data.py``; or ``folder:PATH`` with PATH/split/class/*.jpg, *.jpeg or
+            *.png, the splits being train, test and perhaps val or validation.
         batch_size: Rows of a global batch.
         seed: Seed of order and augmentation, 0 .. 2**31 - 1.
         validation_split: Fraction of the training images to set apart for validation, the same
             ones whatever the seed and alike in every class (of record files that stream: the last
-            ones). 0 sets none apart. Where neither this nor `validation_size` is given, the set
+            ones). 0 sets none apart. Where neither this nor ``validation_size`` is given, the set
             keeps its own validation split, if any (CIFAR: none).
         validation_size: Number of them; at most one of the two is given.
         train_size: Number of the remaining training images to keep, alike in every class and the
@@ -126,8 +126,8 @@ def _from_folder(
 
     Args:
         path: The folder.
-        state: Its `folder.state`: a changed folder is read again.
-        holdout, image_size, skip_corrupt, in_memory_bytes, center: As for `folder.load`.
+        state: Its ``folder.state``: a changed folder is read again.
+        holdout, image_size, skip_corrupt, in_memory_bytes, center: As for ``folder.load``.
     """
     del state
     return folder.load(

@@ -32,9 +32,9 @@ def pipelines(
             or stay uint8, as tfkd's own yield them (its networks normalize on the device).
 
     Returns:
-        `per_image_map`: shuffle, then pad 4, random crop, random mirror (and normalize) image by
-        image in `map`, then batch and prefetch. `tfkd`: the training batches of this package.
-        `tfkd_no_augmentation`: the same with augment="none".
+        ``per_image_map``: shuffle, then pad 4, random crop, random mirror (and normalize) image by
+        image in ``map``, then batch and prefetch. ``tfkd``: the training batches of this package.
+        ``tfkd_no_augmentation``: the same with augment="none".
     """
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (images, 32, 32, 3), np.uint8)
@@ -82,12 +82,12 @@ def images_per_second(
     rounds: int = 7,
     seconds: float = 0.5,
 ) -> dict[str, float]:
-    """Measures the pipelines of `pipelines`, one after the other in every round.
+    """Measures the pipelines of ``pipelines``, one after the other in every round.
 
     Args:
         batch_size: Rows of a batch.
         images: Number of images.
-        normalized: See `pipelines`.
+        normalized: See ``pipelines``.
         rounds: Rounds to take the median of.
         seconds: Time for each pipeline in each round.
 

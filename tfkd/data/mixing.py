@@ -85,14 +85,14 @@ def mix(
     """Returns a batch with mixed images and dense labels.
 
     Args:
-        batch: `image` uint8 (b, H, W, C) and `label` int32 (b,), b even; other entries stay.
+        batch: ``image`` uint8 (b, H, W, C) and ``label`` int32 (b,), b even; other entries stay.
         mixing: The alphas.
         num_classes: C of the labels.
         seed: Seed of the data set.
         step: Global step; everything drawn depends on (seed, step) alone.
 
     Returns:
-        `image` uint8 as before (mixup rounds), `label` float32 (b, num_classes).
+        ``image`` uint8 as before (mixup rounds), ``label`` float32 (b, num_classes).
     """
     images, labels = batch["image"], tf.one_hot(batch["label"], num_classes)
 

@@ -52,7 +52,7 @@ def translate_y(images: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
 
 
 def rotate(images: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
-    """Turns images by `level` degrees counter-clockwise about their center."""
+    """Turns images by ``level`` degrees counter-clockwise about their center."""
     angle = tf.cast(level, tf.float32) * (math.pi / 180)
     cosine, sine = tf.cos(angle), tf.sin(angle)
     middle_y, middle_x = ((size - 1) / 2 for size in images.shape[1:3])
@@ -62,19 +62,19 @@ def rotate(images: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
 
 
 def brightness(images: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
-    """Mixes images with black (see `_mixed`)."""
+    """Mixes images with black (see ``_mixed``)."""
     pixels = tf.cast(images, tf.float32)
     return _mixed(tf.zeros_like(pixels), pixels, level)
 
 
 def color(images: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
-    """Mixes images with their gray versions (see `_mixed`)."""
+    """Mixes images with their gray versions (see ``_mixed``)."""
     pixels = tf.cast(images, tf.float32)
     return _mixed(_gray(pixels), pixels, level)
 
 
 def contrast(images: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
-    """Mixes images with their mean gray value, a whole number (see `_mixed`)."""
+    """Mixes images with their mean gray value, a whole number (see ``_mixed``)."""
     pixels = tf.cast(images, tf.float32)
     total = tf.reduce_sum(tf.cast(_gray(pixels), tf.int32), [1, 2, 3], keepdims=True)
     count = images.shape[1] * images.shape[2]
@@ -82,7 +82,7 @@ def contrast(images: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
 
 
 def sharpness(images: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
-    """Mixes images with smoothed ones (see `_mixed`).
+    """Mixes images with smoothed ones (see ``_mixed``).
 
     A smoothed pixel is the rounded mean of its 3 x 3 neighborhood, in which it counts fivefold; the
     pixels at the border are not smoothed.
@@ -206,7 +206,7 @@ def _warped(images: tf.Tensor, matrix: list[tf.Tensor | float]) -> tf.Tensor:
 
 
 def _shift(level: tf.Tensor, size: int) -> tf.Tensor:
-    """Returns the pixels to move by, float32 (n,), for images of `size` pixels along the axis."""
+    """Returns the pixels to move by, float32 (n,), for images of ``size`` pixels along the axis."""
     pixels = 150 * size * tf.abs(level) // (331 * (BINS - 1))
     return tf.cast(tf.sign(level) * pixels, tf.float32)
 

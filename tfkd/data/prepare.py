@@ -20,7 +20,7 @@ def prepare(name: str, archives: Sequence[str], directory: str | None = None) ->
     """Prepares a data set from archives on this machine, entirely or not at all.
 
     Args:
-        name: Name of the set: `tiny_imagenet`, or one of tensorflow-datasets, such as `cifar10`.
+        name: ``tiny_imagenet``, or a set of tensorflow-datasets, such as ``cifar10``.
         archives: The official files, all that the set would download, under any name; those of
             imagenet2012, which have no known checksums, under their own.
         directory: Folder of the prepared sets; None for tensorflow-datasets' own.

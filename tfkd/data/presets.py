@@ -18,7 +18,7 @@ class Preset:
             on the training images.
         std: Standard deviation likewise.
         augment: Name of the augmentation.
-        archives: Names of the official files that `tools/prepare_data.py` takes.
+        archives: Names of the official files that ``tools/prepare_data.py`` takes.
         unlabeled_test: Whether the official test images have no public labels; the set is then
             tested on its validation split.
         manual: Whether the set cannot be downloaded, only prepared from its archives.

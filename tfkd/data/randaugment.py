@@ -4,7 +4,7 @@ Ekin D. Cubuk, Barret Zoph, Jonathon Shlens and Quoc V. Le, "RandAugment: Practi
 augmentation with a reduced search space", CVPR Workshops 2020, arXiv 1909.13719.
 
 RandAugment(N, M): N operations, each drawn uniformly with replacement from the fourteen of
-`pixel_operations`, are applied one after the other at bin M of 31; an operation that has two
+``pixel_operations``, are applied one after the other at bin M of 31; an operation that has two
 directions takes one of them with probability 1/2. MLD asks for RandAugment(2, 10).
 
 Departure: the class of that name in forks of MLD's code ignores the 10. It draws a magnitude for
@@ -55,7 +55,7 @@ def draw(
         magnitude: The paper's M, a bin, 0 .. 30.
 
     Returns:
-        (operations, levels), both int32 (b, rounds): places in `OPERATIONS`, and signed bins.
+        (operations, levels), both int32 (b, rounds): places in ``OPERATIONS``, and signed bins.
     """
     drawn = randomness.example_bits(seed, stream, epoch, index, 2 * rounds)
     operations = tf.math.floormod(drawn[:, :rounds], len(OPERATIONS))
@@ -70,7 +70,7 @@ def apply(images: tf.Tensor, operations: tf.Tensor, levels: tf.Tensor) -> tf.Ten
 
     Args:
         images: uint8 (b, H, W, C), b known, C 1 or 3.
-        operations: int32 (b, rounds), places in `OPERATIONS`.
+        operations: int32 (b, rounds), places in ``OPERATIONS``.
         levels: int32 (b, rounds), bins, with a sign where the operation has two directions.
 
     Returns:

@@ -34,14 +34,14 @@ def key(seed: int, stream: str, counter: tf.Tensor | int) -> tf.Tensor:
         counter: The epoch or the global step, an integer scalar.
 
     Returns:
-        An int64 tensor of shape (2,) for the `tf.random.stateless_*` functions.
+        An int64 tensor of shape (2,) for the ``tf.random.stateless_*`` functions.
     """
     high = tf.constant((seed << 32) + zlib.crc32(stream.encode()), tf.int64)
     return tf.stack([high, tf.cast(counter, tf.int64)])
 
 
 def bits(seed: int, stream: str, counter: tf.Tensor | int, shape: list[int]) -> tf.Tensor:
-    """Returns uniform int32 bit patterns of the given shape for one draw (see `key`)."""
+    """Returns uniform int32 bit patterns of the given shape for one draw (see ``key``)."""
     # The algorithm is given: "auto" may choose another one on another device.
     return tf.random.stateless_uniform(
         shape, key(seed, stream, counter), minval=None, maxval=None, dtype=tf.int32, alg="philox"
@@ -49,7 +49,7 @@ def bits(seed: int, stream: str, counter: tf.Tensor | int, shape: list[int]) -> 
 
 
 def permutation(size: int | tf.Tensor, seed: int, stream: str, counter: tf.Tensor) -> tf.Tensor:
-    """Returns a random order of 0 .. size - 1, int32 (size,), for one draw (see `key`)."""
+    """Returns a random order of 0 .. size - 1, int32 (size,), for one draw (see ``key``)."""
     return tf.random.experimental.stateless_shuffle(
         tf.range(size), key(seed, stream, counter), alg="philox"
     )

@@ -30,7 +30,7 @@ class RecordImages(ImageSource):
         """Opens a split of a prepared tensorflow-datasets builder.
 
         Args:
-            builder: The prepared builder, with the features `image` and `label`.
+            builder: The prepared builder, with the features ``image`` and ``label``.
             split: Name of the split.
             start: First example used, counted in the order of the files.
             stop: Example to stop before.

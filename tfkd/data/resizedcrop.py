@@ -47,7 +47,7 @@ def window(draws: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
     """Returns the rectangle to cut from one image.
 
     Args:
-        draws: float32 (1 + 4 * ATTEMPTS,), one row of `draw`.
+        draws: float32 (1 + 4 * ATTEMPTS,), one row of ``draw``.
         height: Rows of the image, int32 scalar.
         width: Columns of the image.
 
@@ -83,7 +83,7 @@ def decode(contents: tf.Tensor, draws: tf.Tensor, form: Form) -> tf.Tensor:
 
     Args:
         contents: A JPEG or PNG file.
-        draws: One row of `draw`.
+        draws: One row of ``draw``.
         form: Size and channels of the crop.
 
     Returns:

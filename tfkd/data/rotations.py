@@ -82,7 +82,7 @@ def views(
 
 
 def turned(images: tf.Tensor) -> tf.Tensor:
-    """Returns square images (b, S, S, C) in their four rotations, in the order of `views`."""
+    """Returns square images (b, S, S, C) in their four rotations, in the order of ``views``."""
     each = [tf.image.rot90(images, turn) for turn in range(TURNS)]
     return tf.reshape(tf.stack(each, axis=1), [-1, *images.shape[1:]])
 

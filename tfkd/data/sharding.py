@@ -61,7 +61,7 @@ class Shard:
                 of the slice, tensors of shape (rows, ...).
 
         Returns:
-            Yields, for every step, what `make` returns for each slice of this pipeline in order.
+            Yields, for every step, what ``make`` returns for each slice of this pipeline in order.
         """
 
         def one(

@@ -20,7 +20,7 @@ from tfkd.data.holdout import stratified
 from tfkd.errors import TfkdError
 
 ExampleRefs = dict[str, tf.Tensor]
-"""References to examples: `index` int32, the position, and whatever else the source needs."""
+"""References to examples: ``index`` int32, the position, and whatever else the source needs."""
 
 
 class ImageSource(abc.ABC):
@@ -66,14 +66,14 @@ class ImageSource(abc.ABC):
 
     @abc.abstractmethod
     def subset(self, count: int) -> ImageSource:
-        """Returns a source of `count` of the examples, the same ones at every call."""
+        """Returns a source of ``count`` of the examples, the same ones at every call."""
 
     def check(self, augmentation: Augmentation) -> None:
         """Raises TfkdError if the source cannot apply the augmentation."""
         del augmentation
 
     def prepare(self, augmentation: Augmentation) -> None:
-        """Builds the tables of `crops` for the augmentation, where the source has any."""
+        """Builds the tables of ``crops`` for the augmentation, where the source has any."""
         del augmentation
 
     def crops(
@@ -94,11 +94,11 @@ class ImageSource(abc.ABC):
     def resized_crops(self, refs: ExampleRefs, draws: tf.Tensor) -> tf.Tensor:
         """Returns resized random rectangles of the images, uint8 (B, H, W, C).
 
-        Only for a source whose `check` accepts an augmentation with `resized`.
+        Only for a source whose ``check`` accepts an augmentation with ``resized``.
 
         Args:
             refs: The examples.
-            draws: The rows of `resizedcrop.draw` for them.
+            draws: The rows of ``resizedcrop.draw`` for them.
         """
         raise NotImplementedError
 

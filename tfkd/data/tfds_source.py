@@ -73,7 +73,7 @@ def load(
             used.
         in_memory_bytes: Sets that are larger when decoded stream from their files; their mean and
             deviation are then measured on the first 4,096 images, unless they are published.
-        center: Crop the center to `image_size` (see `decoding.Form`).
+        center: Crop the center to ``image_size`` (see ``decoding.Form``).
 
     Raises:
         TfkdError: The set is unknown, not prepared, or not one of image classification.

@@ -1,11 +1,11 @@
-"""Tiny-ImageNet, 200 classes at 64 x 64 pixels, from the official `tiny-imagenet-200.zip`.
+"""Tiny-ImageNet, 200 classes at 64 x 64 pixels, from the official ``tiny-imagenet-200.zip``.
 
 Ya Le and Xuan Yang, "Tiny ImageNet visual recognition challenge", Stanford CS 231N, 2015. 500
 training and 50 validation images a class. The labels of the test images were never published: the
 set is tested on the validation images.
 
-Prepared, the set is an ordinary folder of images, `tiny_imagenet/{train,test}/WNID/*.JPEG`, with
-the words of the classes in `classes.txt`; the classes are in the order of their WordNet numbers.
+Prepared, the set is an ordinary folder of images, ``tiny_imagenet/{train,test}/WNID/*.JPEG``, with
+the words of the classes in ``classes.txt``; the classes are in the order of their WordNet numbers.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _DAMAGES = (
 
 
 def find(directory: str | None) -> Path:
-    """Returns the folder of images that `prepare` made.
+    """Returns the folder of images that ``prepare`` made.
 
     Args:
         directory: Folder of the prepared sets; None for tensorflow-datasets' own.
@@ -61,7 +61,7 @@ def find(directory: str | None) -> Path:
 
 
 def described(splits: Splits, place: Path) -> Splits:
-    """Returns the splits of the folder `place` with the words of the classes and the preset."""
+    """Returns the splits of the folder ``place`` with the words of the classes and the preset."""
     lines = (place / _CLASSES).read_text("utf-8").splitlines()
     words = dict(line.split("\t", 1) for line in lines)
     mean, std = presets.preset(NAME).statistics

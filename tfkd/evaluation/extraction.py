@@ -18,9 +18,10 @@ from tqdm import tqdm
 
 from tfkd import data, models
 from tfkd.data.data_dir import workplace
-from tfkd.errors import TfkdError, unknown
+from tfkd.errors import TfkdError, reason, unknown
 from tfkd.evaluation.fingerprint import fingerprint
 from tfkd.evaluation.subjects import split_of
+from tfkd.files import writing
 
 Features = dict[str, np.ndarray]
 
@@ -42,12 +43,12 @@ def features(
 
     Args:
         network: A network, or a model that takes pixels 0..255 as they are.
-        taps: Names of taps: those of the network, or of its model (see `tfkd.models.tapped`).
+        taps: Names of taps: those of the network, or of its model (see ``tfkd.models.tapped``).
         dataset: The data set.
         cache: A folder that keeps the features, or None to keep them in memory. A later call for
-            the same network, taps and images reads them from there. Its key is a digest of the
-            operations and weights of the network and of the images and labels (image files by
-            name, size and time), so that no features of other ones are returned.
+            the same network, taps and images reads them from there. They are found by a digest of
+            the operations and weights of the network and of the images and labels (image files
+            by name, size and time): those of another network or other images never match.
         part: "train", "validation" or "test".
         batch_size: Images in a batch; None for those of the data set.
 
@@ -77,15 +78,11 @@ def features(
     digests = fingerprint(function.get_concrete_function()), dataset.digest(part)
     key = hashlib.sha256(json.dumps([facts, *digests]).encode()).hexdigest()
     folder = Path(cache).expanduser() / key
-    try:
+    wanted = "a folder with write permission and space"
+    with writing(f"cache {str(cache)!r} of features", wanted):
         if not folder.is_dir():
             _write(folder, facts, rows)
-        return {tap: _read(folder / _file_name(tap), images) for tap in taps}
-    except OSError as error:
-        raise TfkdError(
-            f"cache {str(cache)!r} of features: {error.strerror or error}; wanted a folder that "
-            f"can be written"
-        ) from error
+    return {tap: _read(folder / _file_name(tap), images) for tap in taps}
 
 
 def feature_bytes(
@@ -94,9 +91,9 @@ def feature_bytes(
     dataset: data.DataSet,
     part: str = "train",
 ) -> int:
-    """Returns the bytes that `features` will take in memory or in its cache.
+    """Returns the bytes that ``features`` will take in memory or in its cache.
 
-    The network runs on one black image. Arguments and errors are those of `features`.
+    The network runs on one black image. Arguments and errors are those of ``features``.
     """
     network = models.as_network(network)
     function = _tapped(network, _listed(taps), dataset.info)
@@ -121,7 +118,7 @@ def _size(dataset: data.DataSet, part: str) -> int:
 
 
 def _tapped(network: models.Network, taps: tuple[str, ...], info: data.DataInfo):
-    """Returns a `tf.function` from raw pixels of any number of images to float32 taps."""
+    """Returns a ``tf.function`` from raw pixels of any number of images to float32 taps."""
     takes = getattr(network.model, "input_shape", None)
     if takes and any(side not in (None, has) for side, has in zip(takes[1:], info.image_shape)):
         raise TfkdError(
@@ -200,10 +197,15 @@ def _read(path: Path, images: int) -> np.ndarray:
     """Returns a file of features, memory-mapped."""
     try:
         found = np.lib.format.open_memmap(path, mode="r")
-    except ValueError as error:
-        raise TfkdError(f"{path}: damaged ({error}); wanted features: remove the folder") from error
+    except (OSError, ValueError) as error:
+        raise TfkdError(
+            f"features {str(path)!r}: cannot be read ({reason(error)}), wanted those written "
+            f"before; remove the folder"
+        ) from error
     if found.shape[:1] != (images,):
-        raise TfkdError(f"{path}: found {found.shape[0]} rows, wanted {images}: remove the folder")
+        raise TfkdError(
+            f"features {str(path)!r}: found {found.shape}, wanted {images} rows; remove the folder"
+        )
     return found
 
 

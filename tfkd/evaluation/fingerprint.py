@@ -19,7 +19,7 @@ def fingerprint(function) -> str:
     preprocessing and subclassed models. Networks that differ in names alone have other digests.
 
     Args:
-        function: A `tf.types.experimental.ConcreteFunction`.
+        function: A ``tf.types.experimental.ConcreteFunction``.
 
     Raises:
         TfkdError: The function calls Python code or uses resources other than variables, whose
@@ -43,7 +43,7 @@ def fingerprint(function) -> str:
 
 
 def _graph_digest(definition) -> bytes:
-    """Returns the digest of a `GraphDef`."""
+    """Returns the digest of a ``GraphDef``."""
     library = {each.signature.name: each for each in definition.library.function}
 
     # Names of functions and attributes that begin with an underscore hold numbers that count the

@@ -47,18 +47,9 @@ class Experiment:
         tasks.find(task)
         return cls(config, dataset, task, configs.epochs(config))
 
-    @property
-    def trains_teacher(self) -> bool:
-        """Whether a fresh teacher trains beside the student."""
-        return configs.trains_teacher(self.config)
-
     def student(self) -> models.Network:
         """Returns the student with fresh weights."""
         return build.student(self.config, self.dataset.info, self.task)
-
-    def teacher_to_train(self) -> models.Network:
-        """Returns the fresh teacher that trains beside the student."""
-        return build.trained_teacher(self.config, self.dataset.info, self.task)
 
     def distiller(
         self, student: models.Network, taught_by: Sequence[models.Network], *, dry: bool = False
@@ -166,10 +157,7 @@ class Experiment:
         teachers.check(self.config, workdir)
         taught_by = teachers.sketch(self.config, self.dataset.info, self.task)
         with build.precision(self.config.train.precision):
-            student = self.student()
-            if self.trains_teacher:
-                taught_by = [self.teacher_to_train()]
-            distiller = self.distiller(student, taught_by, dry=True)
+            distiller = self.distiller(self.student(), taught_by, dry=True)
         for stage in self.stages(distiller):
             self.recipe(stage)
             distiller.enter_stage(stage)

@@ -21,7 +21,7 @@ from tfkd.training.config import methods
 SETS = ("cifar100", "imagenet")
 """The sets of images that hyper-parameters were published for."""
 
-TWIN = "twin"
+SELF_TEACHER = "self_teacher"
 """Stands for a teacher that is the student's own architecture, trained alone before."""
 
 
@@ -34,7 +34,7 @@ class Preset:
         weight: Its weight in the total loss.
         settings: Its hyper-parameters, where they are not the defaults.
         student_loss_weight: Weight of the label loss.
-        teacher: Whether it has a teacher (True), none (False) or :data:`TWIN`.
+        teacher: Whether it has a teacher (True), none (False) or :data:`SELF_TEACHER`.
     """
 
     method: str
@@ -44,12 +44,12 @@ class Preset:
     teacher: bool | str = True
 
     def teacher_network(self, given: str | None, student: str) -> str | None:
-        """Returns the network that teaches: the one given, or for a twin that of the student.
+        """Returns the network that teaches: the one given, or, for self-distillation, that of the student.
 
         Raises:
             TfkdError: When the method has a teacher and none is given.
         """
-        if self.teacher == TWIN:
+        if self.teacher == SELF_TEACHER:
             return student
         if self.teacher and not given:
             raise TfkdError(f"{self.method} needs a teacher; wanted METHOD,TEACHER,{student}")
@@ -65,7 +65,7 @@ _CIFAR100 = {
     "wsld": Preset("wsld", 2.25, {"temperature": 4.0}),
     "cs_kd": Preset("cs_kd", teacher=False),
     "teacher_free": Preset("teacher_free", teacher=False),
-    "teacher_free_self": Preset("teacher_free", settings={"form": "self"}, teacher=TWIN),
+    "teacher_free_self": Preset("teacher_free", settings={"form": "self"}, teacher=SELF_TEACHER),
     "label_smoothing": Preset("teacher_free", settings={"form": "label_smoothing"}, teacher=False),
     "ps_kd": Preset("ps_kd", teacher=False),
     "nkd": Preset("nkd"),

@@ -149,7 +149,7 @@ def result(
         "steps": state.step,
         "images_per_second": round(state.images_per_second, 1),
         "seconds": round(progress.seconds, 2),
-        "summary": f"{task.summary(last)} (best {task.summary(best)})",
+        "summary": task.summary(last, best),
         "versions": {
             "python": platform.python_version(),
             "tensorflow": tf.__version__,

@@ -9,12 +9,11 @@ from typing import Any
 import ml_collections
 import tensorflow as tf
 
-from tfkd import data, evaluation, export, models
-from tfkd.core import Task, tasks
-from tfkd.evaluation.predictors import Predict
-from tfkd.training import build, config_checks, results, teachers
+from tfkd import data, export, models
+from tfkd.training import build, config_checks, results
 from tfkd.training import config as configs
 from tfkd.training import strategy as strategies
+from tfkd.training import teaching as teachings
 from tfkd.training.experiment import Experiment
 from tfkd.training.run_folder import RunFolder
 from tfkd.training.run_state import Progress, State
@@ -88,23 +87,14 @@ def _train(
     say = print if writes else lambda *_, **__: None
 
     # The teachers.
-    taught_by = teachers.obtain(
-        config,
-        dataset.info,
-        experiment.task,
-        lambda teacher_config, path: run(teacher_config, path, strategy),
-    )
-    predict_teacher = None
-    if taught_by and writes:
-        task = tasks.create(experiment.task, taught_by[0])
-        predict_teacher = evaluation.ensemble(taught_by, task)
-        _tell_of_teachers(taught_by, predict_teacher, task, dataset, say)
+    teaching = teachings.of(experiment)
+    teaching.obtain(lambda teacher_config, path: run(teacher_config, path, strategy))
+    if writes:
+        teaching.tell(say)
 
     # The student and what trains it, brought to where the run stands.
     with build.precision(config.train.precision), strategy.scope():
-        student = experiment.student()
-        if experiment.trains_teacher:
-            taught_by = [experiment.teacher_to_train()]
+        student, taught_by = experiment.student(), teaching.networks()
         distiller = experiment.distiller(student, taught_by)
         loop = TrainLoop(experiment, distiller, strategy)
         loop.prepare(0)
@@ -133,12 +123,10 @@ def _train(
 
     # What it leaves behind.
     variants = results.save_students(distiller, folder, progress, dataset)
-    if experiment.trains_teacher:
-        predict_teacher = evaluation.predictor(results.save_teacher(taught_by[0], folder))
-    found = results.scores(folder, dataset, distiller.task, variants, predict_teacher)
-    if experiment.trains_teacher:
-        said = distiller.task.summary(found.scores[results.TEACHER])
-        say(f"teacher {taught_by[0].name}: {said} on {dataset.info.name} test", flush=True)
+    teacher = teaching.finished(folder)
+    found = results.scores(folder, dataset, distiller.task, variants, teacher)
+    if teacher is not None:
+        teaching.tell_in_the_end(found.scores[results.TEACHER], distiller.task, say)
     if config.export.enabled:
         settings = configs.to_dict(config.export)
         del settings["enabled"]
@@ -149,25 +137,6 @@ def _train(
     folder.write_json("result.json", result)
     say(f"{folder.path}: {result['summary']}", flush=True)
     return result
-
-
-def _tell_of_teachers(
-    taught_by: list[models.Network],
-    together: Predict,
-    task: Task,
-    dataset: data.DataSet,
-    say: Callable[..., None],
-) -> None:
-    """Says what the teachers are worth, each and together."""
-    subjects = {}
-    if len(taught_by) > 1:
-        subjects = {f"teacher {each.name}": evaluation.predictor(each) for each in taught_by}
-        subjects[f"mean of {len(taught_by)} teachers"] = together
-    else:
-        subjects[f"teacher {taught_by[0].name}"] = together
-    for who, predict in subjects.items():
-        found = evaluation.scores(predict, dataset.test(), task)
-        say(f"{who}: {task.summary(found)} on {dataset.info.name} test", flush=True)
 
 
 def _tell_of_student(

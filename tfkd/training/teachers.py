@@ -177,6 +177,8 @@ def sketch(
 
     Arguments and errors are those of :func:`obtain`.
     """
+    if configs.trains_teacher(config):
+        return [build.trained_teacher(config, info, task)]
     if not configs.has_teacher(config):
         return []
 

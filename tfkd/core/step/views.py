@@ -71,8 +71,8 @@ class ViewPlan:
                 self._runners[network, view] = self._runner(network, self.taps[network, view])
             elif network in self._companions:
                 # One that started as a copy of the student has its taps under the same names.
-                twin = self._networks["student"].with_model(self._companions[network].model)
-                self._runners[network, view] = _tapped(twin, self.taps[network, view])
+                copy = self._networks["student"].with_model(self._companions[network].model)
+                self._runners[network, view] = _tapped(copy, self.taps[network, view])
             elif companions is not None:
                 raise unknown("network", network, known)
         self._constant = self._constant_views(given)

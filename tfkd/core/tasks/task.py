@@ -258,11 +258,21 @@ class Task(abc.ABC):
         """
         raise TfkdError(f"task {self.name!r}: found loss={loss!r}, wanted the task's own loss")
 
-    def summary(self, scores: Mapping[str, Any]) -> str:
-        """Returns the score in words: ``top-1 93.06 %``."""
-        return f"{self.score.label.removesuffix(' %')} {scores[self.score.key]:.2f}" + (
-            " %" if self.score.label.endswith(" %") else ""
-        )
+    def summary(self, scores: Mapping[str, Any], best: Mapping[str, Any] | None = None) -> str:
+        """Returns the score in words: ``top-1 93.06 % (best 94.17 %)``.
+
+        Args:
+            scores: What the evaluator found.
+            best: The same of the best epoch, if it is told as well.
+        """
+        label = self.score.label
+        unit = " %" if label.endswith(" %") else ""
+
+        def number(found: Mapping[str, Any]) -> str:
+            return f"{found[self.score.key]:.2f}{unit}"
+
+        words = f"{label.removesuffix(' %')} {number(scores)}"
+        return words if best is None else f"{words} (best {number(best)})"
 
 
 class SampleMean(keras.metrics.Mean):
