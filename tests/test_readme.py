@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import statistics
 
 import keras
 import numpy as np
@@ -12,6 +10,7 @@ import pytest
 
 import tfkd
 from tests.fixtures import pages
+from tfkd import reporting
 from tfkd.training import config as configs
 
 README = "README.md"
@@ -84,24 +83,5 @@ def test_the_method_of_the_readme_enters_a_config_whose_flags_are_checked(tmp_pa
 
 
 def test_the_table_of_the_readme_is_that_of_the_committed_runs():
-    summary = json.loads((pages.ROOT / "results/quickstart/summary.json").read_text())
-    by_role: dict[str, dict] = {}
-    for row in summary["rows"]:
-        by_role.setdefault(row["role"], {})[row["seed"]] = row
-    shown = dict(zip(("teacher", "alone", "distilled"), _rows_of_results()))
-    for role, rows in by_role.items():
-        _, top1, gain, params, macs = shown[role]
-        assert top1 == _mean_and_deviation([row["top1"] for row in rows.values()])
-        assert {params, macs} == {f"{rows[0]['params']:,}", f"{rows[0]['macs']:,}"}
-        if role == "distilled":
-            gains = [row["top1"] - by_role["alone"][seed]["top1"] for seed, row in rows.items()]
-            assert gain == "+" + _mean_and_deviation(gains)
-
-
-def _rows_of_results() -> list[list[str]]:
-    table = pages.text(README).split("| `make demo` |")[1].split("\n\n")[0]
-    return [[cell.strip() for cell in row.split("|")[2:-1]] for row in table.splitlines()[2:]]
-
-
-def _mean_and_deviation(values: list[float]) -> str:
-    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+    (table,) = reporting.tables(pages.ROOT / README)
+    assert table.words.startswith("comparison results/quickstart") and table.holds
