@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfkd import data, evaluation, models
-from tfkd.core import Distiller, Task
+from tfkd.core import Distiller, Task, tasks
 from tfkd.evaluation.predictors import Predict
 from tfkd.models.saving import load_model, load_network, save_model, save_network
 from tfkd.training import config as configs
@@ -126,7 +126,7 @@ def result(
         "experiment": config.experiment or config.student.name,
         "seed": config.train.seed,
         "dataset": info.name,
-        "task": experiment.task,
+        "task": tasks.name_of(distiller.network("student")),
         "methods": configs.method_names(config),
         "student": config.student.name,
         "teacher": teacher,
