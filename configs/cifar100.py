@@ -18,7 +18,8 @@ a method without a teacher; ``plain,NETWORK`` for a network alone. METHOD is one
 What differs from the recipe: MLD trains with learning rate 0.025, and some pairs for 480 or 960
 epochs, as published. A last word ``own`` takes the schedule of the method's own paper: ``cs_kd``
 200 epochs, TF-KD in its three forms 200, ``ps_kd`` 300 (that of NKD's and USKD's authors is not
-clear). ``plain,NETWORK,own,METHOD`` trains a network alone by that schedule, as TF-KD's self-teacher.
+clear). ``plain,NETWORK,own,METHOD`` trains a network alone by that schedule, as TF-KD's
+self-teacher.
 """
 
 from tfkd import models

@@ -25,7 +25,7 @@ class Range:
     above: float | None = None
     below: float | None = None
 
-    def __contains__(self, value: Real) -> bool:
+    def __contains__(self, value: Any) -> bool:
         return (
             (self.low is None or value >= self.low)
             and (self.high is None or value <= self.high)
@@ -129,7 +129,7 @@ def plain(annotation: Any) -> Any:
     """Returns a type without ``Annotated``, as signatures show it."""
     optional, kind, inside, _ = _parts(annotation)
     if kind is tuple and inside:
-        kind = tuple[plain(inside[0]), ...]
+        kind = tuple[plain(inside[0]), ...]  # type: ignore[misc]
     elif kind is Literal:
         kind = Literal[inside]
     return kind | None if optional else kind

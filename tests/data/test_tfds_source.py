@@ -183,7 +183,7 @@ def test_streamed_records_keep_the_rules_of_training_batches(folder):
     epochs = np.array([batch["index"] for batch in whole]).reshape(3, -1)
     for epoch in epochs:
         assert len(set(epoch)) == steps * 8 and set(epoch) <= set(range(TRAIN))
-        # Shuffled: neighbours are seldom neighbours in the files.
+        # Shuffled: neighbors are seldom neighbors in the files.
         assert np.mean(np.abs(np.diff(epoch)) == 1) < 0.2
     assert (epochs[0] != epochs[1]).any()
     images, labels = images_and_labels(dataset.train_evaluation())

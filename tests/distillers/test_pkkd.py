@@ -262,7 +262,7 @@ def test_accuracy_of_the_teacher_is_logged():
         distiller = distiller if kind == "full" else lean(distiller)
         found = distiller.evaluate(data, verbose=0, return_dict=True)
         logits = [distiller.teacher(each["image"], training=False) for each in data]
-        matches = [np.argmax(l, -1) == each["label"] for l, each in zip(logits, data)]
+        matches = [np.argmax(a, -1) == each["label"] for a, each in zip(logits, data)]
         np.testing.assert_allclose(found["teacher_accuracy"], np.mean(matches), rtol=1e-6)
         assert ("pkkd/middle" in found) == (kind == "full")
         np.testing.assert_allclose(history["val_teacher_loss"][-1], found["teacher_loss"])

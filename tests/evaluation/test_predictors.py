@@ -30,8 +30,8 @@ def images():
 
 @pytest.fixture
 def expected(network, images):
-    normalised = (images - np.float32([100, 110, 120])) / np.float32([50, 60, 70])
-    return network.model.predict(normalised, verbose=0)
+    normalized = (images - np.float32([100, 110, 120])) / np.float32([50, 60, 70])
+    return network.model.predict(normalized, verbose=0)
 
 
 def export_of_keras(model, folder):
@@ -40,7 +40,7 @@ def export_of_keras(model, folder):
     return folder
 
 
-def test_a_network_normalises_and_does_not_train(network, images, expected):
+def test_a_network_normalizes_and_does_not_train(network, images, expected):
     predict = predictor(network)
     for pixels in (images, images.astype(np.float32), images.astype(np.int64)):
         found = predict(pixels)
@@ -65,7 +65,7 @@ def test_an_export_predicts_what_its_network_does(network, images, expected, tmp
     np.testing.assert_allclose(predict(images[:2])["logits"], expected[:2], rtol=1e-4, atol=1e-5)
 
 
-def test_the_signature_on_normalised_images_can_be_chosen(network, images, expected, tmp_path):
+def test_the_signature_on_normalized_images_can_be_chosen(network, images, expected, tmp_path):
     folder = export.save(network, tmp_path / "exported", verify=False)
     predict = saved_model_predictor(folder, "normalised")
     found = predict(network.preprocess(images))["logits"]

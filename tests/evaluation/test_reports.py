@@ -238,9 +238,9 @@ def test_data_of_another_form_is_named(tmp_path):
     classes = exported("classes", 7, (8, 8, 1))
     with pytest.raises(TfkdError, match="found 10 classes, wanted 7"):
         reports.report(saved_model=classes, data_name="digits")
-    colour = exported("colour", 10, (8, 8, 3))
+    color = exported("color", 10, (8, 8, 3))
     with pytest.raises(TfkdError, match=r"found images \(8, 8, 1\), wanted \(8, 8, 3\)"):
-        reports.report(saved_model=colour, data_name="digits")
+        reports.report(saved_model=color, data_name="digits")
 
 
 def test_a_report_is_written_as_json(tmp_path):

@@ -32,7 +32,7 @@ numpy.save(sys.argv[3], outputs["logits"])
 
 @pytest.fixture(scope="module")
 def adder_network():
-    """A small adder network whose normalisation has seen a batch, for pixels."""
+    """A small adder network whose normalization has seen a batch, for pixels."""
     keras.utils.set_random_seed(0)
     model = models.create("resnet8", 3, (8, 8, 3), adder=True, widths=(4, 4, 4, 4))
     preprocess = models.Preprocess((110.0, 120.0, 130.0), (50.0, 60.0, 70.0))

@@ -23,12 +23,12 @@ import tensorflow as tf
 
 signatures = tf.saved_model.load(sys.argv[1]).signatures
 images = np.load(sys.argv[2])
-normalised = (images.astype("float32") - np.float32([110, 120, 130])) / np.float32([50, 60, 70])
+normalized = (images.astype("float32") - np.float32([110, 120, 130])) / np.float32([50, 60, 70])
 np.savez(
     sys.argv[3],
     raw=signatures["serving_default"](image=tf.constant(images))["logits"],
     one=signatures["serving_default"](image=tf.constant(images[:1]))["logits"],
-    normalised=signatures["normalised"](image=tf.constant(normalised))["logits"],
+    normalised=signatures["normalised"](image=tf.constant(normalized))["logits"],
 )
 """
 
@@ -72,12 +72,12 @@ def test_plain_tensorflow_loads_it_without_tfkd_and_keras(network, images, expec
 
 
 @pytest.mark.parametrize("fold", [True, False])
-def test_folding_removes_batch_normalisation_and_keeps_the_logits(
+def test_folding_removes_batch_normalization_and_keeps_the_logits(
     network, images, expected, tmp_path, fold
 ):
     folder = export.save(network, tmp_path / "exported", fold=fold)
-    normalising = operations(folder) & {"FusedBatchNormV3", "Rsqrt"}
-    assert bool(normalising) is not fold
+    normalizing = operations(folder) & {"FusedBatchNormV3", "Rsqrt"}
+    assert bool(normalizing) is not fold
     outputs = tf.saved_model.load(str(folder)).signatures["serving_default"](
         image=tf.constant(images)
     )

@@ -57,7 +57,7 @@ def test_nested_and_frozen_layers_stay_nested_and_frozen(images):
     np.testing.assert_allclose(copy(images, training=False), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_an_adapted_normalisation_layer_is_copied_with_its_statistics(images):
+def test_an_adapted_normalization_layer_is_copied_with_its_statistics(images):
     normalization = keras.layers.Normalization()
     normalization.adapt(images * 3 + 1)
     image = keras.Input((8, 8, 3))

@@ -194,7 +194,7 @@ def test_float64_of_an_adder_network_differs_by_rounding():
     keras.utils.set_random_seed(0)
     model = models.create("resnet8", 3, (8, 8, 3), adder=True, widths=(4, 4, 4, 4))
     pixels = np.random.default_rng(0).normal(size=(3, 8, 8, 3)).astype(np.float32)
-    for _ in range(20):  # Until the normalisation knows the sums, which are far below 0.
+    for _ in range(20):  # Until the normalization knows the sums, which are far below 0.
         model(pixels, training=True)
     exact = in_precision(models.stock(model), "float64")
     found, rounded = exact(pixels), model(pixels)

@@ -1,4 +1,4 @@
-"""Runs that need the contracts: stages with networks of their own, exits, artefacts, tasks."""
+"""Runs that need the contracts: stages with networks of their own, exits, artifacts, tasks."""
 
 import csv
 import json
@@ -120,7 +120,8 @@ def test_a_run_goes_on_in_the_middle_of_any_stage(
 
 @pytest.mark.parametrize("role", ROLES)
 def test_a_loss_that_is_not_finite_ends_the_run(role, contract, tmp_path):
-    # The stages of the blockwise toy set a rate of their own; their gradients are clipped to nothing.
+    # The stages of the blockwise toy set a rate of their own; their gradients are clipped to
+    # nothing.
     config = contract(role, train__learning_rate=1e30)
     if role == "blockwise":
         config = contract(role, student_loss_weight=1e38)

@@ -390,7 +390,7 @@ def test_buffers_are_optimizer_variables_and_continue_a_run(problem):
 
 
 @pytest.mark.parametrize("settings", CASES.values(), ids=CASES.keys())
-def test_round_trip_through_the_serialised_form(settings, problem):
+def test_round_trip_through_the_serialized_form(settings, problem):
     start, gradients, _ = problem
     optimizer = optimizers.create(settings, drop(0.1, 7))
     twin = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))

@@ -81,7 +81,7 @@ def test_a_bank_is_the_same_on_two_replicas(experiment, two_replicas, tmp_path):
     assert np.count_nonzero(banks[0].any(axis=1)) == 1000
 
 
-def test_local_batch_normalisation_runs_and_is_another_thing(
+def test_local_batch_normalization_runs_and_is_another_thing(
     one, experiment, two_replicas, tmp_path, monkeypatch
 ):
     made = []

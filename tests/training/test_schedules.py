@@ -168,7 +168,7 @@ def test_an_optimizer_follows_the_schedule_from_its_own_step():
         {"name": "cosine", "per_step": True, "final_rate": 0.01, "warmup_epochs": 1},
     ],
 )
-def test_round_trip_through_the_serialised_form(settings):
+def test_round_trip_through_the_serialized_form(settings):
     schedule = make(settings, epochs=5)
     twin = keras.optimizers.schedules.deserialize(keras.optimizers.schedules.serialize(schedule))
     assert type(twin) is type(schedule)

@@ -106,7 +106,7 @@ def test_a_lone_file_and_a_function_see_pixels_as_the_config_says(own, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["tf", "torch", "caffe"])
-def test_a_published_preprocessing_is_for_images_in_colour(own, kind):
+def test_a_published_preprocessing_is_for_images_in_color(own, kind):
     config = own(student__preprocess=kind)
     config_checks.validate(config)
     with pytest.raises(TfkdError, match=f"preprocess '{kind}': found images .* wanted 3 channels"):

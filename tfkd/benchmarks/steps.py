@@ -16,7 +16,7 @@ PREPROCESS_GREY = models.Preprocess((77.9,), (95.9,))
 
 
 class Batch:
-    """One random batch, repeated for ever: as pixels for tfkd, normalised for Keras.
+    """One random batch, repeated for ever: as pixels for tfkd, normalized for Keras.
 
     Args:
         shape: Height, width and channels of an image.
@@ -46,7 +46,7 @@ class Batch:
         self.images = PREPROCESS(pixels)
         batch = {"image": pixels, "label": labels, **extras}
         self.pixels = tf.data.Dataset.from_tensors(batch).repeat()
-        self.normalised = tf.data.Dataset.from_tensors((self.images, labels)).repeat()
+        self.normalized = tf.data.Dataset.from_tensors((self.images, labels)).repeat()
 
 
 def sgd() -> keras.optimizers.Optimizer:

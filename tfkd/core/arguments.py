@@ -16,7 +16,7 @@ RESERVED = ("loss", "total_loss", "student_loss", "distillation_loss", "agreemen
 
 
 def as_list(value) -> list:
-    """Returns a list or tuple as a list, ``None`` as an empty one, anything else as its only entry."""
+    """Returns a list or tuple as a list, ``None`` as an empty one, others as their only entry."""
     if value is None:
         return []
     return list(value) if isinstance(value, (list, tuple)) else [value]
@@ -73,7 +73,7 @@ def as_weights(weights, objectives: Sequence[Objective]) -> list[float]:
     weights = [1.0] * len(objectives) if weights is None else as_list(weights)
     if len(weights) != len(objectives):
         raise TfkdError(
-            f"distillation_loss_weights: found {len(weights)}, wanted {len(objectives)}, one for each "
-            "distillation loss"
+            f"distillation_loss_weights: found {len(weights)}, wanted {len(objectives)}, one for "
+            "each distillation loss"
         )
     return [checked("distillation_loss_weights", NonNegative, weight) for weight in weights]

@@ -1,4 +1,4 @@
-"""The distiller: a ``keras.Model`` that trains a student on the losses of one or several methods."""
+"""The distiller: a ``keras.Model`` that trains a student on the losses of methods."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ class Distiller(Steps, Trainer, keras.Model):
 
     ``total = student_loss_weight * label_loss + sum_i weight_i * schedule_i(epoch) * loss_i``
 
-    Every network runs once for each view and step; the losses share its outputs. The teacher runs as
-    a frozen, folded copy made here (load its weights first) and is never changed itself. Only the
-    student is ever saved or counted.
+    Every network runs once for each view and step; the losses share its outputs. The teacher runs
+    as a frozen, folded copy made here (load its weights first) and is never changed itself. Only
+    the student is ever saved or counted.
 
     The order of the arguments and the names of the metrics (``student_loss``,
     ``distillation_loss``, ``total_loss``) are those of ``keras.distillation.Distiller``, and its
-    ``DistillationLoss`` objects are accepted. One thing differs: Keras weighs the label loss by ``a``
-    and the distillation losses by ``1 - a``. A Keras call with ``student_loss_weight=a`` and weights
-    ``w_i`` is, here::
+    ``DistillationLoss`` objects are accepted. One thing differs: Keras weighs the label loss by
+    ``a`` and the distillation losses by ``1 - a``. A Keras call with ``student_loss_weight=a`` and
+    weights ``w_i`` is, here::
 
         tfkd.Distiller(teacher, student, losses, [(1 - a) * w for w in weights], a)
 
@@ -63,14 +63,15 @@ class Distiller(Steps, Trainer, keras.Model):
         distillation_loss_weights: A weight >= 0 for each loss; ``None`` is 1 each.
         student_loss_weight: Weight >= 0 of the label loss.
         name: Name of the model.
-        task: What a label means; by default classification, at every exit of a student with several.
+        task: What a label means; by default classification, at every exit of a student with
+            several.
         train_size: Number of training images, for methods with banks or memories.
         train_labels: Label of each training image, int ``(train_size,)``, for methods that choose
             negatives of other classes.
         batch_size: Images of one step, for methods that size a memory by it.
         seed: Seed of everything that objectives draw.
         teacher_dtype: ``"bfloat16"`` runs the frozen teacher in that precision.
-        fold_teacher: Whether the teacher's batch normalisation is folded into its layers (checked
+        fold_teacher: Whether the teacher's batch normalization is folded into its layers (checked
             equal first).
         evaluate_distillation: Whether ``evaluate`` also runs the teacher and reports the
             distillation losses and the agreement of student and teacher.
@@ -251,8 +252,8 @@ class Distiller(Steps, Trainer, keras.Model):
     def state(self) -> dict[str, keras.Variable]:
         """Returns every variable that a continued run needs, by role and position.
 
-        Roles: ``student``, ``objective`` (banks and seed states included), ``companion``, ``teacher``
-        where it trains, ``optimizer``, ``metrics`` (the sums of the running epoch) and
+        Roles: ``student``, ``objective`` (banks and seed states included), ``companion``,
+        ``teacher`` where it trains, ``optimizer``, ``metrics`` (the sums of the running epoch) and
         ``distiller`` (epoch and step). Complete after ``compile``; where metrics are given by name,
         after :meth:`prepare_for`.
         """

@@ -28,7 +28,7 @@ def register(name: str) -> Callable:
             raise TfkdError(f"method {name!r} is registered twice")
         _METHODS[name] = maker
         if isinstance(maker, type):
-            maker.default_name = name
+            setattr(maker, "default_name", name)  # noqa: B010
         return maker
 
     return decorate

@@ -42,7 +42,7 @@ def data_set(config: ml_collections.ConfigDict) -> data.DataSet:
 
 
 def preprocess(kind: str, info: data.DataInfo) -> models.Preprocess:
-    """Returns the normalisation that a network gets, by its name in a config.
+    """Returns the normalization that a network gets, by its name in a config.
 
     Args:
         kind: ``dataset``, ``none``, or one of :data:`tfkd.models.preprocess.PUBLISHED`.
@@ -58,7 +58,8 @@ def preprocess(kind: str, info: data.DataInfo) -> models.Preprocess:
     published = models.Preprocess.published(kind)
     if info.image_shape[-1] != 3:
         raise TfkdError(
-            f"preprocess {kind!r}: found images {info.image_shape} of {info.name}, wanted 3 channels"
+            f"preprocess {kind!r}: found images {info.image_shape} of {info.name}, wanted 3 "
+            "channels"
         )
     return published
 

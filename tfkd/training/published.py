@@ -44,7 +44,7 @@ class Preset:
     teacher: bool | str = True
 
     def teacher_network(self, given: str | None, student: str) -> str | None:
-        """Returns the network that teaches: the one given, or, for self-distillation, that of the student.
+        """Returns the network that teaches: the one given, or, in self-distillation, the student's.
 
         Raises:
             TfkdError: When the method has a teacher and none is given.
@@ -79,7 +79,7 @@ _MLD_IMAGENET = {
     "label_weight": 0.5,
     "distillation_weight": 0.5,
 }
-# KD by the weights of the DKD comparison. IPWD, CS-KD, PS-KD, TF-KD and logit standardisation have
+# KD by the weights of the DKD comparison. IPWD, CS-KD, PS-KD, TF-KD and logit standardization have
 # no published values for ImageNet here and keep those for CIFAR-100.
 _IMAGENET = _CIFAR100 | {
     "kd": Preset("kd", 0.5, {"temperature": 1.0}, 0.5),

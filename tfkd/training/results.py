@@ -171,7 +171,7 @@ def result(
 def _numbers(scores: Mapping[str, Any]) -> dict[str, float]:
     """Returns the numbers of an evaluation without the count of its images."""
     return {
-        key: value
+        key: float(value)
         for key, value in scores.items()
         if isinstance(value, numbers.Real) and key != "count"
     }
@@ -181,6 +181,11 @@ def _exits(student: keras.Model, exits: Sequence[Mapping[str, Any]]) -> list[dic
     """Returns the scores of each exit with what it costs to get there."""
     costs = models.exit_costs(student)
     return [
-        {**each, "macs": costs[each["name"]].macs, "params": costs[each["name"]].params}
+        {
+            "name": each["name"],
+            **_numbers(each),
+            "macs": costs[each["name"]].macs,
+            "params": costs[each["name"]].params,
+        }
         for each in exits
     ]

@@ -56,6 +56,7 @@ class Teaching(abc.ABC):
 
     def tell(self, say: Say) -> None:
         """Says before training what the teachers are worth, if that is known by then."""
+        del say
 
     def tell_in_the_end(self, scores: Mapping[str, Any], task: Task, say: Say) -> None:
         """Says after training what a teacher is worth that was not told before.
@@ -65,6 +66,7 @@ class Teaching(abc.ABC):
             task: The task.
             say: Prints a line.
         """
+        del scores, task, say
 
 
 class TrainedBefore(Teaching):

@@ -21,7 +21,7 @@ Function = Callable[[tf.Tensor], tf.Tensor]
 
 
 def experiments(tiny: bool) -> Iterator[Experiment]:
-    """Yields one comparison for each batch size; normalised float32 images go in."""
+    """Yields one comparison for each batch size; normalized float32 images go in."""
     name, shape = ("resnet8", (8, 8, 3)) if tiny else ("resnet20", (32, 32, 3))
     model = as_trained(name, 100, shape)
     with tempfile.TemporaryDirectory() as folder:

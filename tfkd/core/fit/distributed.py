@@ -20,8 +20,10 @@ from tfkd.errors import TfkdError
 
 
 class DistributedFit(Host):
-    """Mix-in for a ``keras.Model`` with its own ``train_step``, ``test_step``, ``train_results`` and
-    ``test_results`` (the metrics of an epoch and of an evaluation).
+    """Mix-in for a ``keras.Model`` with steps of its own.
+
+    Those are ``train_step`` and ``test_step``, and ``train_results`` and ``test_results``, the
+    metrics of an epoch and of an evaluation.
 
     The model must hold all its variables (optimizer and metrics included) before the first call: a
     variable made inside a compiled function under a strategy ends in an error that names no cause.

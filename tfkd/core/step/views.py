@@ -94,8 +94,8 @@ class ViewPlan:
             features = sorted(set(taps) - set(self._task.taps(self._networks[self._teachers[0]])))
             if features:
                 raise TfkdError(
-                    f"taps {features} of 'teacher' with {len(self._teachers)} teachers: name one of "
-                    "them, as in 'teacher:0'"
+                    f"taps {features} of 'teacher' with {len(self._teachers)} teachers: name one "
+                    "of them, as in 'teacher:0'"
                 )
             for name in self._teachers:
                 union = self.taps.setdefault((name, view), [])
@@ -127,7 +127,7 @@ class ViewPlan:
 
     @property
     def gives_agreement(self) -> bool:
-        """Whether the teacher's outputs on the main view are read, to be held against the student's."""
+        """Whether the teacher's outputs on the main view are read, for the agreement."""
         taps = self.taps.get(("teacher", "main"), ())
         known = type(self._task).agreement is not Task.agreement
         whole = bool(taps) and set(self.output_names("teacher")) <= set(taps)

@@ -28,8 +28,8 @@ class Classification(Task):
     :meth:`for_network`.
 
     Args:
-        loss: The label loss: a Keras loss name, function or object of ``(labels, logits)``. ``None``
-            is softmax cross-entropy on logits, for class numbers and for dense labels.
+        loss: The label loss: a Keras loss name, function or object of ``(labels, logits)``.
+            ``None`` is softmax cross-entropy on logits, for class numbers and for dense labels.
 
     Raises:
         TfkdError: For a loss of probabilities.
@@ -48,8 +48,8 @@ class Classification(Task):
         self._loss = keras.losses.get(loss)
         if _wants_probabilities(self._loss):
             raise TfkdError(
-                f"label loss {loss!r}: found a loss of probabilities, wanted one of logits: None, or "
-                "a Keras loss object with from_logits=True"
+                f"label loss {loss!r}: found a loss of probabilities, wanted one of logits: None, "
+                "or a Keras loss object with from_logits=True"
             )
 
     @classmethod

@@ -51,8 +51,8 @@ class MultiExitClassification(Classification):
         if len(set(counts.values())) > 1:
             listed = ", ".join(f"{name} {count}" for name, count in counts.items())
             raise TfkdError(
-                f"exits of network {network.name!r}: found different class counts ({listed}), wanted "
-                "the same at every exit"
+                f"exits of network {network.name!r}: found different class counts ({listed}), "
+                "wanted the same at every exit"
             )
         return {"classes": counts["logits"], "exits": exits}
 

@@ -38,7 +38,8 @@ def find(name: str) -> type[Task]:
     """Returns the class of a task.
 
     Args:
-        name: One of :func:`names`, or ``module:Class`` or ``path/to/file.py:Class`` for another one.
+        name: One of :func:`names`, or ``module:Class`` or ``path/to/file.py:Class`` for another
+            one.
 
     Raises:
         TfkdError: When there is none of that name.

@@ -23,9 +23,9 @@ def stock(model: keras.Model) -> keras.Model:
     """Clones a model with stock Keras layers in place of tfkd's, and the same weights.
 
     The copy computes the same function at inference (equal but for the order of rounding, as stock
-    batch normalisation is composed of other operations), has the same layer names, and its
+    batch normalization is composed of other operations), has the same layer names, and its
     `.keras` file loads without tfkd, unless it has adder layers. Training it further differs in one
-    thing: stock batch normalisation keeps the biased variance.
+    thing: stock batch normalization keeps the biased variance.
 
     Args:
         model: A functional model, or a Sequential with an input shape.

@@ -138,8 +138,8 @@ def head(model: keras.Model, start: str = "pre_pool", end: str = LOGITS) -> kera
     own = _outputs(model)
     if end not in own:
         raise TfkdError(
-            f"head of model {model.name!r}: found the outputs {', '.join(own)}; wanted {end!r} among "
-            "them"
+            f"head of model {model.name!r}: found the outputs {', '.join(own)}; wanted {end!r} "
+            "among them"
         )
     goal = own[end]
     begins = own[path] if path in own else _call(model, path).outputs[0]

@@ -1,7 +1,7 @@
 """What a network costs: parameters and multiply-accumulate operations (MACs), layer by layer.
 
 One MAC is one multiplication with its addition, for one image. As is the custom of the field, only
-convolutions and linear layers count: normalisation, activations, pooling and biases are free.
+convolutions and linear layers count: normalization, activations, pooling and biases are free.
 Additions of adder layers (sums of absolute differences) are counted apart, as their paper counts
 them: two for every term |x - f|, one for the difference and one for the sum, none for the sign.
 
@@ -152,7 +152,7 @@ def cost(model: keras.Model) -> Cost:
     """Counts parameters and multiply-accumulate operations of a model for one image.
 
     Sub-models are counted by their layers, shared layers once per call in MACs and once in all in
-    parameters. Count the network itself and not its folded copy, whose normalisation is gone.
+    parameters. Count the network itself and not its folded copy, whose normalization is gone.
 
     Args:
         model: Any Keras model. Of a subclassed model only the parameters can be counted: its
