@@ -41,7 +41,7 @@ def save(
     Signatures, each with any batch size and called by keyword::
 
         serving_default(image: uint8   (batch, height, width, channels), pixels 0..255)
-        normalized     (image: float32 (batch, height, width, channels), after preprocessing)
+        normalised     (image: float32 (batch, height, width, channels), after preprocessing)
             -> the outputs by name, each (batch, ...)
 
     The outputs are those of the network and what its task derives from them. A classifier gives
