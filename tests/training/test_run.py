@@ -197,7 +197,7 @@ def test_the_best_teacher_is_another_file(experiment, teacher_folder, finished, 
     other = load_network(teacher)
     kernel, bias = other.model.layers[-1].get_weights()
     other.model.layers[-1].set_weights([-kernel, bias])
-    save_network(other, teacher, "student_best")
+    save_network(other, teacher, "best")
     wanted = evaluation.scores(evaluation.predictor(other), data.load("digits").test())["top1"]
     fields = {"teacher__workdir": str(teacher), "teacher__which": "best", "train__epochs": 1}
     result = run(experiment("distilled", **fields), tmp_path / "run")

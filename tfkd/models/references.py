@@ -25,6 +25,7 @@ import keras
 from tfkd.errors import TfkdError, unknown
 from tfkd.models.graph.calls import is_functional
 from tfkd.models.graph.inspection import final_activation
+from tfkd.models.graph.outputs import in_depth_order, outputs
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _KERAS_APPLICATIONS = "keras.applications"
@@ -162,7 +163,7 @@ def _check(reference: str, model, num_classes: int, input_shape: tuple) -> None:
             f"network {reference!r}: found that it returns {type(model).__name__}; wanted a "
             "functional keras.Model, or a Sequential with an Input"
         )
-    found, shape = model.input_shape, model.output_shape
+    found = model.input_shape
     if not isinstance(found, tuple) or len(found) != 4:
         raise TfkdError(
             f"network {reference!r}: found inputs {found}; wanted one (batch, height, width, "
@@ -173,21 +174,24 @@ def _check(reference: str, model, num_classes: int, input_shape: tuple) -> None:
             f"network {reference!r}: found that it takes images {found[1:]}; wanted {input_shape}, "
             "as those of the data are"
         )
-    if not isinstance(shape, tuple) or len(shape) != 2:
-        raise TfkdError(
-            f"network {reference!r}: found output {shape}; wanted logits (batch, {num_classes})"
-        )
-    if shape[-1] != num_classes:
-        raise TfkdError(
-            f"network {reference!r}: found {shape[-1]} classes; wanted {num_classes}, as many as "
-            "the data have"
-        )
-    activation = final_activation(model)
-    if activation is not None:
-        raise TfkdError(
-            f"network {reference!r}: found that it ends in {activation}; wanted logits: a last "
-            "layer with activation=None"
-        )
+    named = outputs(model)
+    for exit in in_depth_order(named):
+        shape = tuple(named[exit].shape)
+        if len(shape) != 2:
+            raise TfkdError(
+                f"network {reference!r}: found output {shape}; wanted {exit} (batch, {num_classes})"
+            )
+        if shape[-1] != num_classes:
+            raise TfkdError(
+                f"network {reference!r}: found {shape[-1]} classes; wanted {num_classes}, as many "
+                "as the data have"
+            )
+        activation = final_activation(model, exit)
+        if activation is not None:
+            raise TfkdError(
+                f"network {reference!r}: found that it ends in {activation}; wanted logits: a last "
+                "layer with activation=None"
+            )
 
 
 def _module(who: str, name: str) -> ModuleType:

@@ -119,7 +119,9 @@ def _fresh(
             if isinstance(layer, models.BatchNormalization):
                 layer.synchronized = False
     seen = preprocess(config.student.preprocess, info)
-    return models.Network(model, seen, name, to_dict(fields.taps), task, info.class_names)
+    # A task may give a network other outputs than one for each class.
+    classes = info.class_names if width == len(info.class_names) else None
+    return models.Network(model, seen, name, to_dict(fields.taps), task, classes)
 
 
 def check_fits(network: models.Network, info: data.DataInfo, who: str) -> None:

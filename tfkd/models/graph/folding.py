@@ -18,7 +18,7 @@ import numpy as np
 from tfkd.errors import TfkdError
 from tfkd.models.graph.calls import Call, all_calls, calls, graph_of, is_functional
 from tfkd.models.graph.keras_layers import copy_weights, rebuild, remade, stock_layer
-from tfkd.models.graph.outputs import outputs
+from tfkd.models.graph.outputs import outputs_if_named
 from tfkd.models.graph.taps import find_tap
 from tfkd.models.layers.batch_normalization import BatchNormalization
 from tfkd.models.layers.grouped_convolution import GroupedConvolution
@@ -68,7 +68,7 @@ def fold(model: keras.Model, keep: Iterable[str] = (), dtype: str | None = None)
     if dtype not in _DTYPES:
         raise TfkdError(f"fold: found dtype={dtype!r}; wanted one of {_DTYPES}")
     graph_of(model)
-    kept = {find_tap(model, name) for name in keep} - set(outputs(model))
+    kept = {find_tap(model, name) for name in keep} - set(outputs_if_named(model))
     pairs = _foldable(model, kept)
     folded_away = {id(normalization) for _, normalization in pairs}
     normalization_of = {id(layer): normalization for layer, normalization in pairs}

@@ -72,6 +72,19 @@ def class_width(sizes: Mapping[str, list[int | None]]) -> int | None:
     return sizes[LOGITS][-1] if sizes.get(LOGITS) else None
 
 
+def outputs_if_named(model: keras.Model) -> dict[str, keras.KerasTensor]:
+    """Returns the outputs of a model with a graph by name; none where they have no names.
+
+    A part inside a larger model may have a list of them.
+    """
+    try:
+        return outputs(model)
+    except TfkdError:
+        if is_functional(model):
+            return {}
+        raise
+
+
 def exits(model: keras.Model) -> tuple[str, ...]:
     """Returns the exits of a network, shallow to deep.
 
