@@ -174,7 +174,10 @@ def _check(reference: str, model, num_classes: int, input_shape: tuple) -> None:
             f"network {reference!r}: found that it takes images {found[1:]}; wanted {input_shape}, "
             "as those of the data are"
         )
-    named = outputs(model)
+    try:
+        named = outputs(model)
+    except TfkdError as error:
+        raise TfkdError(f"network {reference!r}: {error}") from None
     for exit in in_depth_order(named):
         shape = tuple(named[exit].shape)
         if len(shape) != 2:
