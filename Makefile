@@ -2,6 +2,7 @@
 # make demo   makes .venv, then trains, distils and exports on real digits
 # make op     makes .venv, then compiles the adder op, which happens at its first use otherwise
 # make test   makes .venv, then runs the whole suite, in two processes (JOBS=4: in four)
+# make lint   makes .venv, then checks form, likely bugs and types (ruff, mypy)
 # make clean  removes what these made, but no run folder
 #
 # PYTHON=/path/to/python picks the interpreter; otherwise the first of python3.11, python3.12,
@@ -12,7 +13,7 @@ PYTHON ?=
 JOBS ?= 2
 SUITABLE = import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: help env demo op test clean
+.PHONY: help env demo op test lint clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -47,6 +48,11 @@ op: env
 test: env
 	$(VENV)/bin/python -m pytest -q --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder --durations=15 tests
 
+lint: env
+	$(VENV)/bin/python -m ruff format --check .
+	$(VENV)/bin/python -m ruff check .
+	$(VENV)/bin/python -m mypy
+
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .hypothesis .ruff_cache bazel-*
+	rm -rf $(VENV) build *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache bazel-*
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

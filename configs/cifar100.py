@@ -9,21 +9,32 @@ Cost: one to several hours a run on one GPU; a teacher is trained on demand and 
 Command: python tools/train.py --config=configs/cifar100.py:kd,resnet32x4,resnet8x4 \\
     --workdir=runs/kd/seed0
 
-Arguments: ``METHOD,TEACHER,STUDENT`` (default ``kd,resnet32x4,resnet8x4``); ``plain,NETWORK`` trains
-a network alone; ``METHOD,STUDENT`` is enough for methods without a teacher. METHOD is one of
+Arguments: ``METHOD,TEACHER,STUDENT`` (default ``kd,resnet32x4,resnet8x4``); ``METHOD,STUDENT`` for
+a method without a teacher; ``plain,NETWORK`` for a network alone. METHOD is one of
 ``tfkd.training.published.names()``, with the weights of its paper. Any two networks make a pair;
-:data:`PAIRS` are the thirteen of the papers.
+:data:`PAIRS` are the thirteen of the papers. With the word ``smoke``
+(``kd,resnet56,resnet20,smoke``) one epoch on 40 digits of scikit-learn, which need no download.
 
 What differs from the recipe: MLD trains with learning rate 0.025, and some pairs for 480 or 960
 epochs, as published. A last word ``own`` takes the schedule of the method's own paper: ``cs_kd``
 200 epochs, TF-KD in its three forms 200, ``ps_kd`` 300 (that of NKD's and USKD's authors is not
-clear). ``plain,NETWORK,own,METHOD`` trains a network alone by that schedule, as TF-KD's twin.
+clear). ``plain,NETWORK,own,METHOD`` trains a network alone by that schedule, as TF-KD's
+self-teacher.
 """
 
 from tfkd import models
-from tfkd.errors import TfkdError, unknown
-from tfkd.training import published
-from tfkd.training.config import default
+from tfkd.errors import unknown
+from tfkd.training import arguments, published
+from tfkd.training.config import default, shrink
+
+FORMS = (
+    "METHOD,TEACHER,STUDENT",
+    "METHOD,STUDENT",
+    "METHOD,TEACHER,STUDENT,own",
+    "METHOD,STUDENT,own",
+    "plain,NETWORK",
+    "plain,NETWORK,own,METHOD",
+)
 
 PAIRS = (
     ("wrn_40_2", "wrn_16_2"),
@@ -56,11 +67,15 @@ OWN = {
 """Schedules of the methods' own papers, all with batches of 128 and learning rate 0.1."""
 
 
-def get_config(argument: str = "kd,resnet32x4,resnet8x4"):
+def get_config(argument: str = ""):
     """Returns an experiment."""
-    method, teacher, student, own = _words(argument)
+    words = arguments.parse(
+        argument, *FORMS, default="kd,resnet32x4,resnet8x4", METHOD=published.names(),
+        **dict.fromkeys(("TEACHER", "STUDENT", "NETWORK"), models.names()),
+    )  # fmt: skip
+    student = words.network or words.student
     config = default()
-    config.experiment = "-".join(["cifar100", *argument.split(",")])
+    config.experiment = f"cifar100-{words.name}"
     config.data.name = "cifar100"
     config.student.name = student
 
@@ -69,54 +84,32 @@ def get_config(argument: str = "kd,resnet32x4,resnet8x4"):
     config.train.learning_rate = 0.01 if student in SLOW_LEARNERS else 0.05
     config.train.optimizer.weight_decay = 5e-4
     config.train.schedule.milestones = (150, 180, 210)
-    if own:
-        _own_schedule(config, own)
-    if method == "plain":
-        return config
+    if words.own:
+        _own_schedule(config, published.preset(words.method).method)
 
-    preset = published.apply(config, method, teacher=teacher, student=student)
-    if preset.teacher == published.TWIN:
-        words = f"plain,{student},own,{own}" if own else f"plain,{student}"
-        config.teacher.config = f"configs/cifar100.py:{words}"
-    elif teacher is not None:
-        config.teacher.config = f"configs/cifar100.py:plain,{teacher}"
-    elif preset.teacher:
-        raise TfkdError(f"{method} needs a teacher; wanted {method},TEACHER,{student}")
-    if preset.method == "mld":
-        config.train.epochs = MLD_EPOCHS.get((teacher, student), 240)
-        config.train.learning_rate = 0.01 if student in SLOW_LEARNERS else 0.025
+    if not words.plain:
+        preset = published.apply(config, words.method, teacher=words.teacher, student=student)
+        teacher = preset.teacher_network(words.teacher, student)
+        if teacher:
+            own = (
+                ("own", preset.method)
+                if words.own and preset.teacher == published.SELF_TEACHER
+                else ()
+            )
+            alone = words.argument("plain", teacher, *own)
+            config.teacher.config = f"configs/cifar100.py:{alone}"
+        if preset.method == "mld":
+            config.train.epochs = MLD_EPOCHS.get((words.teacher, student), 240)
+            config.train.learning_rate = 0.01 if student in SLOW_LEARNERS else 0.025
+
+    if words.smoke:
+        shrink(config, image_size=16)
     return config
 
 
-def _words(argument: str) -> tuple[str, str | None, str, str | None]:
-    """Returns method, teacher or None, student, and the method whose own schedule is wanted."""
-    words, own = argument.split(","), None
-    method = words[0]
-    if method == "plain" and words[2:3] == ["own"]:
-        own = ",".join(words[3:])
-        words = words[:2]
-    elif words[-1] == "own":
-        own = published.preset(method).method
-        words = words[:-1]
-    networks = words[1:]
-    most = 1 if method == "plain" else 2
-    if not 1 <= len(networks) <= most:
-        wanted = "plain,NETWORK" if method == "plain" else "METHOD,TEACHER,STUDENT"
-        raise TfkdError(
-            f"argument {argument!r} of configs/cifar100.py: wanted {wanted}, such as "
-            f"--config=configs/cifar100.py:{'plain,resnet20' if most == 1 else 'kd,resnet56,resnet20'}"
-        )
-    for network in networks:
-        if network not in models.names():
-            raise unknown("network", network, models.names())
-    if method != "plain":
-        published.preset(method)
-    if own is not None and own not in OWN:
-        raise unknown("method with a schedule of its own", own, OWN)
-    return method, networks[0] if len(networks) == 2 else None, networks[-1], own
-
-
 def _own_schedule(config, method: str) -> None:
+    if method not in OWN:
+        raise unknown("method with a schedule of its own", method, OWN)
     recipe = OWN[method]
     config.train.batch_size = 128
     config.train.learning_rate = 0.1
@@ -124,5 +117,5 @@ def _own_schedule(config, method: str) -> None:
     config.train.optimizer.weight_decay = recipe.get("weight_decay", 5e-4)
     config.train.optimizer.nesterov = recipe.get("nesterov", False)
     config.train.schedule.milestones = recipe["milestones"]
-    config.train.schedule.factor = recipe.get("factor", 0.1)
+    config.train.schedule.decay_factor = recipe.get("factor", 0.1)
     config.train.schedule.warmup_epochs = recipe.get("warmup", 0.0)

@@ -1,7 +1,7 @@
 """Every logit method on a tenth of the CIFAR-10 images, small enough for two CPU cores.
 
-Data: ``folder:PATH`` with train/CLASS/*.jpg and test/CLASS/*.jpg. 1,000 training images are held out
-to choose the best epoch and 5,000 of the others are trained on; all are resized to 16x16. All
+Data: ``folder:PATH`` with train/CLASS/*.jpg and test/CLASS/*.jpg. 1,000 training images are held
+out to choose the best epoch and 5,000 of the others are trained on; all are resized to 16x16. All
 10,000 test images are used.
 Networks: ResNet-20 teaches ResNet-8. Recipe, the same for every method: 10 epochs, batches of 64,
 SGD with momentum 0.9, weight decay 5e-4, learning rate 0.05 falling as a cosine after one epoch of
@@ -12,26 +12,26 @@ Cost: about a minute a run on two CPU cores.
 Command: python tools/compare.py --config=configs/cifar10_folder.py --workdir=runs/cifar10 \\
     --methods=kd,dkd,dist --config.data.name=folder:/data/cifar10
 
-Arguments: ``METHOD`` (default ``kd``), one of ``tfkd.training.published.names()``, with its published
-weights for CIFAR-100; ``plain``; ``teacher``. The one thing that is scaled is DKD's warm-up, which
-keeps its share of these 10 epochs (20 of 240).
+Argument: ``METHOD`` (default ``kd``), one of ``tfkd.training.published.names()``, with its
+published weights for CIFAR-100; ``plain``; ``teacher``. The one thing that is scaled is DKD's
+warm-up, which keeps its share of these 10 epochs (20 of 240). With the word ``smoke``
+(``kd,smoke``) one epoch on 40 digits of scikit-learn.
 """
 
-from tfkd.errors import unknown
-from tfkd.training import published
-from tfkd.training.config import default
+from tfkd.training import arguments, published
+from tfkd.training.config import default, shrink
 
 
-def get_config(argument: str = "kd"):
+def get_config(argument: str = ""):
     """Returns the experiment of a method."""
-    known = ("plain", "teacher", *published.names())
-    if argument not in known:
-        raise unknown("argument of configs/cifar10_folder.py", argument, known)
+    words = arguments.parse(
+        argument, "METHOD", default="kd", METHOD=("plain", "teacher", *published.names())
+    )
     config = default()
-    config.experiment = f"cifar10-{argument}"
+    config.experiment = f"cifar10-{words.name}"
     config.data.name = "folder:data/cifar10"
     config.data.image_size = 16
-    config.data.validation = 1000.0
+    config.data.validation_size = 1000
     config.data.train_size = 5000
 
     config.train.epochs = 10
@@ -40,17 +40,17 @@ def get_config(argument: str = "kd"):
     config.train.schedule.name = "cosine"
     config.train.schedule.warmup_epochs = 1.0
 
-    if argument == "teacher":
+    config.student.name = "resnet8"
+    if words.method == "teacher":
         config.student.name = "resnet20"
         config.train.epochs = 16
-        return config
+    elif words.method != "plain":
+        preset = published.apply(config, words.method, teacher="resnet20", student="resnet8")
+        teacher = "plain" if preset.teacher == published.SELF_TEACHER else "teacher"
+        config.teacher.config = f"configs/cifar10_folder.py:{words.argument(teacher)}"
+    if words.method == "dkd":
+        config.methods.dkd.warmup_epochs = config.train.epochs * 20 / 240
 
-    config.student.name = "resnet8"
-    if argument == "plain":
-        return config
-    preset = published.apply(config, argument, teacher="resnet20", student="resnet8")
-    twin = preset.teacher == published.TWIN
-    config.teacher.config = f"configs/cifar10_folder.py:{'plain' if twin else 'teacher'}"
-    if argument == "dkd":
-        config.distiller[0].settings.warmup_epochs = config.train.epochs * 20 / 240
+    if words.smoke:
+        shrink(config, image_size=16)
     return config

@@ -1,4 +1,4 @@
-"""What every test shares: two logical CPUs, set before TensorFlow starts, so that replicas can be tested."""
+"""What every test shares: two logical CPUs, set before TensorFlow starts, for replicas."""
 
 import gc
 import os
@@ -24,7 +24,7 @@ def fixed_seed():
 
 @pytest.fixture(autouse=True, scope="module")
 def tidy_memory():
-    """Drops the graphs of a file's tests after it: thousands at once take Python minutes to free."""
+    """Drops the graphs of a file's tests after it: thousands take Python minutes to free."""
     yield
     gc.collect()
     gc.freeze()

@@ -5,11 +5,10 @@ import itertools
 import pytest
 
 from tfkd import models
-from tfkd.core import registry
 from tfkd.errors import TfkdError
 from tfkd.models.registry import create
 from tfkd.training import config as configs
-from tfkd.training import config_checks
+from tfkd.training import config_checks, optimizers
 
 ROLES = ("cnn", "adder", "kd", "pkkd", "fixed")
 SHORT = ("cnn", "adder", "adder_kd", "pkkd", "pkkd_fixed")
@@ -58,20 +57,19 @@ def test_recipe_of_the_paper():
     assert (cifar.optimizer.weight_decay, imagenet.optimizer.weight_decay) == (5e-4, 1e-4)
     for train in (cifar, imagenet):
         assert (train.batch_size, train.learning_rate, train.schedule.name) == (256, 0.1, "cosine")
-        assert configs.optimizer_settings(configs.default())["momentum"] == 0.9
+        assert optimizers.create(train.optimizer, train.learning_rate).momentum == 0.9
 
 
 def test_weights_of_the_paper_are_a_search():
     (entry,) = configs.load("configs/pkkd_cifar.py").search_space
-    assert entry.fields == ("distiller[0].weight",)
+    assert entry.fields == ("methods.pkkd.weight",)
     assert entry.choices == (0.1, 0.5, 1.0, 5.0, 10.0)
 
 
 @pytest.mark.parametrize("argument", ["pkkd,resnet20,cifar10", "fixed,vgg_small,cifar10"])
 def test_the_layers_of_twins_are_found_and_fit(argument):
     config = configs.load(f"configs/pkkd_cifar.py:{argument}")
-    entry = config.distiller[0]
-    loss = registry.create(entry.name, **configs.to_dict(entry.settings))
+    (loss,) = configs.objectives(config)
     twins = [
         create(config.student.name, 10, (32, 32, 3), **settings)
         for settings in ({"adder": True}, {"logit_normalization": True})
@@ -93,12 +91,12 @@ def test_the_layers_of_twins_are_found_and_fit(argument):
     "reference, message",
     [
         ("pkkd_cifar.py:pkkd,resnet20", "found 2 words, wanted ROLE,NETWORK,DATA"),
-        ("pkkd_cifar.py:pkd,resnet20,cifar10", "unknown role .* 'pkd'; did you mean 'pkkd'"),
-        ("pkkd_cifar.py:pkkd,resnet56,cifar10", "unknown network .* 'resnet56'"),
-        ("pkkd_cifar.py:pkkd,resnet20,digits", "unknown data set .* 'digits'"),
+        ("pkkd_cifar.py:pkd,resnet20,cifar10", "unknown role 'pkd'; did you mean 'pkkd'"),
+        ("pkkd_cifar.py:pkkd,resnet56,cifar10", "unknown network 'resnet56'; did you mean"),
+        ("pkkd_cifar.py:pkkd,resnet20,digits", "unknown data 'digits'"),
         ("pkkd_imagenet.py:pkkd", "found 1 words, wanted ROLE,NETWORK"),
-        ("pkkd_imagenet.py:pkkd,resnet20", "unknown network .* 'resnet20'"),
-        ("pkkd_short.py:kd", "unknown argument of configs/pkkd_short.py 'kd'"),
+        ("pkkd_imagenet.py:pkkd,resnet20", "unknown network 'resnet20'; did you mean"),
+        ("pkkd_short.py:kd", "unknown role 'kd'; did you mean 'pkkd'"),
     ],
 )
 def test_a_wrong_argument_is_told_in_one_line(reference, message):

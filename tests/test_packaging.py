@@ -1,5 +1,6 @@
 """The files around the library: pinned requirements, pyproject, Makefile and Bazel targets."""
 
+import ast
 import importlib
 import importlib.metadata
 import os
@@ -54,6 +55,19 @@ def test_pinned_requirement_is_installed(name, version):
 @pytest.mark.parametrize("name", ["tensorboard.plugins.hparams.api", "importlib_resources"])
 def test_what_others_need_without_saying_so_is_importable(name):
     importlib.import_module(name)
+
+
+def test_no_private_module_of_keras_is_imported():
+    imported = set()
+    for folder in ("tfkd", "tests", "tools", "configs"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import):
+                    imported |= {each.name for each in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module:
+                    imported |= {f"{node.module}.{each.name}" for each in node.names}
+    assert "keras" in imported
+    assert not [name for name in imported if f"{name}.".startswith("keras.src.")]
 
 
 def test_pyproject_repeats_the_pins():
@@ -159,15 +173,15 @@ def test_make_runs_the_demo_and_the_suite_in_the_environment(tmp_path):
     assert lines == [
         f"{tmp_path}/bin/python tools/compare.py --config=configs/quickstart.py "
         "--workdir=runs/quickstart",
-        f"{tmp_path}/bin/python -m pytest -q --numprocesses=2 --dist=loadfile --no-loadscope-reorder "
-        "--durations=15 tests",
+        f"{tmp_path}/bin/python -m pytest -q --numprocesses=2 --dist=loadfile "
+        "--no-loadscope-reorder --durations=15 tests",
     ]
 
 
 def test_ci_is_make_test():
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    assert script.read_text(encoding="utf-8").splitlines()[1:] == ["exec make test"]
+    assert script.read_text(encoding="utf-8").splitlines()[1:] == ["exec make lint test"]
 
 
 def build_targets():

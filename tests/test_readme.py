@@ -1,47 +1,56 @@
-"""The Python of the README is run as it stands there."""
+"""The README: its Python is run as it stands there, and its numbers are those of committed runs."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
 import tfkd
+from tests.fixtures import pages
+from tfkd import reporting
+from tfkd.training import config as configs
 
-README = Path(__file__).resolve().parents[1] / "README.md"
-
-
-def python_blocks() -> list[str]:
-    """Returns the Python code blocks of the README in order."""
-    return re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.S)
+README = "README.md"
 
 
-def test_the_readme_holds_the_two_examples():
-    assert len(python_blocks()) == 2
+@pytest.fixture(autouse=True)
+def registries():
+    """Forgets what the README registers."""
+    with pages.registries_restored():
+        yield
 
 
-def test_the_ten_lines_train_and_save_a_student(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    code = python_blocks()[0]
+def test_the_readme_holds_the_two_examples_and_is_short():
+    assert len(pages.blocks(README, "python")) == 2
+    assert len(pages.text(README).splitlines()) <= 125
+
+
+@pytest.mark.slow
+def test_the_ten_lines_train_a_teacher_and_with_it_a_student(tmp_path, capsys):
+    code = pages.blocks(README, "python")[0]
     statements = [line for line in code.splitlines() if line and not line.startswith("import")]
     assert len(statements) <= 10
-    names: dict = {}
-    exec(compile(code, "README.md", "exec"), names)
-    assert (tmp_path / "student.keras").is_file()
-    assert names["distiller"].step == names["dataset"].steps_per_epoch
+    names = pages.run_blocks(README, [code], tmp_path)
+    printed = re.findall(r"^0\.\d+$", capsys.readouterr().out, flags=re.M)
+    teacher, student = map(float, printed)
+    assert teacher > 0.85 and student > 0.7
+    saved = tfkd.Distiller(None, keras.models.load_model(tmp_path / "student.keras"))
+    saved.compile()
+    found = saved.evaluate(names["digits"].test(), verbose=0, return_dict=True)
+    np.testing.assert_allclose(found["accuracy"], student, rtol=1e-5)
 
 
-def test_the_distiller_of_the_readme_has_at_most_20_lines_and_trains_its_connector():
-    code = python_blocks()[1]
+def test_the_method_of_the_readme_has_at_most_20_lines_and_trains_its_connector(tmp_path):
+    code = pages.blocks(README, "python")[1]
     written = [line for line in code.splitlines() if line.strip()]
     assert len(written) <= 20
-    names: dict = {"__name__": "readme"}
-    exec(compile(code, "README.md", "exec"), names)
+    names = pages.run_blocks(README, [code], tmp_path)
     teacher = tfkd.models.create("resnet8x4", 10, (8, 8, 1))
     student = tfkd.models.create("resnet8", 10, (8, 8, 1))
-    losses = [tfkd.distillers.KD(), names["Hint"]()]
+    losses = [tfkd.distillers.KD(), names["Hint"](0.5)]
     distiller = tfkd.Distiller(teacher, student, losses, [0.9, 1.0])
     connector = losses[1].connector
     before = np.array(connector.kernel)
@@ -54,27 +63,25 @@ def test_the_distiller_of_the_readme_has_at_most_20_lines_and_trains_its_connect
     assert not any(variable is connector.kernel for variable in student.variables)
 
 
-def test_the_fidelity_table_has_a_row_for_every_method():
-    text = README.read_text(encoding="utf-8").split("## Fidelity")[1].split("##")[0]
-    rows = set(re.findall(r"^\| `(\w+)` \|", text, flags=re.M))
-    from_tfkd = {
-        name
-        for name in tfkd.distillers.names()
-        if (README.parent / "tfkd" / "distillers" / f"{name}.py").is_file()
-    }
-    assert rows == from_tfkd
+def test_the_method_of_the_readme_enters_a_config_whose_flags_are_checked(tmp_path):
+    line = next(code for code in pages.inline_code(README) if code.startswith("config.methods = "))
+    file = tmp_path / "experiment.py"
+    file.write_text(
+        pages.blocks(README, "python")[1]
+        + "\nfrom tfkd.training.config import default, methods\n\n"
+        + f"def get_config(argument=''):\n    config = default()\n    {line}\n    return config\n"
+    )
+    config = configs.load(str(file))
+    assert config.methods.hint.to_dict() == {"weight": 1.0, "delta": 0.5}
+    flag = next(code for code in pages.inline_code(README) if code.startswith("--config.methods."))
+    field, value = flag.removeprefix("--config.").split("=")
+    changed = configs.override(config, **{field.replace(".", "__"): float(value)})
+    assert [each.name for each in configs.objectives(changed)] == ["hint", "kd"]
+    assert configs.objectives(changed)[0].delta == 2.0
+    with pytest.raises(tfkd.TfkdError, match="hint: delta: found 0.0, wanted a number > 0"):
+        configs.objectives(configs.override(config, methods__hint__delta=0.0))
 
 
-def test_every_relative_link_leads_somewhere():
-    links = re.findall(r"\]\(([^)#]+)\)", README.read_text(encoding="utf-8"))
-    relative = [link for link in links if not link.startswith("http")]
-    assert relative
-    missing = [link for link in relative if not (README.parent / link).exists()]
-    assert not missing
-
-
-@pytest.mark.parametrize(
-    "command", re.findall(r"python (tools/\w+\.py)", README.read_text("utf-8"))
-)
-def test_every_binary_that_the_readme_names_exists(command):
-    assert (README.parent / command).is_file()
+def test_the_table_of_the_readme_is_that_of_the_committed_runs():
+    (table,) = reporting.tables(pages.ROOT / README)
+    assert table.words.startswith("comparison results/quickstart") and table.holds

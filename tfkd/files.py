@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from tfkd.errors import TfkdError, reason
 
 NEW = ".tfkd-new-"
 OLD = ".tfkd-old-"
+_WILDCARDS = frozenset("*?[\\")
 
 
 def write(
@@ -160,6 +162,22 @@ def locked(path: str | os.PathLike, waiting: str | None = None) -> Iterator[None
                 return
         finally:
             os.close(descriptor)
+
+
+@contextlib.contextmanager
+def without_wildcards(folder: str | os.PathLike) -> Iterator[Path]:
+    """Yields a path to a folder that TensorFlow does not take for a pattern.
+
+    It looks for checkpoints by pattern and so finds none in a folder called ``a[1]``. A temporary
+    link leads to such a folder.
+    """
+    if not _WILDCARDS.intersection(os.path.abspath(folder)):
+        yield Path(folder)
+        return
+    with tempfile.TemporaryDirectory() as place:
+        link = Path(place, "folder")
+        link.symlink_to(os.path.abspath(folder), target_is_directory=True)
+        yield link
 
 
 @contextlib.contextmanager

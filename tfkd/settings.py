@@ -19,6 +19,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import sys
+import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
@@ -137,7 +138,7 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], where: str) -> No
             raise unknown(f"setting of {where.rstrip(': .')}", name, known)
 
 
-def declare(cls: type, root: type, last: Sequence[inspect.Parameter] = ()) -> None:
+def declare(cls: Any, root: Any, last: Sequence[inspect.Parameter] = ()) -> None:
     """Collects the settings of a class, and gives it an ``__init__`` with a signature of them.
 
     A handwritten ``__init__``, of the class or inherited, stays.
@@ -163,13 +164,13 @@ def declare(cls: type, root: type, last: Sequence[inspect.Parameter] = ()) -> No
     ]
     signature = inspect.Signature([inspect.Parameter("self", either), *settings, *last])
 
-    def __init__(self, *args, **kwargs) -> None:
+    def __init__(self, *args, **kwargs):
         if "kwargs" not in signature.parameters:
             refuse_unknown(kwargs, cls._settings, cls.__name__)
         arguments = signature.bind(self, *args, **kwargs).arguments
         root.__init__(arguments.pop("self"), **arguments.pop("kwargs", {}), **arguments)
 
-    __init__.__signature__ = signature
+    vars(__init__)["__signature__"] = signature
     __init__.__qualname__ = f"{cls.__qualname__}.__init__"
     __init__.__doc__ = "Settings, by position or by name:\n\n" + "\n".join(
         f"{each.name}: {each.meaning or each.wanted}" for each in cls._settings.values()
@@ -197,8 +198,10 @@ class Settings:
             where: As in :meth:`Field.checked`.
 
         Raises:
-            TfkdError: As :func:`fill`.
+            TfkdError: As :func:`fill`, and for what is no mapping.
         """
+        if not hasattr(given, "items"):
+            raise TfkdError(f"{where.rstrip(': .')}: found {given!r}, wanted a dict of settings")
         made = cls.__new__(cls)
         fill(made, dict(given.items()), where)
         made.check()
@@ -264,7 +267,7 @@ def _annotations(cls: type, inherited: Iterable[str]) -> dict[str, Any]:
     }
     # The frame that defines the class knows more than sys.modules: local types, and modules that
     # were loaded by their path.
-    frame = sys._getframe()
+    frame: types.FrameType | None = sys._getframe()
     while frame is not None and frame.f_globals.get("__name__") != cls.__module__:
         frame = frame.f_back
     known = frame.f_globals | frame.f_locals if frame else vars(sys.modules[cls.__module__])

@@ -25,7 +25,7 @@ class Range:
     above: float | None = None
     below: float | None = None
 
-    def __contains__(self, value: Real) -> bool:
+    def __contains__(self, value: Any) -> bool:
         return (
             (self.low is None or value >= self.low)
             and (self.high is None or value <= self.high)
@@ -119,11 +119,17 @@ def choices(annotation: Any) -> tuple[str, ...]:
     return inside if kind is Literal else ()
 
 
+def kind(annotation: Any) -> type:
+    """Returns the class of the values that are not ``None``; ``str`` for a ``Literal``."""
+    _, found, _, _ = _parts(annotation)
+    return str if found is Literal else found
+
+
 def plain(annotation: Any) -> Any:
     """Returns a type without ``Annotated``, as signatures show it."""
     optional, kind, inside, _ = _parts(annotation)
     if kind is tuple and inside:
-        kind = tuple[plain(inside[0]), ...]
+        kind = tuple[plain(inside[0]), ...]  # type: ignore[misc]
     elif kind is Literal:
         kind = Literal[inside]
     return kind | None if optional else kind

@@ -5,9 +5,12 @@
         --methods=kd,dkd,dist --seeds=0,1,2
 
 With --methods the config is read once for each of them, with the method in the place of the first
-word of its argument; further flags such as --config.train.epochs=3 hold for all of them.
+word of its argument; further flags such as --config.train.epochs=3 hold for all of them. The
+student alone trains by the train section of the config as given, whatever a method changes in it.
+Methods without a teacher need none in the config; then there is no row of a teacher.
 Each run is an ordinary run folder, WORKDIR/ROLE/seedN, that tools/train.py with the same config
 also makes. The same command continues where it stopped. The rows go to WORKDIR/summary.json.
+A run that fails has a row that says why, and all others go on; the exit status is then 1.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ def main(_) -> None:
     from tfkd.errors import TfkdError
     from tfkd.training import compare, strategy
 
-    config = _CONFIG.value
+    experiments = config = _CONFIG.value
     if config is None or not _WORKDIR.value:
         raise TfkdError("wanted --config=FILE and --workdir=FOLDER (see --help)")
     try:
@@ -46,13 +49,17 @@ def main(_) -> None:
     strategy.split_cpu(_CPU_DEVICES.value)
     if _METHODS.value:
         flag = flags.FLAGS["config"]
-        config = compare.of_methods(
+        experiments = compare.of_methods(
             config_flags.get_config_filename(flag),
             _METHODS.value,
             config_flags.get_override_values(flag),
         )
-    rows = compare.compare(config, _WORKDIR.value, seeds, _STRATEGY.value)
-    print(f"\n{compare.table(rows)}")
+    summary = compare.compare(experiments, _WORKDIR.value, seeds, _STRATEGY.value, base=config)
+    if not summary:
+        return  # A worker that writes nothing.
+    print(f"\n{compare.table(summary)}")
+    if compare.failures(summary):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

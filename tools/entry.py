@@ -14,7 +14,7 @@ from tools.quiet import tf
 
 # isort: split
 # After TensorFlow, which it would otherwise import with all its noise.
-from tfkd.errors import TfkdError, TfkdWarning, did_you_mean, reason
+from tfkd.errors import TfkdError, TfkdWarning, reason
 
 _CONFIG_ERRORS = (
     AttributeError,
@@ -96,22 +96,31 @@ def help_text(description: str, epilog: Callable[[], str] | None = None) -> str:
 
 def config_help() -> str:
     """Returns the list of config fields with their defaults and meanings."""
+    from tfkd.core import registry
     from tfkd.training import config as configs
 
+    defaults = configs.default()
     lines = ["Config fields (--config.FIELD=VALUE):"]
-    reference = configs.default()
     for field, meaning in configs.MEANINGS.items():
-        value = reference
+        value = defaults
         for key in field.split("."):
             value = value[key]
-        shown = "" if value is None else f" [{configs.to_dict(value)}]"
-        lines.append(f"  {field}{shown}")
-        lines.append(f"      {meaning}")
-    lines.append("  teachers[0].config, teachers[0].seed, ...")
-    lines.append("      those of teacher, but for dtype and fold, of the first further teacher")
-    lines.append("  distiller[0].weight, distiller[0].settings.NAME")
-    lines.append("      weight and hyper-parameters of the first method")
+        lines += _field_help(field, configs.to_dict(value), meaning)
+    lines += _field_help(
+        "teachers[0].config, teachers[0].seed, ...",
+        None,
+        "those of teacher, but for dtype and fold, of the first further teacher",
+    )
+    lines += ["", "Methods that a config may hold, each also with methods.NAME.weight [1.0]:"]
+    for name in registry.names():
+        for setting, declared in registry.settings(name).items():
+            lines += _field_help(f"methods.{name}.{setting}", declared.default, declared.meaning)
     return "\n".join(lines)
+
+
+def _field_help(field: str, default: object, meaning: str) -> list[str]:
+    shown = "" if default in (None, {}, [], ()) else f" [{default}]"
+    return [f"  {field}{shown}", *([f"      {meaning}"] if meaning else [])]
 
 
 def _flag_error(error: Exception) -> str:
@@ -122,14 +131,14 @@ def _flag_error(error: Exception) -> str:
         return f"{text} (--help lists the flags)"
     from tfkd.training import config as configs
 
-    known = configs.fields(configs.load(given.group(1)))
+    config = configs.load(given.group(1))
+    known = configs.fields(config)
     for word in sys.argv[1:]:
         field, _, value = re.sub(r"^--?config\.", "", word).partition("=")
         if field == word.partition("=")[0]:
             continue
         if field not in known:
-            hint = did_you_mean(field, known)
-            return f"unknown config field {field!r}{hint} (--help lists them)"
+            return str(configs.unknown_field(config, field))
         if f"config.{field}=" in text:
             return f"config field {field}: found {value!r}, wanted {known[field].__name__}"
     return f"{text} (--help lists the flags)"

@@ -16,8 +16,10 @@ from absl import flags
 from tools import entry
 
 _RUN = flags.DEFINE_string("run", None, "The run folder: the --workdir of a training run.")
-_WHICH = flags.DEFINE_enum(
-    "which", "last", ["last", "best"], "The student of the last epoch or of the best on validation."
+_WHICH = flags.DEFINE_string(
+    "which",
+    "last",
+    "The student: last (of the last epoch), best (on validation), or the word of a further one.",
 )
 _SAVED_MODEL = flags.DEFINE_string("saved_model", None, "A SavedModel, instead of --run.")
 _DATA = flags.DEFINE_string(

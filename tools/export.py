@@ -8,8 +8,9 @@ The folder then loads without tfkd or Keras:
     outputs = student.signatures["serving_default"](image=pixels)  # uint8 (batch, H, W, C)
     outputs["logits"], outputs["probabilities"]
 
-Of an adder network the speed is printed too, with adder layers in stock operations (the default,
-which loads anywhere) and as the compiled op (--adder=op, faster, for tfkd.adder.load).
+A network with several exits gives each of them by its name; another task gives what it serves. Of
+an adder network the speed is printed too, with adder layers in stock operations (the default, which
+loads anywhere) and as the compiled op (--adder=op, faster, for tfkd.adder.load).
 """
 
 from __future__ import annotations
@@ -24,14 +25,16 @@ from absl import flags
 from tools import entry
 
 _RUN = flags.DEFINE_string("run", None, "The run folder: the --workdir of a training run.")
-_WHICH = flags.DEFINE_enum(
-    "which", "last", ["last", "best"], "The student of the last epoch or of the best on validation."
+_WHICH = flags.DEFINE_string(
+    "which",
+    "last",
+    "The student: last (of the last epoch), best (on validation), or the word of a further one.",
 )
 _OUTPUT = flags.DEFINE_string(
     "output", None, "The folder to write: new, empty, or an earlier export, which is replaced."
 )
 _FOLD = flags.DEFINE_boolean(
-    "fold", True, "Fold batch normalisation into the layers before it: faster, equal logits."
+    "fold", True, "Fold batch normalization into the layers before it: faster, equal outputs."
 )
 _ADDER = flags.DEFINE_enum(
     "adder",
@@ -44,24 +47,24 @@ _ADDER = flags.DEFINE_enum(
 
 def main(_) -> None:
     """Exports and says what was written."""
-    from tfkd import adder, export
+    from tfkd import export
     from tfkd.errors import TfkdError
-    from tfkd.models.saving import load_description, load_network
+    from tfkd.models.saving import load_network
 
     if not _RUN.value or not _OUTPUT.value:
         raise TfkdError("wanted --run=FOLDER and --output=FOLDER (see --help)")
-    network = load_network(_RUN.value, _WHICH.value)
-    class_names = load_description(_RUN.value)["class_names"]
-    settings = {"fold": _FOLD.value, "class_names": class_names, "adder": _ADDER.value}
-    path = export.save(network, _OUTPUT.value, **settings)
+    path = export.save_run(
+        _RUN.value, _OUTPUT.value, _WHICH.value, fold=_FOLD.value, adder=_ADDER.value
+    )
     known = export.describe(path)
     sizes = [
         f"{known[key]:,} {word}"
         for key, word in (("num_classes", "classes"), ("params", "parameters"), ("macs", "MACs"))
         if known[key] is not None
     ]
-    print(f"{path}: {known['name']}, {', '.join(sizes)}; logits checked against the network")
-    if adder.has_adder_layers(network.model):
+    print(f"{path}: {known['name']}, {', '.join(sizes)}; outputs checked against the network")
+    if known["adder"] is not None:
+        network = load_network(_RUN.value, _WHICH.value)
         speeds = export.speed_of_adder_forms(network, path, fold=_FOLD.value)
         print(
             "images per second here: "

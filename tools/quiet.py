@@ -1,6 +1,6 @@
 """Imports TensorFlow without the lines about the machine that it writes.
 
-They come from C++ initialisers that run before TF_CPP_MIN_LOG_LEVEL is looked at, so the file
+They come from C++ initializers that run before TF_CPP_MIN_LOG_LEVEL is looked at, so the file
 descriptor of stderr itself is set aside. If the import fails, what was written there is shown.
 """
 

@@ -1,7 +1,7 @@
 """Searches for the best values of config fields, by keras-tuner; every trial is a run folder.
 
     python tools/tune.py --config=configs/quickstart.py --workdir=runs/tune \\
-        --search="distiller[0].settings.temperature=1,2,4,8"
+        --search=methods.kd.temperature=1,2,4,8
 
 Trials are scored on the validation images. The same command continues an interrupted search:
 finished trials are not repeated and the interrupted one goes on where it stopped. WORKDIR/trials/N

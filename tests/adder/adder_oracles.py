@@ -1,11 +1,11 @@
-"""The adder convolution worked out in NumPy float64, patch by patch, and its published-form values."""
+"""The adder convolution in NumPy float64, patch by patch, and values of its published form."""
 
 import numpy as np
 
 IMAGE = np.arange(1, 17, dtype=np.float64).reshape(1, 4, 4, 1) / 4
 KERNEL = ((np.arange(9, dtype=np.float64) - 4) / 2).reshape(3, 3, 1, 1)
 
-# The gradient of the outputs is 1 everywhere; the kernel's first row stands for its normalised form.
+# The gradient of the outputs is 1 everywhere; of the normalized gradient, the kernel's first row.
 CASES = {
     1: {
         "outputs": [

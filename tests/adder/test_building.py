@@ -12,7 +12,7 @@ import warnings
 
 import pytest
 
-from tfkd.adder import building, compiling, library
+from tfkd.adder import building, compiled_ops, compiling
 from tfkd.errors import TfkdError, TfkdWarning
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -54,7 +54,7 @@ def test_the_library_holds_what_the_source_says(cache):
     assert ctypes.CDLL(str(path)).answer() == 42
 
 
-def test_what_is_there_is_used_as_it_is(compiler, monkeypatch):
+def test_an_existing_library_is_not_compiled_again(compiler, monkeypatch):
     first = building.build()
     calls = compiler.read_text()
     assert len(calls.splitlines()) == 2  # One source and the linking.
@@ -87,7 +87,7 @@ def test_the_name_tells_tensorflow_and_processor():
     assert building.platform.machine().lower() in building.name()
 
 
-def test_several_at_once_compile_once(compiler):
+def test_several_threads_compile_once(compiler):
     found = []
     threads = [threading.Thread(target=lambda: found.append(building.build())) for _ in range(4)]
     for thread in threads:
@@ -98,7 +98,7 @@ def test_several_at_once_compile_once(compiler):
     assert len(compiler.read_text().splitlines()) == 2
 
 
-def test_two_processes_at_once_compile_once(compiler):
+def test_two_processes_compile_once(compiler):
     """The second process has no TensorFlow: it stands in line by the lock file alone."""
     lock = compiling.cache() / f"{building.name()}.lock"
     lock.parent.mkdir()
@@ -128,21 +128,21 @@ def test_two_processes_at_once_compile_once(compiler):
 
 
 @needs_compiler
-def test_a_failure_names_the_compilers_complaint_and_leaves_nothing(cache):
+def test_a_failure_tells_the_complaint_of_the_compiler_and_leaves_nothing(cache):
     (building.SOURCES / "op.cc").write_text("int answer() { return undeclared; }\n")
     with pytest.raises(TfkdError, match=r"exit status 1 .*'undeclared' was not declared"):
         building.build()
     assert [path.suffix for path in cache.iterdir()] == [".lock"]
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch, compiler):
+def test_an_unwritable_folder_is_named(tmp_path, monkeypatch, compiler):
     (tmp_path / "file").touch()
     monkeypatch.setenv("TFKD_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(TfkdError, match="cache'.*cannot be written.*TFKD_CACHE"):
         building.build()
 
 
-def test_the_folder_follows_the_environment(monkeypatch, tmp_path):
+def test_the_cache_folder_follows_the_environment(monkeypatch, tmp_path):
     assert compiling.cache() == tmp_path / "cache"
     monkeypatch.delenv("TFKD_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
@@ -153,36 +153,36 @@ def test_the_folder_follows_the_environment(monkeypatch, tmp_path):
 
 
 def test_without_a_compiler_one_warning_and_no_ops(monkeypatch):
-    monkeypatch.setattr(library, "_loaded", [])
+    monkeypatch.setattr(compiled_ops, "_loaded", [])
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.warns(TfkdWarning, match="found no 'no-such-compiler'") as found:
-        assert library.operations() is None
+        assert compiled_ops.operations() is None
     assert len(found) == 1
     assert found[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert library.operations() is None
-        assert library.instructions() is None
+        assert compiled_ops.operations() is None
+        assert compiled_ops.instructions() is None
     with pytest.raises(TfkdError, match="no compiled adder op"):
-        library.use_instructions("portable")
+        compiled_ops.use_instructions("portable")
 
 
 def test_a_library_that_does_not_load_is_warned_of(monkeypatch, compiler):
-    monkeypatch.setattr(library, "_loaded", [])
+    monkeypatch.setattr(compiled_ops, "_loaded", [])
     with pytest.warns(TfkdWarning, match="cannot be used"):
-        assert library.operations() is None
+        assert compiled_ops.operations() is None
 
 
 def test_the_ops_can_be_switched_off(monkeypatch, compiler):
-    monkeypatch.setattr(library, "_loaded", [])
+    monkeypatch.setattr(compiled_ops, "_loaded", [])
     monkeypatch.setenv("TFKD_ADDER_OP", "off")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert library.operations() is None
+        assert compiled_ops.operations() is None
     assert not compiler.read_text()
     monkeypatch.setenv("TFKD_ADDER_OP", "maybe")
     with pytest.raises(TfkdError, match="TFKD_ADDER_OP: found 'maybe', wanted 'on' or 'off'"):
-        library.operations()
+        compiled_ops.operations()
 
 
 def test_every_source_is_installed():

@@ -1,4 +1,4 @@
-"""Adder twins of convolutional networks, tfkd's and others."""
+"""Convolutional networks, tfkd's and others, converted to adder layers."""
 
 import keras
 import numpy as np
@@ -23,44 +23,44 @@ def kinds(model):
     }
 
 
-def test_the_twin_of_a_network_is_its_adder_form():
+def test_a_converted_network_is_the_adder_form_of_the_registry():
     shape = (8, 8, 3)
     convolutional = models.create("resnet8", 3, shape, logit_normalization=True)
-    twin = tfkd.adder.convert(convolutional)
+    converted = tfkd.adder.convert(convolutional)
     wanted = models.create("resnet8", 3, shape, adder=True)
-    counts = [models.cost(each) for each in (twin, wanted)]
+    counts = [models.cost(each) for each in (converted, wanted)]
     assert counts[0].params == counts[1].params
     assert (counts[0].macs, counts[0].additions) == (counts[1].macs, counts[1].additions)
-    found = {name: kind for name, kind in kinds(twin).items() if kind != "ZeroPadding2D"}
+    found = {name: kind for name, kind in kinds(converted).items() if kind != "ZeroPadding2D"}
     assert found == kinds(wanted)
     # With the weights of the adder form it is the adder form, its padding at stride 2 included.
     for layer in wanted.layers:
-        twin.get_layer(layer.name).set_weights(layer.get_weights())
+        converted.get_layer(layer.name).set_weights(layer.get_weights())
     images = tf.random.normal((4, *shape))
     # Borders that a layer of its own pads are summed in another order; the statistics of a batch of
     # four magnify the rounding.
     for training, tolerance in ((False, 1e-6), (True, 1e-4)):
         np.testing.assert_allclose(
-            twin(images, training=training), wanted(images, training=training), atol=tolerance
+            converted(images, training=training), wanted(images, training=training), atol=tolerance
         )
 
 
-def test_what_stays_keeps_its_weights_and_what_changes_begins_anew():
+def test_kept_layers_keep_their_weights_and_new_ones_start_fresh():
     model = models.create("resnet8", 3, (8, 8, 3))
     for layer in model.layers:
         layer.set_weights([np.full_like(value, 0.5) for value in layer.get_weights()])
-    twin = tfkd.adder.convert(model)
+    converted = tfkd.adder.convert(model)
     for name in ("stem_conv", "stem_bn", "logits"):
-        for value in twin.get_layer(name).get_weights():
+        for value in converted.get_layer(name).get_weights():
             np.testing.assert_array_equal(value, np.full_like(value, 0.5))
-    kernel = twin.get_layer("stage1_block1_conv1").kernel.numpy()
+    kernel = converted.get_layer("stage1_block1_conv1").kernel.numpy()
     assert kernel.std() == pytest.approx(1, abs=0.1)
-    np.testing.assert_array_equal(twin.get_layer("stage1_block1_bn1").gamma, np.ones(16))
+    np.testing.assert_array_equal(converted.get_layer("stage1_block1_bn1").gamma, np.ones(16))
     assert all(np.all(value == 0.5) for layer in model.layers for value in layer.get_weights())
 
 
 def user_model():
-    """No normalisation, activations in the convolutions, a sub-model, and a 1x1 classifier."""
+    """No normalization, activations in the convolutions, a sub-model, and a 1x1 classifier."""
     image = keras.Input((9, 9, 3))
     features = layers.Conv2D(4, 3, padding="same", activation="relu", name="first")(image)
     inner = keras.Input((9, 9, 4))
@@ -77,8 +77,8 @@ def user_model():
 
 def test_a_model_of_the_users():
     model = user_model()
-    twin = tfkd.adder.convert(model)
-    found, before = kinds(twin), kinds(model)
+    converted = tfkd.adder.convert(model)
+    found, before = kinds(converted), kinds(model)
     changed = {name for name in before if found[name] != before[name]}
     assert changed == {"second", "third"}
     assert {found[name] for name in changed} == {"AdderConv2D"}
@@ -88,10 +88,10 @@ def test_a_model_of_the_users():
         "second_activation": "Activation",
         "third_bn": "BatchNormalization",
     }
-    assert twin.output_shape == model.output_shape == (None, 7)
-    second = next(layer for layer in twin._flatten_layers() if layer.name == "second")
+    assert converted.output_shape == model.output_shape == (None, 7)
+    second = next(layer for layer in converted._flatten_layers() if layer.name == "second")
     assert (second.strides, second.padding, second.use_bias) == ((2, 2), "same", False)
-    logits = twin(np.ones((2, 9, 9, 3), "float32"), training=True)
+    logits = converted(np.ones((2, 9, 9, 3), "float32"), training=True)
     assert np.isfinite(logits).all()
 
 
@@ -114,19 +114,19 @@ def test_a_shared_convolution_is_converted_once():
     features = layers.Conv2D(2, 3, padding="same", name="stem")(image)
     features = shared(shared(features))
     model = keras.Model(image, layers.Dense(2)(layers.Flatten()(features)))
-    twin = tfkd.adder.convert(model)
-    assert sum(isinstance(layer, AdderConv2D) for layer in twin.layers) == 1
-    assert len(twin.get_layer("shared")._inbound_nodes) == 2
+    converted = tfkd.adder.convert(model)
+    assert sum(isinstance(layer, AdderConv2D) for layer in converted.layers) == 1
+    assert len(converted.get_layer("shared")._inbound_nodes) == 2
 
 
 def test_keras_applications():
     model = keras.applications.ResNet50(
         input_shape=(32, 32, 3), weights=None, classes=4, classifier_activation=None
     )
-    twin = tfkd.adder.convert(model)
-    cost, before = models.cost(twin), models.cost(model)
+    converted = tfkd.adder.convert(model)
+    cost, before = models.cost(converted), models.cost(model)
     assert cost.macs + cost.adder_additions // 2 == before.macs
-    assert sum(isinstance(layer, AdderConv2D) for layer in twin.layers) == 52
+    assert sum(isinstance(layer, AdderConv2D) for layer in converted.layers) == 52
 
 
 def test_nothing_to_convert_is_an_error():
@@ -160,8 +160,8 @@ def ending_in(*after):
     ],
     ids=["nothing", "relu", "relu after pooling", "convolution"],
 )
-def test_adder_layers_without_normalisation_are_named(after):
-    with pytest.warns(TfkdWarning, match="model 'small': found no normalisation after .* lonely"):
+def test_adder_layers_without_normalization_are_warned_of(after):
+    with pytest.warns(TfkdWarning, match="model 'small': found no normalization after .* lonely"):
         tfkd.adder.check_normalized(ending_in(*after))
 
 
@@ -174,7 +174,7 @@ def test_adder_layers_without_normalisation_are_named(after):
     ],
     ids=["at once", "after pooling"],
 )
-def test_normalised_adder_layers_are_not(after):
+def test_normalized_adder_layers_are_not_warned_of(after):
     tfkd.adder.check_normalized(ending_in(*after))
     tfkd.adder.check_normalized(models.create("resnet8", 3, (8, 8, 1), adder=True))
     tfkd.adder.check_normalized(tfkd.adder.convert(user_model()))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.adder.adder_oracles import reference
-from tfkd.adder import gpu_kernels, library
+from tfkd.adder import compiled_ops, gpu_kernels
 from tfkd.errors import TfkdError, TfkdWarning
 
 TILES = 4
@@ -35,10 +35,10 @@ SHAPES = {
 }
 REGISTERED = """
 from tensorflow.python.framework import kernels
-from tfkd.adder import library
-if library.operations() is None:
+from tfkd.adder import compiled_ops
+if compiled_ops.operations() is None:
     raise SystemExit(print("no op"))
-print(library.load_gpu_kernels())
+print(compiled_ops.load_gpu_kernels())
 for op in ("TfkdAdderConv2D", "TfkdAdderConv2DInputGrad"):
     print(*sorted(each.device_type for each in kernels.get_registered_kernels_for_op(op).kernel))
 """
@@ -111,7 +111,7 @@ def host_memory(*arrays):
 
 
 def tiles_of(case):
-    """The tiles that can take a layer; where numbers do not come in quads, it is always the same."""
+    """The tiles for a layer; where numbers do not come in quads, there is only one."""
     (*_, channels), _, filters, *_ = SHAPES[case]
     return range(TILES) if channels % 4 == filters % 4 == 0 else [0]
 
@@ -180,7 +180,7 @@ def test_the_kernels_know_nothing_of_tensorflow():
 
 
 @needs_nvcc
-def test_nvcc_compiles_them_once(compiled):
+def test_nvcc_compiles_the_kernels_once(compiled):
     before = compiled.stat().st_mtime_ns
     assert gpu_kernels.build() == compiled
     assert compiled.stat().st_mtime_ns == before
@@ -198,7 +198,7 @@ def test_tensorflow_knows_the_gpu_kernels_of_its_ops():
     assert done.stdout.split() == ["True", "CPU", "GPU", "CPU", "GPU"], done.stderr
 
 
-def test_without_a_compiler_one_line_says_so(tmp_path, monkeypatch):
+def test_a_missing_cuda_compiler_is_told_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("TFKD_CACHE", str(tmp_path))
     monkeypatch.setenv("NVCC", "no-such-nvcc")
     with pytest.raises(TfkdError, match="CUDA compiler: found no 'no-such-nvcc', wanted nvcc"):
@@ -210,7 +210,7 @@ def test_without_a_compiler_one_line_says_so(tmp_path, monkeypatch):
         gpu_kernels.build()
     assert not list(tmp_path.glob("*.so"))
     with pytest.warns(TfkdWarning, match="no GPU kernels, and run on the CPU: compiler"):
-        assert not library.load_gpu_kernels()
+        assert not compiled_ops.load_gpu_kernels()
 
 
 @pytest.fixture

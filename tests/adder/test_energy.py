@@ -25,27 +25,30 @@ def small():
 def test_operations_and_their_energy(number_format, multiplication, addition):
     report = tfkd.adder.energy(small(), number_format)
     products, terms = 4 * 4 * 4 * 27 + 8, 4 * 4 * 4 * 36
-    network, twin = report.network, report.twin
+    network, counterpart = report.network, report.conv_counterpart
     assert (network.multiplications, network.additions) == (products, products + 2 * terms)
-    assert (twin.multiplications, twin.additions) == (products + terms, products + terms)
+    assert (counterpart.multiplications, counterpart.additions) == (
+        products + terms,
+        products + terms,
+    )
     spent = products * (multiplication + addition) + 2 * terms * addition
     full = (products + terms) * (multiplication + addition)
     assert network.picojoules == pytest.approx(spent)
-    assert twin.picojoules == pytest.approx(full)
+    assert counterpart.picojoules == pytest.approx(full)
     assert report.ratio == pytest.approx(spent / full)
 
 
-def test_a_convolutional_network_is_its_own_twin():
+def test_a_convolutional_network_is_its_own_counterpart():
     assert tfkd.adder.energy(models.create("resnet8", 3, (8, 8, 3))).ratio == 1
 
 
 def test_the_table_has_both_networks_and_the_source():
     model = models.create("resnet20", 10, adder=True)
-    first, _, network, twin, source = str(tfkd.adder.energy(model)).splitlines()
+    first, _, network, counterpart, source = str(tfkd.adder.energy(model)).splitlines()
     assert first.split() == ["network", "multiplications", "additions", "microjoules", "ratio"]
     assert network.split()[:3] == ["resnet20", "443,008", "81,183,360"]
     assert network.split()[3:] == ["74.7", "0.40"]
-    assert twin.split()[-4:] == ["40,813,184", "40,813,184", "187.7", "1.00"]
+    assert counterpart.split()[-4:] == ["40,813,184", "40,813,184", "187.7", "1.00"]
     assert "Horowitz, ISSCC 2014" in source
 
 

@@ -1,23 +1,23 @@
-"""The differentiable adder convolution: both gradients, their normalisation, and their gradients."""
+"""The differentiable adder convolution: its gradients, their normalization and gradients."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests.adder import adder_oracles as oracles
-from tfkd.adder import adder_convolution, library, plain_operations
+from tfkd.adder import adder_convolution, compiled_ops, plain_operations
 from tfkd.adder import function as function_module
 from tfkd.errors import TfkdError
 
 SAME = (1, 1, 1, 1)
 
 
-@pytest.fixture(params=["op", "twin"], autouse=True)
+@pytest.fixture(params=["op", "fallback"], autouse=True)
 def backend(request, monkeypatch):
-    """Runs every test by the compiled op and by the twin."""
-    if request.param == "twin":
-        monkeypatch.setattr(library, "operations", lambda: None)
-    elif library.operations() is None:
+    """Runs every test by the compiled op and by the fallback."""
+    if request.param == "fallback":
+        monkeypatch.setattr(compiled_ops, "operations", lambda: None)
+    elif compiled_ops.operations() is None:
         pytest.skip("the op cannot be compiled here")
     return request.param
 
@@ -67,7 +67,7 @@ def test_image_form(stride):
 
 
 def test_gradients_are_the_slopes_of_half_the_squared_distance_near_the_filters():
-    """Where every |x - f| < 1 both gradients are those of -1/2 sum (x - f)^2: finite differences."""
+    """Where every |x - f| < 1, both are the gradients of -1/2 sum (x - f)^2."""
     random = np.random.default_rng(0)
     x = random.uniform(-0.4, 0.4, size=(2, 4, 3, 2))
     filters = random.uniform(-0.4, 0.4, size=(3, 3, 2, 3))
@@ -186,7 +186,7 @@ def test_derivatives_of_the_input_gradient_are_its_slopes():
         np.testing.assert_allclose(found[number], slopes, atol=1e-3)
 
 
-def test_a_normalised_gradient_has_no_derivative():
+def test_a_normalized_gradient_has_no_derivative():
     x, filters = tf.constant(oracles.IMAGE, tf.float32), tf.constant(oracles.KERNEL, tf.float32)
     with tf.GradientTape() as outer:
         outer.watch(x)
@@ -194,7 +194,7 @@ def test_a_normalised_gradient_has_no_derivative():
             inner.watch(filters)
             outputs = adder_convolution(x, filters, (1, 1), SAME, eta=0.2)
         norm = tf.reduce_sum(tf.square(inner.gradient(outputs, filters)))
-    with pytest.raises(TfkdError, match="found eta, which normalises it, wanted eta=None"):
+    with pytest.raises(TfkdError, match="found eta, which normalizes it, wanted eta=None"):
         outer.gradient(norm, x)
 
 

@@ -1,4 +1,4 @@
-"""The compiled adder ops, with every instruction set that there is, and the twin, beside NumPy."""
+"""The compiled adder ops, with every instruction set, and the fallback, beside NumPy."""
 
 import os
 import subprocess
@@ -12,27 +12,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from tests.adder import adder_oracles as oracles
-from tfkd.adder import library, twin
+from tfkd.adder import compiled_ops, fallback
 from tfkd.errors import TfkdError
 
 ROOT = Path(__file__).resolve().parents[2]
 
-if library.operations() is None:
+if compiled_ops.operations() is None:
     pytest.skip("the op cannot be compiled here", allow_module_level=True)
 
-BEST = library.instructions()
+BEST = compiled_ops.instructions()
 
 
 def usable():
     """The instruction sets that this processor has."""
     found = []
-    for name in library.INSTRUCTIONS:
+    for name in compiled_ops.INSTRUCTIONS:
         try:
-            library.use_instructions(name)
+            compiled_ops.use_instructions(name)
         except TfkdError:
             continue
         found.append(name)
-    library.use_instructions(BEST)
+    compiled_ops.use_instructions(BEST)
     return found
 
 
@@ -43,27 +43,27 @@ USABLE = usable()
 def best_again():
     """Leaves the other tests what they started with."""
     yield
-    library.use_instructions(BEST)
+    compiled_ops.use_instructions(BEST)
 
 
-@pytest.fixture(params=library.INSTRUCTIONS)
+@pytest.fixture(params=compiled_ops.INSTRUCTIONS)
 def instructions(request):
     """Runs a test by every instruction set."""
     if request.param not in USABLE:
         pytest.skip(f"this processor has no {request.param}")
-    library.use_instructions(request.param)
+    compiled_ops.use_instructions(request.param)
     return request.param
 
 
 def forward(x, filters, strides=(1, 1), padding=(0, 0, 0, 0)):
-    found = library.operations().tfkd_adder_conv2d(
+    found = compiled_ops.operations().tfkd_adder_conv2d(
         x=np.float32(x), filter=np.float32(filters), strides=strides, padding=padding
     )
     return found.numpy()
 
 
 def input_gradient(x, filters, gradient, strides=(1, 1), padding=(0, 0, 0, 0)):
-    found = library.operations().tfkd_adder_conv2d_input_grad(
+    found = compiled_ops.operations().tfkd_adder_conv2d_input_grad(
         x=np.float32(x),
         filter=np.float32(filters),
         gradient=np.float32(gradient),
@@ -117,7 +117,7 @@ def layers(draw):
 @settings(max_examples=60, deadline=None)
 @given(layers())
 def test_any_layer(layer):
-    """The ops and the twin give the same, that of float64."""
+    """The ops and the fallback agree with float64."""
     x = normal(*layer["x"], seed=layer["seed"], mean=layer["mean"])
     filters = normal(
         *layer["kernel"], x.shape[-1], layer["filters"], seed=layer["seed"] + 1, mean=layer["mean"]
@@ -138,10 +138,11 @@ def test_any_layer(layer):
         np.testing.assert_allclose(found_for_x, for_x, rtol=1e-5, atol=scale)
 
     check(
-        twin.convolution(x, filters, *where), twin.input_gradient(x, filters, gradients[0], *where)
+        fallback.convolution(x, filters, *where),
+        fallback.input_gradient(x, filters, gradients[0], *where),
     )
     for instructions in USABLE:
-        library.use_instructions(instructions)
+        compiled_ops.use_instructions(instructions)
         check(forward(x, filters, *where), input_gradient(x, filters, gradients[0], *where))
 
 
@@ -180,7 +181,7 @@ def test_all_instructions_agree(channels):
     where = (2, 2), (1, 1, 1, 1)
     found = []
     for instructions in USABLE:
-        library.use_instructions(instructions)
+        compiled_ops.use_instructions(instructions)
         found.append((forward(x, filters, *where), input_gradient(x, filters, gradient, *where)))
     for outputs, for_x in found[1:]:
         np.testing.assert_array_equal(outputs, found[0][0])
@@ -292,10 +293,10 @@ import sys
 import numpy as np
 import tensorflow as tf
 tf.config.threading.set_intra_op_parallelism_threads(1)
-from tfkd.adder import library
+from tfkd.adder import compiled_ops
 given = np.load(sys.argv[1])
 where = {"strides": (1, 1), "padding": (1, 1, 1, 1)}
-ops = library.operations()
+ops = compiled_ops.operations()
 outputs = ops.tfkd_adder_conv2d(x=given["x"], filter=given["filters"], **where)
 for_x = ops.tfkd_adder_conv2d_input_grad(
     x=given["x"], filter=given["filters"], gradient=given["gradient"], **where)
@@ -376,7 +377,7 @@ def test_a_gradient_of_another_shape_is_named():
     ],
 )
 def test_shapes_are_known_in_a_graph(x, kernel, wanted):
-    operations, where = library.operations(), {"strides": (2, 3), "padding": (1, 1, 0, 1)}
+    operations, where = compiled_ops.operations(), {"strides": (2, 3), "padding": (1, 1, 0, 1)}
 
     @tf.function(input_signature=[tf.TensorSpec(x), tf.TensorSpec(kernel)])
     def layer(x, filters):
@@ -395,7 +396,7 @@ def test_shapes_are_known_in_a_graph(x, kernel, wanted):
 def test_a_kernel_that_cannot_fit_is_told_when_the_graph_is_made():
     @tf.function(input_signature=[tf.TensorSpec((None, 2, 9, 3)), tf.TensorSpec((3, 3, 3, 5))])
     def layer(x, filters):
-        return library.operations().tfkd_adder_conv2d(
+        return compiled_ops.operations().tfkd_adder_conv2d(
             x=x, filter=filters, strides=(1, 1), padding=(0, 0, 0, 0)
         )
 
@@ -405,8 +406,8 @@ def test_a_kernel_that_cannot_fit_is_told_when_the_graph_is_made():
 
 def test_unknown_instructions_are_named():
     with pytest.raises(TfkdError, match="did you mean 'avx512'"):
-        library.use_instructions("avx51")
+        compiled_ops.use_instructions("avx51")
     if "avx512" not in USABLE:
         with pytest.raises(TfkdError, match="'avx512': found a processor without it"):
-            library.use_instructions("avx512")
-    assert library.instructions() == BEST
+            compiled_ops.use_instructions("avx512")
+    assert compiled_ops.instructions() == BEST

@@ -8,7 +8,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras.src.trainers.trainer import model_supports_jit
 
 from tests.adder import adder_oracles as oracles
 from tfkd import models
@@ -21,7 +20,7 @@ TARGETS = RANDOM.normal(size=(8, 3)).astype("float32")
 
 
 def network(policy="float32", eta=0.2):
-    """Two adder layers with normalisation, and a linear layer."""
+    """Two adder layers with normalization, and a linear layer."""
     image = keras.Input((6, 6, 2))
     features = AdderConv2D(4, 3, strides=2, eta=eta, dtype=policy, name="first")(image)
     features = models.BatchNormalization(dtype=policy)(features)
@@ -112,7 +111,7 @@ def test_a_saved_network_loads_in_another_process_that_imports_tfkd(tmp_path):
     np.testing.assert_allclose(found, model(IMAGES), rtol=1e-5, atol=1e-5)
 
 
-def test_regularization_is_added_to_the_normalised_gradient():
+def test_regularization_is_added_to_the_normalized_gradient():
     plain = AdderConv2D(3, 3)
     decayed = AdderConv2D(3, 3, kernel_regularizer=keras.regularizers.L2(0.5))
     found = []
@@ -187,7 +186,10 @@ def test_float16_infers_but_does_not_train():
 def test_xla_is_never_tried():
     layer = AdderConv2D(2, 3)
     assert layer.supports_jit is False
-    assert not model_supports_jit(network())
+    model = network()
+    with pytest.warns(UserWarning, match="doesn't support `jit_compile=True`"):
+        model.compile(keras.optimizers.SGD(0.1), loss="mse", jit_compile=True)
+    assert model.jit_compile is False
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from tfkd import benchmarks, distillers, models
-from tfkd.adder import library
+from tfkd.adder import compiled_ops
 from tfkd.benchmarks import plain_networks, processor
 from tfkd.benchmarks.groups import adder
 from tfkd.benchmarks.groups import distillers as methods
@@ -30,10 +30,10 @@ def test_a_group_measures_what_it_names(group):
 
 @pytest.mark.slow
 def test_adder_layers_are_compared_with_convolutions(monkeypatch):
-    if library.operations() is None:
+    if compiled_ops.operations() is None:
         pytest.skip("the adder op cannot be compiled here")
     # Each of its numbers is measured in a process of its own, which takes seconds.
-    monkeypatch.setattr(adder, "_extra_memory", lambda tiny: {})
+    monkeypatch.setattr(adder.memory, "extra_memory", lambda tiny: {})
     rows = benchmarks.run("adder", rounds=1, turn=0.0, tiny=True, show=lambda rows: None)
     assert all(math.isfinite(row.milliseconds) and row.milliseconds > 0 for row in rows)
     layers = [row for row in rows if "multiply-adds" in row.facts]
@@ -49,11 +49,11 @@ def test_adder_layers_are_compared_with_convolutions(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("passes", ["forward", "forward and backward"])
 def test_memory_of_a_layer_is_a_number(passes, capsys):
-    if library.operations() is None:
+    if compiled_ops.operations() is None:
         pytest.skip("the adder op cannot be compiled here")
     if not os.path.exists("/proc/self/clear_refs"):
         pytest.skip("this system does not tell how much memory was needed")
-    adder.print_extra_memory(0, "adder", passes, tiny=True)
+    adder.memory.print_extra_memory(0, "adder", passes, tiny=True)
     assert float(capsys.readouterr().out) >= 0
 
 

@@ -1,4 +1,4 @@
-"""Adder networks as students: replicas, clipping, precision, and a warning where one would be dead."""
+"""Adder networks as students: replicas, clipping, precision, and a warning of dead ones."""
 
 import keras
 import numpy as np
@@ -34,7 +34,7 @@ def test_two_replicas_are_as_one_and_clipping_leaves_the_kernel_out(
         distiller.fit(images, labels, batch_size=16, epochs=1, shuffle=False, verbose=0)
         weights.append(distiller.student.get_weights())
     for one, two in zip(*weights, strict=True):
-        # Far from the moving mean of 0, which sums over replicas are centred on in the first step,
+        # Far from the moving mean of 0, which sums over replicas are centered on in the first step,
         # the variance of adder outputs loses digits.
         np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-5)
     kernel, *others = (after - then for after, then in zip(weights[0], before, strict=True))
@@ -43,8 +43,8 @@ def test_two_replicas_are_as_one_and_clipping_leaves_the_kernel_out(
     assert np.sqrt(sum(np.sum(each**2) for each in trained)) == pytest.approx(0.005, rel=1e-3)
 
 
-def test_a_student_without_normalisation_is_warned_of():
-    with pytest.warns(tfkd.TfkdWarning, match="found no normalisation after adder layers adder"):
+def test_a_student_without_normalization_is_warned_of():
+    with pytest.warns(tfkd.TfkdWarning, match="found no normalization after adder layers adder"):
         tfkd.Distiller(None, adder_student(normalized=False))
 
 

@@ -233,7 +233,7 @@ def test_every_network_runs_once_for_each_view_and_step(network, images, labels)
     assert sorted(Logged.runs) == [("student_log", False, 16), ("teacher_log", False, 16)]
 
 
-def test_pixels_are_normalised_for_each_network(network, labels):
+def test_pixels_are_normalized_for_each_network(network, labels):
     pixels = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 3)).astype("uint8")
     teacher, student = network(name="teacher"), network()
     preprocess = [

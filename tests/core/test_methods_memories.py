@@ -1,4 +1,4 @@
-"""Methods to come, written small: banks, queues and moving-average twins need nothing of the core."""
+"""Methods to come, written small: banks, queues and EMA copies need nothing of the core."""
 
 import keras
 import numpy as np
@@ -216,5 +216,5 @@ def test_twin_follows_the_student_and_is_not_trained(network, images, labels, va
     assert not own.intersection(id(variable) for variable in distiller.trained_variables)
     state = {id(variable) for variable in distiller.state().values()}
     assert own <= state
-    # Its batch normalisation ran in training mode.
+    # Its batch normalization ran in training mode.
     assert not np.allclose(objective.twin.get_layer("bn").moving_mean, 0)

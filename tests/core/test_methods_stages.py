@@ -81,7 +81,7 @@ def test_two_stages(replicas, distiller_on, network, images, labels, values_of):
         before = {name: values_of(variables) for name, variables in parts.items()}
         logs.append(distiller.fit(images, labels, epochs=stage.epochs, **settings).history)
         for name, variables in parts.items():
-            # What a stage does not train stays as it is, batch normalisation's statistics included.
+            # What a stage does not train stays as it is, batch normalization's statistics included.
             assert all(changed(variables, before[name])) == (name in moved), name
             assert any(changed(variables, before[name])) == (name in moved), name
         assert all(layer.trainable for layer in distiller.student._flatten_layers())
@@ -100,7 +100,7 @@ def test_two_stages(replicas, distiller_on, network, images, labels, values_of):
 
 
 def blocks(name, width):
-    """Two blocks that end in taps of equal size, with batch normalisation, and a classifier."""
+    """Two blocks that end in taps of equal size, with batch normalization, and a classifier."""
     inputs = keras.Input((8, 8, 3), name="image")
     hidden = inputs
     for number in (1, 2):

@@ -184,7 +184,7 @@ def test_rotations_replace_the_main_view(network, images, labels):
     batch = {"image": images, "image_rotations": rotated(images), "label": labels}
     TRACES.clear()
     found = distiller.train_on_batch(batch, return_dict=True)
-    # Batch normalisation sees the four rotations and nothing else.
+    # Batch normalization sees the four rotations and nothing else.
     assert sorted(TRACES) == [("student_rows", True, 64), ("teacher_rows", False, 64)]
     assert found["student_loss"] > 0
     total = sum(found[f"rotated/{term}"] for term in Rotated.terms)

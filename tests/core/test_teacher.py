@@ -15,7 +15,7 @@ FIT = {"batch_size": 8, "shuffle": False, "verbose": 0}
 
 
 def trained_statistics(model, images):
-    """Gives batch normalisation statistics that are not those it starts with."""
+    """Gives batch normalization statistics that are not those it starts with."""
     for _ in range(3):
         model(images * 2 + 1, training=True)
     return model
@@ -166,7 +166,7 @@ def test_precision_that_cannot_be_given_is_said(network, images):
 
 def test_evaluation_changes_nothing(network, images, labels, values_of):
     class Connected(tfkd.Objective):
-        """A connector with batch normalisation, which evaluation also runs."""
+        """A connector with batch normalization, which evaluation also runs."""
 
         requires = tfkd.Requires(
             taps={("student", "main"): ["pooled"], ("teacher", "main"): ["pooled"]}

@@ -120,7 +120,7 @@ def test_gradient_accumulation_needs_one_replica(two_replicas):
     ids=str,
 )
 @pytest.mark.parametrize("replicas", [1, 2])
-def test_normalised_gradients_are_not_clipped(replicas, settings, wanted, two_replicas):
+def test_normalized_gradients_are_not_clipped(replicas, settings, wanted, two_replicas):
     strategy = two_replicas if replicas == 2 else None
     with strategy.scope() if strategy else contextlib.nullcontext():
         variables = [keras.Variable([1.0, 2.0]), keras.Variable([3.0])]
@@ -138,7 +138,7 @@ def test_normalised_gradients_are_not_clipped(replicas, settings, wanted, two_re
     assert {kind: getattr(optimizer, kind) for kind in settings} == settings
 
 
-def test_loss_scaling_of_normalised_gradients_is_refused():
+def test_loss_scaling_of_normalized_gradients_is_refused():
     variables = [keras.Variable([1.0, 2.0]), keras.Variable([3.0])]
     for make in (scaled(), momentum(loss_scale_factor=64.0)):
         check_optimizer(make(), 1, variables)

@@ -1,10 +1,11 @@
-"""Arrays and the embedded digits: sizes, statistics, parts set apart, wrong arrays."""
+"""Arrays and the embedded digits: sizes, statistics, validation images, wrong arrays."""
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
 import tfkd
+from tests.data.batches import images_and_labels
 from tfkd import data
 
 
@@ -16,14 +17,6 @@ def arrays(size=30, seed=0, shape=(4, 4, 3), classes=3):
     )
 
 
-def everything(dataset):
-    batches = list(dataset.as_numpy_iterator())
-    weight = np.concatenate([batch["sample_weight"] for batch in batches]) > 0
-    return tuple(
-        np.concatenate([batch[key] for batch in batches])[weight] for key in ("image", "label")
-    )
-
-
 def test_digits_are_scikit_learns_images_each_in_one_part():
     dataset = data.load("digits")
     info = dataset.info
@@ -31,7 +24,7 @@ def test_digits_are_scikit_learns_images_each_in_one_part():
     assert (info.name, info.num_classes, info.image_shape) == ("digits", 10, (8, 8, 1))
     assert dataset.steps_per_epoch == 16
     parts = [
-        everything(part)
+        images_and_labels(part)
         for part in (dataset.train_evaluation(), dataset.validation(), dataset.test())
     ]
     for _, labels in parts:
@@ -52,24 +45,28 @@ def test_digits_are_scikit_learns_images_each_in_one_part():
 
 def test_digits_parts_do_not_depend_on_the_seed():
     zero, one = data.load("digits", seed=0), data.load("digits", seed=7)
-    np.testing.assert_array_equal(everything(zero.test())[0], everything(one.test())[0])
-    np.testing.assert_array_equal(everything(zero.validation())[0], everything(one.validation())[0])
+    np.testing.assert_array_equal(
+        images_and_labels(zero.test())[0], images_and_labels(one.test())[0]
+    )
+    np.testing.assert_array_equal(
+        images_and_labels(zero.validation())[0], images_and_labels(one.validation())[0]
+    )
 
 
 def test_digits_with_another_validation_part_and_size():
-    without = data.load("digits", validation=0)
+    without = data.load("digits", validation_size=0)
     assert (without.info.train_size, without.info.validation_size) == (1437, 0)
-    fraction = data.load("digits", validation=0.1, image_size=16)
+    fraction = data.load("digits", validation_split=0.1, image_size=16)
     assert (fraction.info.train_size, fraction.info.validation_size) == (1293, 144)
     assert fraction.info.image_shape == (16, 16, 1)
-    same = everything(without.test())[0]
-    np.testing.assert_array_equal(everything(data.load("digits").test())[0], same)
+    same = images_and_labels(without.test())[0]
+    np.testing.assert_array_equal(images_and_labels(data.load("digits").test())[0], same)
 
 
 def test_mean_and_std_are_those_of_the_training_part():
     train, test = arrays(500), arrays(10, 1)
-    dataset = data.from_arrays(train, test, validation=100, batch_size=10)
-    images, _ = everything(dataset.train_evaluation())
+    dataset = data.from_arrays(train, test, validation_size=100, batch_size=10)
+    images, _ = images_and_labels(dataset.train_evaluation())
     assert images.shape == (400, 4, 4, 3)
     np.testing.assert_allclose(dataset.info.mean, images.mean((0, 1, 2), np.float64), rtol=1e-12)
     np.testing.assert_allclose(dataset.info.std, images.std((0, 1, 2), np.float64), rtol=1e-12)
@@ -81,7 +78,7 @@ def test_a_channel_that_never_changes_has_deviation_one():
     assert (dataset.info.mean, dataset.info.std) == ((9.0,), (1.0,))
 
 
-def test_given_facts_are_kept():
+def test_given_names_and_statistics_are_kept():
     dataset = data.from_arrays(
         arrays(),
         arrays(),
@@ -91,28 +88,48 @@ def test_given_facts_are_kept():
         mean=(1, 2, 3),
         std=(4, 5, 6),
         batch_size=3,
+        task="sorting",
     )
     info = dataset.info
     assert info == data.DataInfo(
-        "mine", 5, (4, 4, 3), 30, 0, 30, (1.0, 2.0, 3.0), (4.0, 5.0, 6.0), tuple("abcde")
+        "mine",
+        5,
+        (4, 4, 3),
+        30,
+        0,
+        30,
+        (1.0, 2.0, 3.0),
+        (4.0, 5.0, 6.0),
+        tuple("abcde"),
+        "sorting",
     )
 
 
-@pytest.mark.parametrize("validation, count", [(0.2, 20), (7, 7), (0.001, 1), (0, 0)])
-def test_a_part_is_set_apart_alike_in_every_class(validation, count):
+@pytest.mark.parametrize(
+    "settings, count",
+    [
+        ({"validation_split": 0.2}, 20),
+        ({"validation_size": 7}, 7),
+        ({"validation_split": 0.001}, 1),
+        ({"validation_size": 0}, 0),
+        ({"validation_split": 0}, 0),
+        ({}, 0),
+    ],
+)
+def test_validation_images_are_set_apart_alike_in_every_class(settings, count):
     images = np.arange(100, dtype=np.uint8).reshape(100, 1, 1, 1)
     labels = np.repeat([0, 1, 2], [60, 30, 10])
-    dataset = data.from_arrays((images, labels), (images, labels), validation=validation)
+    dataset = data.from_arrays((images, labels), (images, labels), **settings)
     assert dataset.info.validation_size == count
-    kept, kept_labels = everything(dataset.train_evaluation())
+    kept, kept_labels = images_and_labels(dataset.train_evaluation())
     assert (np.diff(kept.ravel().astype(int)) > 0).all()
     if count == 0:
         return
-    apart, apart_labels = everything(dataset.validation())
+    apart, apart_labels = images_and_labels(dataset.validation())
     assert sorted([*kept.ravel(), *apart.ravel()]) == list(range(100))
     exact = np.array([60, 30, 10]) * count / 100
     assert (np.abs(np.bincount(apart_labels, minlength=3) - exact) < 1).all()
-    # Not simply the first ones.
+    # They are not the first ones.
     if count == 20:
         assert apart.ravel()[:12].max() > 12
 
@@ -149,11 +166,19 @@ def test_wrong_arrays_are_named(case, part):
         ({"class_names": "abcd", "num_classes": 3}, ["4 class names", "3"]),
         ({"mean": (1, 2)}, ["2 values of mean", "3"]),
         ({"std": (1,)}, ["1 values of std", "3"]),
-        ({"validation": 30}, ["validation", "30", "29"]),
-        ({"validation": -1}, ["validation", "-1"]),
-        ({"validation": 1.5}, ["validation", "1.5"]),
-        ({"validation": "0.1"}, ["validation", "'0.1'"]),
-        ({"validation": (arrays(shape=(4, 5, 3)))}, ["validation", "(4, 5, 3)", "(4, 4, 3)"]),
+        ({"validation_size": 30}, ["validation_size=30", "30 of 30", "29"]),
+        ({"validation_size": -1}, ["validation_size", "-1", "validation_split"]),
+        ({"validation_size": 0.1}, ["validation_size", "0.1", "validation_split"]),
+        ({"validation_size": True}, ["validation_size", "True"]),
+        ({"validation_split": 0.99}, ["validation_split=0.99", "30 of 30"]),
+        ({"validation_split": 1.0}, ["validation_split", "1.0", "below 1", "validation_size"]),
+        ({"validation_split": -0.1}, ["validation_split", "-0.1"]),
+        ({"validation_split": float("nan")}, ["validation_split", "nan"]),
+        ({"validation_split": "0.1"}, ["validation_split", "'0.1'"]),
+        ({"validation_split": 0.1, "validation_size": 3}, ["0.1 and 3", "at most one"]),
+        ({"validation": 0.1}, ["arrays, validation", "pair"]),
+        ({"validation": arrays(), "validation_size": 0}, ["arrays and validation_size=0"]),
+        ({"validation": arrays(shape=(4, 5, 3))}, ["validation", "(4, 5, 3)", "(4, 4, 3)"]),
     ],
 )
 def test_wrong_settings_are_named(settings, words):

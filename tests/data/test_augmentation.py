@@ -1,5 +1,7 @@
 """Crops and mirror images against a plain NumPy search."""
 
+import itertools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -51,7 +53,7 @@ def test_every_view_is_a_crop_of_its_source_and_all_placements_occur(augment, pa
         assert len(found) == 1
         counts[found[0]] = counts.get(found[0], 0) + 1
     offsets = range(2 * pad + 1)
-    possible = {(t, l, m) for t in offsets for l in offsets for m in ((0, 1) if flip else (0,))}
+    possible = set(itertools.product(offsets, offsets, (0, 1) if flip else (0,)))
     assert set(counts) == possible
     # 1,200 views, evenly spread: Pearson's statistic has mean n - 1 and variance 2 (n - 1).
     expected = 1200 / len(possible)

@@ -149,7 +149,7 @@ def test_replicas_together_see_the_test_set(pipelines, replicas):
             np.testing.assert_array_equal(np.concatenate([each[key] for each in slices]), value)
 
 
-def test_mirrored_replicas_get_what_the_contexts_say(two_replicas):
+def test_mirrored_replicas_share_the_global_batch(two_replicas):
     dataset = make()
     shared = two_replicas.distribute_datasets_from_function(
         lambda context: dataset.train(1, 4, input_context=context)
@@ -218,7 +218,7 @@ def test_wrong_settings_are_named(call, words):
         assert word in message
 
 
-def test_no_validation_part_is_said():
+def test_a_missing_validation_part_is_named():
     images = np.zeros((4, 2, 2, 1), np.uint8)
     dataset = data.from_arrays((images, np.arange(4)), (images, np.arange(4)), batch_size=2)
     with pytest.raises(tfkd.TfkdError, match="no validation part"):

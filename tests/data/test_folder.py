@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 import tfkd
+from tests.data.batches import images_and_labels
 from tfkd import data
 
 CLASSES = ("ant", "bee", "cat")
@@ -47,14 +48,6 @@ def failure(root, **settings):
     return str(caught.value)
 
 
-def in_order(dataset):
-    batches = list(dataset.as_numpy_iterator())
-    weight = np.concatenate([batch["sample_weight"] for batch in batches]) > 0
-    return tuple(
-        np.concatenate([batch[key] for batch in batches])[weight] for key in ("image", "label")
-    )
-
-
 @pytest.mark.parametrize("in_memory_bytes", [data.IN_MEMORY_BYTES, 0])
 def test_images_and_labels_come_in_the_order_of_the_names(tmp_path, in_memory_bytes):
     make(tmp_path, splits=("train", "test", "val"))
@@ -70,7 +63,7 @@ def test_images_and_labels_come_in_the_order_of_the_names(tmp_path, in_memory_by
         ("test", dataset.test()),
         ("val", dataset.validation()),
     ):
-        images, labels = in_order(walk)
+        images, labels = images_and_labels(walk)
         count = COUNTS[part]
         wanted = [pixels(part, name, n) for name in CLASSES for n in range(count)]
         np.testing.assert_array_equal(images, wanted)
@@ -82,7 +75,7 @@ def test_images_and_labels_come_in_the_order_of_the_names(tmp_path, in_memory_by
 
 def test_jpegs_are_decoded_with_the_accurate_transform(tmp_path):
     make(tmp_path, ".jpg")
-    images, _ = in_order(load(tmp_path).test())
+    images, _ = images_and_labels(load(tmp_path).test())
     contents = (tmp_path / "test" / "ant" / "00.jpg").read_bytes()
     accurate = tf.io.decode_jpeg(contents, dct_method="INTEGER_ACCURATE")
     np.testing.assert_array_equal(images[0], accurate)
@@ -92,30 +85,30 @@ def test_suffixes_in_capitals_and_misnamed_kinds_are_read(tmp_path):
     make(tmp_path)
     write(tmp_path / "test" / "ant" / "10.JPEG", pixels("test", "ant", 10))
     write(tmp_path / "test" / "ant" / "11.jpg", pixels("test", "ant", 11), suffix=".png")
-    images, _ = in_order(load(tmp_path).test())
+    images, _ = images_and_labels(load(tmp_path).test())
     np.testing.assert_array_equal(images[4], pixels("test", "ant", 11))
     assert len(images) == 11
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
 @pytest.mark.parametrize("in_memory_bytes", [data.IN_MEMORY_BYTES, 0])
-def test_grey_images_have_one_channel(tmp_path, suffix, in_memory_bytes):
+def test_gray_images_have_one_channel(tmp_path, suffix, in_memory_bytes):
     make(tmp_path, suffix, shape=(6, 6, 1))
     dataset = load(tmp_path, in_memory_bytes=in_memory_bytes)
     assert dataset.info.image_shape == (6, 6, 1) and len(dataset.info.mean) == 1
-    images, _ = in_order(dataset.test())
+    images, _ = images_and_labels(dataset.test())
     assert images.shape == (9, 6, 6, 1)
     if suffix == ".png":
         np.testing.assert_array_equal(images[0], pixels("test", "ant", 0, (6, 6, 1)))
 
 
-def test_one_colour_image_makes_a_grey_folder_a_colour_one(tmp_path):
+def test_one_color_image_makes_a_gray_folder_a_color_one(tmp_path):
     make(tmp_path, shape=(6, 6, 1))
     write(tmp_path / "test" / "cat" / "05.png", pixels("test", "cat", 5, (6, 6, 3)))
-    images, _ = in_order(load(tmp_path).test())
+    images, _ = images_and_labels(load(tmp_path).test())
     np.testing.assert_array_equal(images[-1], pixels("test", "cat", 5, (6, 6, 3)))
-    grey = pixels("test", "ant", 0, (6, 6, 1))
-    np.testing.assert_array_equal(images[0], np.repeat(grey, 3, axis=2))
+    gray = pixels("test", "ant", 0, (6, 6, 1))
+    np.testing.assert_array_equal(images[0], np.repeat(gray, 3, axis=2))
 
 
 def test_images_are_resized_on_request(tmp_path):
@@ -123,21 +116,21 @@ def test_images_are_resized_on_request(tmp_path):
     write(tmp_path / "train" / "ant" / "07.png", np.full((31, 17, 3), 200, np.uint8))
     dataset = load(tmp_path, image_size=(5, 8))
     assert dataset.info.image_shape == (5, 8, 3)
-    images, _ = in_order(dataset.train_evaluation())
+    images, _ = images_and_labels(dataset.train_evaluation())
     np.testing.assert_array_equal(images[6], np.full((5, 8, 3), 200))
     # Images of the wanted size are not touched.
     same = load(tmp_path, image_size=[10, 8])
-    np.testing.assert_array_equal(in_order(same.test())[0][0], pixels("test", "ant", 0))
+    np.testing.assert_array_equal(images_and_labels(same.test())[0][0], pixels("test", "ant", 0))
 
 
-def test_a_part_is_set_apart_from_the_training_images(tmp_path):
+def test_validation_images_are_set_apart_from_the_training_images(tmp_path):
     make(tmp_path)
     for in_memory_bytes in (data.IN_MEMORY_BYTES, 0):
-        dataset = load(tmp_path, validation=6, in_memory_bytes=in_memory_bytes)
+        dataset = load(tmp_path, validation_size=6, in_memory_bytes=in_memory_bytes)
         assert (dataset.info.train_size, dataset.info.validation_size) == (12, 6)
-        apart, labels = in_order(dataset.validation())
+        apart, labels = images_and_labels(dataset.validation())
         np.testing.assert_array_equal(np.bincount(labels), [2, 2, 2])
-        kept, _ = in_order(dataset.train_evaluation())
+        kept, _ = images_and_labels(dataset.train_evaluation())
         everything = sorted(image.tobytes() for image in (*apart, *kept))
         assert everything == sorted(
             pixels("train", name, number).tobytes() for name in CLASSES for number in range(6)
@@ -148,14 +141,14 @@ def test_imagenets_layout_is_tested_on_its_validation_split(tmp_path):
     make(tmp_path, splits=("train", "val"))
     dataset = load(tmp_path)
     assert (dataset.info.test_size, dataset.info.validation_size) == (6, 0)
-    np.testing.assert_array_equal(in_order(dataset.test())[0][0], pixels("val", "ant", 0))
+    np.testing.assert_array_equal(images_and_labels(dataset.test())[0][0], pixels("val", "ant", 0))
 
 
-def test_an_own_validation_split_can_be_left_out(tmp_path):
+def test_the_validation_split_of_a_folder_can_be_left_out(tmp_path):
     make(tmp_path, splits=("train", "test", "validation"))
     assert load(tmp_path).info.validation_size == 6
-    assert load(tmp_path, validation=0).info.validation_size == 0
-    assert "only one" in failure(tmp_path, validation=0.5)
+    assert load(tmp_path, validation_size=0).info.validation_size == 0
+    assert "only one" in failure(tmp_path, validation_split=0.5)
 
 
 def test_a_streamed_folder_trains_on_the_same_batches_as_one_in_memory(tmp_path):
@@ -176,6 +169,13 @@ def test_a_streamed_folder_trains_on_the_same_batches_as_one_in_memory(tmp_path)
                 np.testing.assert_array_equal(left[key], right[key], err_msg=key)
 
 
+def test_training_labels_of_a_stream_decode_no_image(tmp_path):
+    make(tmp_path)
+    dataset = load(tmp_path, in_memory_bytes=0)
+    shutil.rmtree(tmp_path / "train")
+    np.testing.assert_array_equal(dataset.train_labels, np.repeat([0, 1, 2], COUNTS["train"]))
+
+
 def test_a_streamed_batch_is_shared_by_replicas(tmp_path):
     make(tmp_path)
     dataset = load(tmp_path, in_memory_bytes=0)
@@ -185,7 +185,7 @@ def test_a_streamed_batch_is_shared_by_replicas(tmp_path):
     np.testing.assert_array_equal(np.concatenate(slices), whole)
 
 
-def test_nothing_is_decoded_for_steps_that_are_skipped(tmp_path):
+def test_skipped_steps_decode_nothing(tmp_path):
     """A file that is gone is no hindrance to a run that is past it."""
     make(tmp_path)
     dataset = load(tmp_path, in_memory_bytes=0)
@@ -211,7 +211,7 @@ def test_a_corrupt_image_is_named_and_skipped_only_on_request(tmp_path, damage, 
         with pytest.warns(tfkd.TfkdWarning, match="skipped 1 of 18 images") as caught:
             dataset = load(tmp_path, skip_corrupt=True, in_memory_bytes=in_memory_bytes)
         assert str(bad) in str(caught[0].message)
-        _, labels = in_order(dataset.train_evaluation())
+        _, labels = images_and_labels(dataset.train_evaluation())
         np.testing.assert_array_equal(np.bincount(labels), [6, 5, 6])
 
 
@@ -223,7 +223,7 @@ def test_a_sound_folder_warns_of_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("every", [False, True])
-def test_a_corrupt_image_of_a_stream_is_named_when_it_comes(tmp_path, every):
+def test_a_corrupt_image_of_a_stream_is_named_when_it_is_read(tmp_path, every):
     make(tmp_path, ".jpg")
     dataset = load(tmp_path, in_memory_bytes=0)
     folder = tmp_path / "train"
@@ -238,7 +238,7 @@ def test_a_corrupt_image_of_a_stream_is_named_when_it_comes(tmp_path, every):
     assert "cannot be decoded" in str(explained)
 
 
-def test_an_image_of_another_size_in_a_stream_is_named_when_it_comes(tmp_path):
+def test_an_image_of_another_size_in_a_stream_is_named_when_it_is_read(tmp_path):
     make(tmp_path)
     odd = tmp_path / "train" / "bee" / "03.png"
     dataset = load(tmp_path, in_memory_bytes=0)

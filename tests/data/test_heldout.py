@@ -38,18 +38,18 @@ def positions(batch):
     return [known[image.tobytes()] for image in batch["heldout_image"]]
 
 
-def test_they_are_whole_unaugmented_passes_over_the_validation_part():
+def test_heldout_images_are_unaugmented_passes_over_the_validation_part():
     batches = drawn(make(), 0, 12)
-    walks = np.array([positions(batch) for batch in batches]).reshape(6, -1)
-    for walk in walks:
-        assert len(set(walk)) == 2 * BATCH
-    assert len({tuple(walk) for walk in walks}) == 6
+    passes = np.array([positions(batch) for batch in batches]).reshape(6, -1)
+    for one in passes:
+        assert len(set(one)) == 2 * BATCH
+    assert len({tuple(one) for one in passes}) == 6
     for batch in batches:
         np.testing.assert_array_equal(batch["heldout_label"], np.array(positions(batch)) % 4)
         assert batch["heldout_label"].dtype == np.int32
 
 
-def test_they_are_a_function_of_seed_and_step_and_change_nothing_else():
+def test_heldout_images_depend_on_seed_and_step_and_change_nothing_else():
     whole = drawn(make(), 0, 9)
     for left, right in zip(drawn(make(), 5, 9), whole[5:], strict=True):
         for key in left:
@@ -60,7 +60,7 @@ def test_they_are_a_function_of_seed_and_step_and_change_nothing_else():
         np.testing.assert_array_equal(plain["label"], batch["label"])
 
 
-def test_replicas_share_them():
+def test_replicas_share_the_heldout_batch():
     (whole,) = drawn(make(), 3, 4)
     parts = drawn(make(), 3, 4, input_context=tf.distribute.InputContext(1, 0, 2))
     assert [len(part["heldout_image"]) for part in parts] == [4, 4]
@@ -68,7 +68,7 @@ def test_replicas_share_them():
         np.testing.assert_array_equal(np.concatenate([part[key] for part in parts]), whole[key])
 
 
-def test_a_validation_part_of_the_size_of_the_training_part_has_an_order_of_its_own():
+def test_heldout_images_have_an_order_of_their_own():
     same = images_of(1, SIZE)
     dataset = data.from_arrays(
         (same, np.arange(SIZE)), (same, np.arange(SIZE)), validation=(same, np.arange(SIZE)),
@@ -78,7 +78,7 @@ def test_a_validation_part_of_the_size_of_the_training_part_has_an_order_of_its_
     assert (batch["label"] != batch["heldout_label"]).any()
 
 
-def test_streamed_files_bring_them_too(tmp_path):
+def test_streamed_files_have_the_heldout_images_of_files_in_memory(tmp_path):
     for part, size in (("train", 4), ("val", 4), ("test", 1)):
         for name in "ab":
             (tmp_path / part / name).mkdir(parents=True)
@@ -94,7 +94,7 @@ def test_streamed_files_bring_them_too(tmp_path):
             np.testing.assert_array_equal(left[key], right[key], err_msg=key)
 
 
-def test_mixing_leaves_them_alone():
+def test_mixing_leaves_heldout_images_alone():
     (plain,) = drawn(make(), 2, 3)
     (mixed,) = drawn(make(mixup=1.0), 2, 3)
     for key in KEYS:
@@ -102,7 +102,7 @@ def test_mixing_leaves_them_alone():
 
 
 @pytest.mark.parametrize("held, words", [(7, ["7 validation"]), (None, ["no validation"])])
-def test_without_enough_of_them_there_is_one_line(held, words):
+def test_too_few_validation_images_are_named(held, words):
     dataset = make(held=held) if held else data.from_arrays(
         (images_of(1, SIZE), np.arange(SIZE)), (images_of(1, 1), [0]), batch_size=BATCH
     )  # fmt: skip
@@ -110,5 +110,5 @@ def test_without_enough_of_them_there_is_one_line(held, words):
         dataset.train(batch_keys=["heldout_label"])
     message = str(caught.value)
     assert "\n" not in message
-    for word in (*words, "heldout_image", "a batch of 8", "validation=0.1"):
+    for word in (*words, "heldout_image", "a batch of 8", "validation_split=0.1"):
         assert word in message

@@ -140,7 +140,7 @@ def test_a_tiny_alpha_is_drawn_without_underflow():
     assert set(np.round(found, 3)) == {0.0, 1.0}
 
 
-def test_both_together_draw_one_of_them_each_step():
+def test_mixup_and_cutmix_together_draw_one_of_them_each_step():
     images = sources()
     kinds = []
     for batch in drawn(make(mixup=1.0, cutmix=1.0), 0, 10 * STEPS):
@@ -187,7 +187,7 @@ def test_a_mixed_batch_is_a_function_of_seed_and_step(settings):
         ),
     ],
 )
-def test_what_cannot_be_mixed_is_named(call, words):
+def test_impossible_mixing_is_named(call, words):
     with pytest.raises(tfkd.TfkdError) as caught:
         call()
     message = str(caught.value)

@@ -48,7 +48,7 @@ def test_a_run_trains_on_mixed_batches_and_is_evaluated_on_plain_ones(methods, s
         assert len(history[name]) == 2
 
 
-def test_a_method_of_class_numbers_refuses_them_in_one_line():
+def test_a_method_of_class_numbers_refuses_dense_labels_in_one_line():
     dataset = make(mixup=0.2)
     with pytest.raises(tfkd.TfkdError) as caught:
         distiller(registry.create("dkd")).fit(
@@ -60,7 +60,7 @@ def test_a_method_of_class_numbers_refuses_them_in_one_line():
         assert word in message
 
 
-def test_a_config_says_so():
+def test_a_config_sets_mixup_and_cutmix():
     chosen = config.default()
     assert not build.data_set(chosen).mixing
     chosen.data.mixup, chosen.data.cutmix = 0.2, 1.0

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import os
-import socket
 import subprocess
 import sys
 import tarfile
@@ -22,16 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 NAMES = "airplane automobile bird cat deer dog frog horse ship truck".split()
 
-
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch):
-    """Makes every attempt to reach another machine a failure of the test."""
-
-    def refuse(*arguments, **settings):
-        raise AssertionError("the network was touched")
-
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr(socket.socket, "connect", refuse)
+pytestmark = pytest.mark.usefixtures("no_network")
 
 
 def known_files():
@@ -121,7 +111,7 @@ def test_a_wrong_checksum_is_named(archive, tmp_path):
     assert not (tmp_path / "sets").exists()
 
 
-def test_a_cut_archive_is_named(archive, tmp_path):
+def test_a_truncated_archive_is_named(archive, tmp_path):
     size = archive.stat().st_size
     archive.write_bytes(archive.read_bytes()[:1000])
     message = failure("cifar10", [str(archive)], str(tmp_path / "sets"))
@@ -151,7 +141,7 @@ def test_an_unknown_set_is_named(archive, tmp_path):
     assert "did you mean 'cifar10'" in failure("cifra10", [str(archive)], str(tmp_path))
 
 
-def test_all_files_of_a_set_are_wanted(tmp_path):
+def test_a_file_of_the_wrong_size_or_name_is_named(tmp_path):
     file = tmp_path / "train-images-idx3-ubyte.gz"
     file.write_bytes(b"x")
     message = failure("mnist", [str(file)], str(tmp_path / "sets"))

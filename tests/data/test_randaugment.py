@@ -69,7 +69,7 @@ def shifted(image, level, axis):
     return result
 
 
-def grey(image):
+def gray(image):
     if image.shape[2] == 1:
         return image.astype(int)
     red, green, blue = np.moveaxis(image.astype(int), 2, 0)
@@ -121,8 +121,8 @@ REFERENCES = {
     "translate_y": lambda image, level: shifted(image, level, axis=0),
     "rotate": turned,
     "brightness": lambda image, level: mixed(0, image, level),
-    "color": lambda image, level: mixed(grey(image), image, level),
-    "contrast": lambda image, level: mixed(math.floor(grey(image).mean() + 0.5), image, level),
+    "color": lambda image, level: mixed(gray(image), image, level),
+    "contrast": lambda image, level: mixed(math.floor(gray(image).mean() + 0.5), image, level),
     "sharpness": lambda image, level: mixed(smoothed(image), image, level),
     "posterize": lambda image, level: image >> round(level / 7.5) << round(level / 7.5),
     "solarize": lambda image, level: np.where(image >= 255 * (30 - level) / 30, 255 - image, image),
@@ -137,7 +137,7 @@ def function(name):
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", NAMES)
-def test_every_operation_is_what_it_is_defined_to_be(name, channels):
+def test_every_operation_matches_its_numpy_definition(name, channels):
     images = pictures(channels)
     # Levels at which no pixel is fetched from just between two others.
     levels = [-30, -10, 0, 10, 13] if name in SIGNED else [0, 5, 10, 17, 30]
@@ -170,9 +170,9 @@ def test_whole_turns_are_exact(quarters):
     )
 
 
-def test_values_by_hand():
-    grey_value = np.array([0, 9, 100, 169, 170, 200, 255], np.uint8)
-    row = tf.constant(grey_value[None, None, :, None])
+def test_pixel_values_by_hand():
+    gray_value = np.array([0, 9, 100, 169, 170, 200, 255], np.uint8)
+    row = tf.constant(gray_value[None, None, :, None])
 
     def after(name, level):
         return function(name)(row, tf.constant([level])).numpy().ravel().tolist()
@@ -181,11 +181,11 @@ def test_values_by_hand():
     assert after("posterize", 10) == [0, 8, 100, 168, 170, 200, 254]
     assert after("brightness", 10) == [0, 11, 130, 219, 221, 255, 255]
     assert after("brightness", -10) == [0, 6, 70, 118, 119, 140, 178]
-    assert after("translate_x", 10) == [0, *grey_value[:-1].tolist()]
-    assert after("autocontrast", 10) == grey_value.tolist()
+    assert after("translate_x", 10) == [0, *gray_value[:-1].tolist()]
+    assert after("autocontrast", 10) == gray_value.tolist()
 
 
-def test_small_images_and_empty_batches():
+def test_operations_on_small_images_and_empty_batches():
     for operation in operations.OPERATIONS:
         for shape in ((2, 1, 1, 3), (2, 2, 5, 1), (0, 6, 6, 3)):
             images = tf.zeros(shape, tf.uint8) + 9
@@ -213,7 +213,7 @@ def test_every_image_of_a_batch_meets_its_own_operations():
         np.testing.assert_array_equal(result, image)
 
 
-def test_what_images_draw():
+def test_operations_are_drawn_evenly_and_by_seed_epoch_and_index():
     index = tf.range(6000)
     chosen, levels = (each.numpy() for each in randaugment.draw(3, "view", 4, index))
     assert chosen.shape == levels.shape == (6000, 2)

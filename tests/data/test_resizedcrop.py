@@ -1,4 +1,4 @@
-"""ImageNet's crops: rectangles drawn for training, the middle for evaluation, from encoded files."""
+"""ImageNet's crops of encoded files: random rectangles to train on, centers to evaluate on."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from tfkd import data
 from tfkd.data import resizedcrop
 from tfkd.data.decoding import Form, fit
 
-FORM = Form(16, 16, 3, resize=True, centre=True)
+FORM = Form(16, 16, 3, resize=True, center=True)
 SIZES = [(40, 60), (70, 33), (24, 24), (50, 48)]
 
 
@@ -79,7 +79,7 @@ def test_rectangles_have_the_areas_and_shapes_of_the_recipe():
 @pytest.mark.parametrize(
     "shape, wanted", [((10, 400), (0, 193, 10, 13)), ((400, 12), (192, 0, 16, 12))]
 )
-def test_where_nothing_fits_the_middle_is_taken(shape, wanted):
+def test_an_image_too_narrow_for_any_rectangle_is_cropped_at_its_center(shape, wanted):
     # Of an image so long, the smallest area in the flattest shape does not fit.
     assert {tuple(each) for each in windows(*shape, count=20)} == {wanted}
 
@@ -91,10 +91,10 @@ def test_tiny_images_have_rectangles():
             assert 0 <= left and 1 <= columns and left + columns <= shape[1]
 
 
-@pytest.mark.parametrize("kind", ["jpeg", "png", "grey"])
+@pytest.mark.parametrize("kind", ["jpeg", "png", "gray"])
 def test_a_crop_is_the_resized_rectangle_of_the_whole_image(kind):
     image = smooth(60, 81)
-    if kind == "grey":
+    if kind == "gray":
         image = image[..., :1]
     encode = tf.io.encode_png if kind == "png" else tf.io.encode_jpeg
     contents = encode(image)
@@ -109,16 +109,16 @@ def test_a_crop_is_the_resized_rectangle_of_the_whole_image(kind):
         assert found.dtype == np.uint8
         mirrored.append(bool(row[0] < 0.5))
         wanted = wanted[:, ::-1] if mirrored[-1] else wanted
-        # At its border, a JPEG decoded in part is without the colours beyond it.
+        # At its border, a JPEG decoded in part is without the colors beyond it.
         assert np.abs(found - wanted).max() <= (0 if kind == "png" else 4)
         assert np.abs(found - wanted).mean() <= 0.5
     assert 2 < sum(mirrored) < 10
 
 
 @pytest.mark.parametrize("shape", [(256, 341), (100, 70), (9, 30), (20, 20)])
-def test_the_middle_is_evaluated(shape):
+def test_evaluation_uses_the_center(shape):
     image = smooth(*shape)
-    form = Form(224, 224, 3, resize=True, centre=True)
+    form = Form(224, 224, 3, resize=True, center=True)
     found = fit(tf.constant(image), form).numpy()
     # The shorter side becomes 256, the longer one is rounded down.
     high, wide = (side * 256 // min(shape) for side in shape)
@@ -128,7 +128,7 @@ def test_the_middle_is_evaluated(shape):
     np.testing.assert_array_equal(found, wanted)
 
 
-def test_a_folder_of_large_images_trains_on_crops_and_is_tested_on_the_middle(tmp_path):
+def test_a_folder_of_large_images_trains_on_crops_and_is_tested_on_centers(tmp_path):
     dataset = load(make(tmp_path))
     info = dataset.info
     assert info.image_shape == (16, 16, 3)
@@ -181,11 +181,11 @@ def test_a_crop_depends_on_seed_epoch_and_index_alone(tmp_path):
             np.testing.assert_array_equal(views[4 * row + turn], np.rot90(views[4 * row], turn))
 
 
-def test_the_side_is_224_unless_given(tmp_path):
+def test_the_default_crop_has_224_pixels(tmp_path):
     assert load(make(tmp_path), image_size=None).info.image_shape == (224, 224, 3)
 
 
-def test_a_cut_image_is_named_when_it_comes(tmp_path, capfd):
+def test_a_truncated_jpeg_is_named_when_it_is_read(tmp_path, capfd):
     dataset = load(make(tmp_path))
     bad = tmp_path / "train" / "n02" / "n02_1.JPEG"
     bad.write_bytes(bad.read_bytes()[:-40])
@@ -195,7 +195,7 @@ def test_a_cut_image_is_named_when_it_comes(tmp_path, capfd):
     assert "JPEG" not in capfd.readouterr().err
 
 
-def test_a_jpeg_with_something_behind_its_end_is_whole(tmp_path):
+def test_a_jpeg_with_trailing_bytes_is_read(tmp_path):
     make(tmp_path)
     odd = tmp_path / "train" / "n02" / "n02_1.JPEG"
     odd.write_bytes(odd.read_bytes() + b"and more")
@@ -210,7 +210,7 @@ def test_a_jpeg_with_something_behind_its_end_is_whole(tmp_path):
         (lambda root: load(root, augment="imagenets"), ["did you mean 'imagenet'"]),
     ],
 )
-def test_what_cannot_be_cropped_so_is_named(tmp_path, call, words):
+def test_wrong_crop_settings_are_named(tmp_path, call, words):
     make(tmp_path)
     with pytest.raises(tfkd.TfkdError) as caught:
         call(tmp_path)

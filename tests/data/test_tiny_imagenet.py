@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 import tfkd
+from tests.data.batches import images_and_labels
 from tfkd import data
 from tfkd.data import data_dir, tiny_imagenet
 from tfkd.data.prepare import prepare
@@ -26,7 +27,7 @@ def pixels(split, wnid, number):
     seed = [ord(letter) for letter in split + wnid] + [number]
     small = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), np.uint8)
     image = small.repeat(16, 0).repeat(16, 1)
-    # Some of the official images are grey.
+    # Some of the official images are gray.
     return image[..., :1] if number == 1 else image
 
 
@@ -80,14 +81,6 @@ def failure(archive, directory):
     return str(caught.value)
 
 
-def in_order(dataset):
-    batches = list(dataset.as_numpy_iterator())
-    weight = np.concatenate([batch["sample_weight"] for batch in batches]) > 0
-    return tuple(
-        np.concatenate([batch[key] for batch in batches])[weight] for key in ("image", "label")
-    )
-
-
 @pytest.mark.parametrize("in_memory_bytes", [data.IN_MEMORY_BYTES, 0])
 def test_the_archive_becomes_a_data_set(archive, tmp_path, in_memory_bytes):
     directory = tmp_path / "sets"
@@ -108,7 +101,7 @@ def test_the_archive_becomes_a_data_set(archive, tmp_path, in_memory_bytes):
         ("train", dataset.train_evaluation(), 3),
         ("val", dataset.test(), 2),
     ):
-        images, labels = in_order(walk)
+        images, labels = images_and_labels(walk)
         np.testing.assert_array_equal(labels, np.repeat([0, 1], count))
         wanted = [
             tf.io.decode_jpeg(
@@ -122,24 +115,24 @@ def test_the_archive_becomes_a_data_set(archive, tmp_path, in_memory_bytes):
     assert prepare("tiny_imagenet", ["gone.zip"], str(directory)) == place
 
 
-def test_it_is_resized_and_set_apart_like_any_other(archive, tmp_path):
+def test_tiny_imagenet_is_resized_and_split_like_any_other_set(archive, tmp_path):
     prepare("tiny_imagenet", [archive], str(tmp_path / "sets"))
     dataset = data.load(
         "tiny_imagenet",
         directory=str(tmp_path / "sets"),
         image_size=32,
-        validation=2,
+        validation_size=2,
         batch_size=4,
     )
     assert dataset.info.image_shape == (32, 32, 3)
     assert (dataset.info.train_size, dataset.info.validation_size) == (4, 2)
     # Half of the size: the blocks of 16 x 16 equal pixels become blocks of 8 x 8.
-    image = in_order(dataset.test())[0][0].astype(int)
+    image = images_and_labels(dataset.test())[0][0].astype(int)
     wanted = pixels("val", ORDER[0], 0).astype(int)[::2, ::2]
     assert np.median(np.abs(image - wanted)) < 8
 
 
-def test_without_preparation_there_are_two_ways_out(tmp_path):
+def test_an_unprepared_set_fails_with_two_ways_out(tmp_path):
     with pytest.raises(tfkd.TfkdError) as caught:
         data.load("tiny_imagenet", directory=str(tmp_path))
     message = str(caught.value)
@@ -199,7 +192,7 @@ def test_a_wrong_archive_is_named(tmp_path, changed, words):
     "damage",
     [lambda whole: whole[: len(whole) // 2], lambda whole: b"", lambda whole: b"text" * 99],
 )
-def test_a_cut_archive_is_named(archive, tmp_path, damage):
+def test_a_truncated_archive_is_named(archive, tmp_path, damage):
     path = Path(archive)
     path.write_bytes(damage(path.read_bytes()))
     message = failure(path, tmp_path / "sets")
@@ -264,7 +257,7 @@ def test_a_killed_preparation_leaves_no_half_set(archive, tmp_path):
     assert dataset.info.train_size == 6
 
 
-def test_of_two_preparations_at_a_time_the_second_waits(archive, tmp_path):
+def test_a_second_preparation_waits_for_the_first(archive, tmp_path):
     directory = tmp_path / "sets"
     done = []
     second = threading.Thread(
@@ -286,7 +279,7 @@ def test_the_progress_is_shown_on_a_terminal_only(archive, tmp_path, capfd, monk
     assert "10/10" in capfd.readouterr().err
 
 
-def test_the_own_place_is_that_of_tensorflow_datasets(archive, tmp_path, monkeypatch):
+def test_the_default_folder_is_that_of_tensorflow_datasets(archive, tmp_path, monkeypatch):
     import tensorflow_datasets as tfds
 
     monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path / "own"))

@@ -112,7 +112,7 @@ def test_no_view_changes_the_others(whole):
         np.testing.assert_array_equal(alone["image"], whole[5]["image"])
 
 
-def test_another_seed_is_other_views(whole):
+def test_another_seed_gives_other_views(whole):
     other = drawn(make(seed=1), 0, 1, VIEWS)[0]
     for key in VIEWS:
         assert (other[key] != whole[0][key]).any(), key
@@ -281,16 +281,16 @@ def test_rotations_vary_as_the_augmentation_says(augment, may_turn, may_move):
 
 
 @pytest.mark.parametrize(
-    "images, extra, words",
+    "images, key, words",
     [
         (sources(width=5), "image_rotations", ["6 x 5", "square", "image_size"]),
         (sources(channels=2), "image_strong", ["2 channels", "1 or 3"]),
         (sources(), "image_storng", ["did you mean 'image_strong'", "image_pair", "index"]),
     ],
 )
-def test_views_that_an_image_cannot_have(images, extra, words):
+def test_impossible_views_are_named(images, key, words):
     with pytest.raises(tfkd.TfkdError) as caught:
-        make(images=images).train(batch_keys=["index", extra])
+        make(images=images).train(batch_keys=["index", key])
     message = str(caught.value)
     assert "\n" not in message
     for word in words:

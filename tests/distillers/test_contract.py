@@ -190,17 +190,14 @@ def test_method_is_made_by_its_name(name):
     parameters = list(inspect.signature(type(made)).parameters)
     assert parameters == [*fields_of(type(made)), "name", "kwargs"]
     assert all(each.meaning for each in fields_of(type(made)).values())
-    usual = registry.defaults(name)
-    assert usual == {
-        key: each.default for key, each in fields_of(type(made)).items() if each.default is not None
-    }
-    assert values_of(registry.create(name, **usual)) == values_of(made)
+    assert registry.settings(name) == fields_of(type(made))
 
 
 @EVEN_MORE_CASES
 def test_settings_survive_a_config(name, settings):
     made = registry.create(name, **settings, name="mine")
-    written = json.loads(json.dumps({**registry.defaults(name), **settings}))
+    usual = {key: each.default for key, each in registry.settings(name).items()}
+    written = json.loads(json.dumps({**usual, **settings}))
     assert values_of(registry.create(name, **written)) == values_of(made)
     config = json.loads(json.dumps(made.get_config()))
     again = type(made).from_config(config)

@@ -127,7 +127,9 @@ def test_total_is_that_of_the_algorithm():
     names = distiller.loss_names()
     value = dict(zip(names, outcome.values.numpy()))
     assert names[-2:] == ["teacher_loss", "teacher_accuracy"]
-    total = value["student_loss"] + 0.5 * (value["pkkd/middle"] + value["pkkd/soft"])
+    for name, loss in outcome.terms["pkkd"].losses.items():
+        np.testing.assert_allclose(value[f"pkkd/{name}"], 0.5 * loss, rtol=1e-6)
+    total = value["student_loss"] + value["pkkd/middle"] + value["pkkd/soft"]
     np.testing.assert_allclose(outcome.total, total, rtol=1e-6)
     logits = distiller.teacher(batch()["image"], training=True)
     entropy = keras.losses.sparse_categorical_crossentropy(

@@ -14,7 +14,7 @@ def test_method_is_made_with_its_settings():
 
 
 def test_unknown_method_is_refused_with_the_nearest():
-    with pytest.raises(tfkd.TfkdError, match="unknown distiller 'kdd'; did you mean 'kd'"):
+    with pytest.raises(tfkd.TfkdError, match="unknown method 'kdd'; did you mean 'kd'"):
         distillers.create("kdd")
 
 

@@ -17,13 +17,14 @@ def run_folder(tmp_path):
     hidden = keras.layers.Conv2D(4, 3, use_bias=False)(image)
     hidden = keras.layers.ReLU()(models.BatchNormalization()(hidden))
     model = keras.Model(image, keras.layers.Dense(10)(keras.layers.Flatten()(hidden)))
-    network = models.Network(model, models.Preprocess((80.0,), (90.0,)), name="tiny")
-    folder = tmp_path / "run"
     names = [f"digit {each}" for each in range(10)]
-    save_network(network, folder, class_names=names)
+    preprocess = models.Preprocess((80.0,), (90.0,))
+    network = models.Network(model, preprocess, name="tiny", class_names=names)
+    folder = tmp_path / "run"
+    save_network(network, folder)
     kernel, bias = model.layers[-1].get_weights()
     model.layers[-1].set_weights([-kernel, bias + np.arange(10, dtype=np.float32)])
-    save_network(network, folder, stem="student_best", class_names=names)
+    save_network(network, folder, "best")
     settings = {"name": "digits", "validation": 100, "augment": "shift", "download": False}
     (folder / "config.json").write_text(json.dumps({"data": settings, "train": {"epochs": 1}}))
     return folder

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from tfkd.evaluation import reports
+from tfkd.models.saving import load_network, save_network
 
 TOOLS = Path(__file__).parents[2] / "tools"
 
@@ -27,6 +28,23 @@ def test_a_run_is_exported_and_the_export_evaluated(run_folder, tmp_path):
     expected = reports.report(run=run_folder, which="best")["top1"]
     assert json.loads((tmp_path / "scores.json").read_text())["top1"] == expected
     assert f"{expected:.2f}" in evaluated.stdout.splitlines()[-1]
+
+
+def test_a_further_student_is_named_by_its_word(run_folder, tmp_path):
+    save_network(load_network(run_folder, "best"), run_folder, "merged")
+    exported = call(
+        "export.py", "--run=run", "--output=exported", "--which=merged", folder=tmp_path
+    )
+    assert exported.returncode == 0, exported.stderr
+    evaluated = call(
+        "evaluate.py", "--run=run", "--which=merged", "--json=scores.json", folder=tmp_path
+    )
+    assert evaluated.returncode == 0, evaluated.stderr
+    expected = reports.report(run=run_folder, which="best")["top1"]
+    assert json.loads((tmp_path / "scores.json").read_text())["top1"] == expected
+    found = call("evaluate.py", "--run=run", "--which=mergde", folder=tmp_path)
+    assert found.returncode == 2 and "Traceback" not in found.stderr
+    assert "unknown student 'mergde'; did you mean 'merged'" in found.stderr.splitlines()[-1]
 
 
 def test_a_wrong_run_folder_is_one_line_and_exit_2(tmp_path):

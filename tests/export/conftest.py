@@ -1,4 +1,4 @@
-"""A small network with batch normalisation that is far from the identity."""
+"""A small network with batch normalization that is far from the identity."""
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ STD = (50.0, 60.0, 70.0)
 
 
 def lively(model: keras.Model) -> keras.Model:
-    """Gives every batch normalisation statistics, scales and offsets as after training."""
+    """Gives every batch normalization statistics, scales and offsets as after training."""
     random = np.random.default_rng(3)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -29,7 +29,7 @@ def lively(model: keras.Model) -> keras.Model:
 
 @pytest.fixture
 def network():
-    """ResNet-8 for 16x12 colour images and 5 classes, normalised by a mean and a deviation."""
+    """ResNet-8 for 16x12 color images and 5 classes, normalized by a mean and a deviation."""
     model = lively(models.create("resnet8", num_classes=5, input_shape=(16, 12, 3)))
     return models.Network(model, models.Preprocess(MEAN, STD), name="small")
 
@@ -42,6 +42,6 @@ def images():
 
 @pytest.fixture
 def expected(network, images):
-    """The network's logits on the images, normalised by hand."""
+    """The network's logits on the images, normalized by hand."""
     pixels = images.astype(np.float32)
     return network.model.predict((pixels - np.float32(MEAN)) / np.float32(STD), verbose=0)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfkd import adder, evaluation, export, models
-from tfkd.adder import library
+from tfkd import adder, evaluation, export, models, tasks
+from tfkd.adder import compiled_ops
 from tfkd.errors import TfkdError
 from tfkd.export import verification
 
@@ -32,7 +32,7 @@ numpy.save(sys.argv[3], outputs["logits"])
 
 @pytest.fixture(scope="module")
 def adder_network():
-    """A small adder network whose normalisation has seen a batch, for pixels."""
+    """A small adder network whose normalization has seen a batch, for pixels."""
     keras.utils.set_random_seed(0)
     model = models.create("resnet8", 3, (8, 8, 3), adder=True, widths=(4, 4, 4, 4))
     preprocess = models.Preprocess((110.0, 120.0, 130.0), (50.0, 60.0, 70.0))
@@ -54,7 +54,7 @@ def wanted(adder_network, pixels):
 
 @pytest.fixture
 def needs_op():
-    if library.operations() is None:
+    if compiled_ops.operations() is None:
         pytest.skip("the op cannot be compiled here")
 
 
@@ -90,7 +90,7 @@ def test_the_op_form_loads_with_tfkd(adder_network, pixels, wanted, tmp_path, ne
     assert "Op type not registered 'TfkdAdderConv2D'" in finished.stderr
     predict = evaluation.saved_model_predictor(folder)
     np.testing.assert_allclose(
-        predict(tf.constant(pixels)), wanted, atol=1e-4 * np.abs(wanted).max()
+        predict(tf.constant(pixels))["logits"], wanted, atol=1e-4 * np.abs(wanted).max()
     )
 
 
@@ -98,12 +98,14 @@ def test_another_adder_network_is_told_apart(adder_network, tmp_path):
     """The tolerance of adder networks leaves room for rounding only."""
     source = adder_network.model
     folder = export.save(adder_network, tmp_path / "plain")
-    verification.verify(folder, adder_network, source)
+    verification.verify(folder, adder_network, source, tasks.Classification())
     weights = source.get_weights()
     source.set_weights([1.0005 * each for each in weights])
     try:
-        with pytest.raises(TfkdError, match="differ by .* wanted at most .* of max |logit|"):
-            verification.verify(folder, adder_network, source)
+        with pytest.raises(
+            TfkdError, match=r"logits that differ by .* at most .* of max \|logits\|"
+        ):
+            verification.verify(folder, adder_network, source, tasks.Classification())
     finally:
         source.set_weights(weights)
 

@@ -1,5 +1,6 @@
 """What an exported folder computes, in this process and in one without tfkd and Keras."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -10,8 +11,9 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from tfkd import TfkdError, export, models
-from tfkd.export import saved_model
+from tfkd import TfkdError, evaluation, export, models
+from tfkd.export import named_outputs
+from tfkd.models.saving import save_network
 
 PLAIN_TENSORFLOW = """
 import sys
@@ -21,12 +23,12 @@ import tensorflow as tf
 
 signatures = tf.saved_model.load(sys.argv[1]).signatures
 images = np.load(sys.argv[2])
-normalised = (images.astype("float32") - np.float32([110, 120, 130])) / np.float32([50, 60, 70])
+normalized = (images.astype("float32") - np.float32([110, 120, 130])) / np.float32([50, 60, 70])
 np.savez(
     sys.argv[3],
     raw=signatures["serving_default"](image=tf.constant(images))["logits"],
     one=signatures["serving_default"](image=tf.constant(images[:1]))["logits"],
-    normalised=signatures["normalised"](image=tf.constant(normalised))["logits"],
+    normalised=signatures["normalised"](image=tf.constant(normalized))["logits"],
 )
 """
 
@@ -70,12 +72,12 @@ def test_plain_tensorflow_loads_it_without_tfkd_and_keras(network, images, expec
 
 
 @pytest.mark.parametrize("fold", [True, False])
-def test_folding_removes_batch_normalisation_and_keeps_the_logits(
+def test_folding_removes_batch_normalization_and_keeps_the_logits(
     network, images, expected, tmp_path, fold
 ):
     folder = export.save(network, tmp_path / "exported", fold=fold)
-    normalising = operations(folder) & {"FusedBatchNormV3", "Rsqrt"}
-    assert bool(normalising) is not fold
+    normalizing = operations(folder) & {"FusedBatchNormV3", "Rsqrt"}
+    assert bool(normalizing) is not fold
     outputs = tf.saved_model.load(str(folder)).signatures["serving_default"](
         image=tf.constant(images)
     )
@@ -110,7 +112,7 @@ def test_a_mixed_precision_network_is_exported_in_float32(tmp_path):
 def test_weights_too_large_for_a_graph_lie_beside_it(
     network, images, expected, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(saved_model, "LARGEST_CONSTANTS", 0)
+    monkeypatch.setattr(named_outputs, "LARGEST_CONSTANTS", 0)
     folder = export.save(network, tmp_path / "exported")
     assert list((folder / "variables").glob("variables.data*"))
     outputs = tf.saved_model.load(str(folder)).signatures["serving_default"](
@@ -123,6 +125,8 @@ def test_the_folder_says_what_it_holds(network, tmp_path):
     names = ["a", "b", "c", "d", "e"]
     known = export.describe(export.save(network, tmp_path / "exported", class_names=names))
     assert known["class_names"] == names
+    assert known["outputs"] == {"logits": [5], "probabilities": [5]}
+    assert (known["task"], known["exits"]) == ("classification", None)
     assert (known["name"], known["num_classes"], known["fold"]) == ("small", 5, True)
     assert known["input_shape"] == [16, 12, 3]
     # 3x3 convolutions of 3-16, 16-16, 16-16, 16-32, 32-32, 32-64, 64-64, shortcuts, scales, head.
@@ -181,14 +185,59 @@ def test_weights_that_are_not_numbers_are_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_class_names_are_those_of_the_network(network, tmp_path):
+    named = dataclasses.replace(network, class_names="abcde")
+    settings = {"verify": False}
+    known = export.describe(export.save(named, tmp_path / "own", **settings))
+    assert known["class_names"] == list("abcde")
+    settings["class_names"] = ["v", "w", "x", "y", "z"]
+    known = export.describe(export.save(named, tmp_path / "given", **settings))
+    assert known["class_names"] == settings["class_names"]
+    wrong = dataclasses.replace(network, class_names="abc")
+    with pytest.raises(TfkdError, match="class names of 'small': found 3, wanted 5"):
+        export.save(wrong, tmp_path / "wrong")
+
+
 def test_class_names_must_be_as_many_as_classes(network, tmp_path):
     with pytest.raises(TfkdError, match="class names of 'small': found 2, wanted 5"):
         export.save(network, tmp_path / "exported", class_names=["a", "b"])
 
 
-def test_a_model_with_two_outputs_is_refused(tmp_path):
-    with pytest.raises(TfkdError, match="one row of logits"):
+def test_outputs_without_names_are_refused(tmp_path):
+    with pytest.raises(TfkdError, match="found outputs without a name each .a list of 2."):
         export.save(two_layer_model(outputs=2), tmp_path / "exported")
+
+
+def test_a_model_of_two_images_is_refused(tmp_path):
+    images = [keras.Input((4, 4, 1)), keras.Input((4, 4, 1))]
+    hidden = keras.layers.Flatten()(keras.layers.Add()(images))
+    model = keras.Model(images, keras.layers.Dense(3)(hidden))
+    with pytest.raises(TfkdError, match="to export: found input .*, wanted one image"):
+        export.save(model, tmp_path / "exported")
+
+
+def test_probabilities_of_probabilities_are_refused(tmp_path):
+    image = keras.Input((8, 8, 3))
+    hidden = keras.layers.Dense(3, activation="softmax")(keras.layers.Flatten()(image))
+    with pytest.raises(TfkdError, match="ends in softmax, wanted logits"):
+        export.save(keras.Model(image, hidden), tmp_path / "exported")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_large_logits_are_no_fault(network, tmp_path):
+    kernel, bias = network.model.layers[-1].get_weights()
+    network.model.layers[-1].set_weights([1e5 * kernel, bias])
+    export.save(network, tmp_path / "exported")
+
+
+@pytest.mark.parametrize("name", ["a[1]", "a[b", "*", "wh?t", "{a,b}", "back\\slash"])
+def test_folders_may_be_called_as_they_like(name, network, images, expected, tmp_path):
+    place = tmp_path / name
+    save_network(network, place / name)
+    folder = export.save_run(place / name, place / f"{name} exported")
+    found = evaluation.saved_model_predictor(folder)(images)["logits"].numpy()
+    assert_same_logits(found, expected)
+    assert export.images_per_second(folder, batch=1, calls=1) > 0
 
 
 def test_a_model_that_calls_python_is_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""The adder form of networks, and its convolutional twin, against the published counts."""
+"""The adder form of networks, and its convolutional counterpart, against the published counts."""
 
 import functools
 
@@ -99,7 +99,7 @@ def test_stem_and_classifier_alone_multiply(name, shape, arguments, adders, stay
             assert isinstance(reader, models.BatchNormalization)
 
 
-def test_logits_are_normalised_or_not_as_asked():
+def test_logits_are_normalized_or_not_as_asked():
     forms = {
         (False, None): "Dense",
         (False, True): "BatchNormalization",
@@ -127,7 +127,7 @@ def test_an_adder_network_learns():
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_folding_leaves_the_normalisation_of_adder_layers():
+def test_folding_leaves_the_normalization_of_adder_layers():
     model = models.create("resnet8", 3, (8, 8, 1), adder=True, widths=(4, 4, 4, 4))
     images = tf.random.normal((16, 8, 8, 1))
     for _ in range(30):

@@ -1,4 +1,4 @@
-"""The batch normalisation layer on one device, against the textbook form in NumPy."""
+"""The batch normalization layer on one device, against the textbook form in NumPy."""
 
 import keras
 import numpy as np
@@ -25,20 +25,20 @@ def with_parameters(layer, shape):
 
 
 def textbook(inputs, epsilon=1e-5):
-    """Normalised inputs, mean and unbiased variance over all axes but the last, in float64."""
+    """Normalized inputs, mean and unbiased variance over all axes but the last, in float64."""
     rows = inputs.astype(np.float64).reshape(-1, inputs.shape[-1])
-    normalised = (rows - rows.mean(0)) / np.sqrt(rows.var(0) + epsilon)
-    return normalised.reshape(inputs.shape), rows.mean(0), rows.var(0, ddof=1)
+    normalized = (rows - rows.mean(0)) / np.sqrt(rows.var(0) + epsilon)
+    return normalized.reshape(inputs.shape), rows.mean(0), rows.var(0, ddof=1)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_training_normalises_by_the_batch(shape):
+def test_training_normalizes_by_the_batch(shape):
     inputs = batch(shape)
     layer = with_parameters(BatchNormalization(), shape)
     outputs = layer(inputs, training=True)
-    normalised, _, _ = textbook(inputs)
+    normalized, _, _ = textbook(inputs)
     assert outputs.shape == shape
-    np.testing.assert_allclose(outputs, GAMMA * normalised + BETA, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(outputs, GAMMA * normalized + BETA, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -64,8 +64,8 @@ def test_gradients_are_the_textbook_ones(shape):
         tape.watch(source)
         loss = tf.reduce_sum(layer(source, training=True) * weights)
     found = tape.gradient(loss, [source, *layer.trainable_variables])
-    normalised, _, _ = textbook(inputs)
-    rows, upstream = normalised.reshape(-1, 5), weights.astype(np.float64).reshape(-1, 5)
+    normalized, _, _ = textbook(inputs)
+    rows, upstream = normalized.reshape(-1, 5), weights.astype(np.float64).reshape(-1, 5)
     deviation = np.sqrt(inputs.astype(np.float64).reshape(-1, 5).var(0) + 1e-5)
     to_inputs = (upstream - upstream.mean(0) - rows * (upstream * rows).mean(0)) * GAMMA / deviation
     expected = [to_inputs.reshape(shape), (upstream * rows).sum(0), upstream.sum(0)]
@@ -77,8 +77,8 @@ def test_float64_inputs_are_computed_in_float64():
     inputs = np.random.default_rng(0).normal(size=(4, 3, 3, 5))
     layer = BatchNormalization(dtype="float64")
     outputs = layer(inputs, training=True)
-    normalised, mean, variance = textbook(inputs)
-    np.testing.assert_allclose(outputs, normalised, rtol=1e-10, atol=1e-12)
+    normalized, mean, variance = textbook(inputs)
+    np.testing.assert_allclose(outputs, normalized, rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(layer.moving_mean, 0.1 * mean, rtol=1e-10)
     np.testing.assert_allclose(layer.moving_variance, 0.9 + 0.1 * variance, rtol=1e-10)
     expected = (inputs - 0.1 * mean) / np.sqrt(0.9 + 0.1 * variance + 1e-5)
@@ -136,7 +136,7 @@ def test_a_frozen_layer_runs_in_inference_mode_even_in_training():
     np.testing.assert_array_equal(layer.moving_mean, np.zeros(5))
 
 
-def test_without_scale_and_centre_there_is_only_normalisation():
+def test_without_scale_and_center_there_is_only_normalization():
     inputs = batch((4, 3, 3, 5))
     layer = BatchNormalization(center=False, scale=False)
     outputs = layer(inputs, training=True)
@@ -150,11 +150,11 @@ def test_half_precision_inputs_have_float32_statistics(dtype, tolerance, shape):
     inputs = tf.cast(batch(shape), dtype)
     layer = BatchNormalization(dtype=f"mixed_{dtype}")
     outputs = layer(inputs, training=True)
-    normalised, mean, _ = textbook(tf.cast(inputs, tf.float32).numpy())
+    normalized, mean, _ = textbook(tf.cast(inputs, tf.float32).numpy())
     assert outputs.dtype == dtype
     assert layer.moving_mean.dtype == "float32"
     np.testing.assert_allclose(layer.moving_mean, 0.1 * mean, rtol=1e-4)
-    np.testing.assert_allclose(tf.cast(outputs, tf.float32), normalised, atol=3 * tolerance)
+    np.testing.assert_allclose(tf.cast(outputs, tf.float32), normalized, atol=3 * tolerance)
     assert layer(inputs, training=False).dtype == dtype
 
 

@@ -1,4 +1,4 @@
-"""Batch normalisation under two replicas against the same batch on one device."""
+"""Batch normalization under two replicas against the same batch on one device."""
 
 import numpy as np
 import pytest
@@ -81,7 +81,7 @@ def test_two_replicas_compute_what_one_does(two_replicas, sizes, shape):
             np.testing.assert_allclose(replica, getattr(one, name), rtol=1e-5, atol=1e-6)
 
 
-def test_local_statistics_normalise_each_half_and_average_what_moves(two_replicas):
+def test_local_statistics_normalize_each_half_and_average_what_moves(two_replicas):
     layer = built(two_replicas, synchronized=False)
     outputs, *_ = on_two(two_replicas, layer)
     halves = [built(tf.distribute.get_strategy()) for _ in range(2)]
@@ -104,8 +104,8 @@ def test_a_large_mean_does_not_spoil_the_shared_variance(two_replicas):
     layer.moving_mean.assign(np.full(4, 1000.0))
     outputs, *_ = on_two(two_replicas, layer, inputs)
     rows = inputs.astype(np.float64).reshape(-1, 4)
-    normalised = (rows - rows.mean(0)) / np.sqrt(rows.var(0) + 1e-5)
-    expected = layer.gamma.numpy() * normalised + layer.beta.numpy()
+    normalized = (rows - rows.mean(0)) / np.sqrt(rows.var(0) + 1e-5)
+    expected = layer.gamma.numpy() * normalized + layer.beta.numpy()
     np.testing.assert_allclose(outputs.reshape(-1, 4), expected, rtol=1e-3, atol=1e-3)
 
 

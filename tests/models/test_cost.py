@@ -35,7 +35,7 @@ CASES = {
         8 * 6 * 4 * 9 * 10,
     ),
     "dense on the last axis": (layers.Dense(10), 50, 8 * 6 * 4 * 10),
-    "normalisation": (layers.BatchNormalization(), 8, 0),
+    "normalization": (layers.BatchNormalization(), 8, 0),
     "pooling": (layers.AveragePooling2D(2), 0, 0),
     "one-dimensional, once per row": (
         layers.TimeDistributed(layers.Conv1D(10, 3, padding="same")),

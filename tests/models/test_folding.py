@@ -34,13 +34,13 @@ def kinds(model):
 
 
 @pytest.mark.parametrize("name", families.FAMILIES)
-def test_a_folded_network_has_the_same_logits_and_names_and_normalises_only_sums(name):
+def test_a_folded_network_has_the_same_logits_and_names_and_normalizes_only_sums(name):
     model = families.trained(name)
     folded = models.fold(model)
     assert difference(model, folded, families.images(name)) <= 1e-5
     assert models.tap_names(folded) == models.tap_names(model)
     left = [each.name for each in folded.layers if isinstance(each, layers.BatchNormalization)]
-    # The wide residual network normalises before it convolves: its sums, and its stem.
+    # The wide residual network normalizes before it convolves: its sums, and its stem.
     sums = [f"stage{stage}_block{block}_bn1" for stage in (1, 2, 3) for block in (1, 2)]
     assert left == ([*sums, "final_bn"] if name == "wrn_16_1" else [])
 
@@ -107,7 +107,7 @@ def test_folding_does_not_shift_the_random_numbers_that_follow():
     ids=lambda layer: f"{type(layer).__name__}{layer.get_config().get('groups', '')}",
 )
 @pytest.mark.parametrize("settings", [{}, {"scale": False}, {"center": False}])
-def test_every_linear_layer_takes_a_batch_normalisation(before, normalization, settings):
+def test_every_linear_layer_takes_a_batch_normalization(before, normalization, settings):
     before = type(before).from_config(before.get_config())
     model = functional([before, normalization(name="norm", **settings), layers.ReLU()])
     folded = models.fold(model)
@@ -150,7 +150,7 @@ def test_what_cannot_be_folded_is_left_alone(row):
     assert difference(model, folded) <= 1e-5
 
 
-def test_a_batch_normalisation_of_tfkd_that_stays_becomes_a_stock_one():
+def test_a_batch_normalization_of_tfkd_that_stays_becomes_a_stock_one():
     model = functional([layers.MaxPooling2D(2), models.BatchNormalization(name="norm")])
     folded = models.fold(model)
     assert kinds(folded)["norm"] is layers.BatchNormalization
@@ -171,7 +171,7 @@ def user_model():
     features = backbone(image)
     shared, shared_norm = layers.Conv2D(6, 1, name="shared"), layers.BatchNormalization(name="both")
     left, right = (shared_norm(shared(each)) for each in (features, layers.ReLU()(features)))
-    # Both a batch normalisation and a sum read this convolution.
+    # Both a batch normalization and a sum read this convolution.
     forked = layers.Conv2D(6, 1, name="forked")(left + right)
     normed = models.BatchNormalization(center=False, name="forked_norm")(forked)
     features = layers.GlobalAveragePooling2D()(layers.Add()([forked, normed]))
@@ -225,7 +225,7 @@ def test_a_layer_that_two_graphs_read_is_left_alone():
     assert difference(model, models.fold(model)) <= 1e-5
 
 
-def test_a_batch_normalisation_that_is_called_twice_is_left_alone():
+def test_a_batch_normalization_that_is_called_twice_is_left_alone():
     image = keras.Input((8, 8, 3))
     norm = models.BatchNormalization(name="norm")
     summed = norm(layers.Conv2D(3, 1, name="conv")(image)) + norm(layers.ReLU()(image))
@@ -244,7 +244,7 @@ def test_a_convolution_that_is_also_an_output_is_left_alone():
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_batch_normalisation_that_always_trains_is_left_alone():
+def test_a_batch_normalization_that_always_trains_is_left_alone():
     image = keras.Input((8, 8, 3))
     features = layers.Conv2D(3, 1)(image)
     features = models.BatchNormalization(name="norm")(features, training=True)

@@ -13,7 +13,7 @@ IMAGES = np.random.default_rng(0).normal(size=(2, 5, 6, 6)).astype(np.float32)
 
 
 def small_model(**arguments):
-    """A grouped 3x3 convolution from 6 to 9 channels and its normalisation."""
+    """A grouped 3x3 convolution from 6 to 9 channels and its normalization."""
     image = keras.Input((5, 6, 6))
     features = GroupedConvolution(9, 3, groups=3, name="conv", **arguments)(image)
     return families.shaken(keras.Model(image, models.BatchNormalization(name="bn")(features)))
@@ -67,7 +67,7 @@ def test_the_stock_form_is_a_grouped_convolution_of_keras():
     assert families.difference(model(IMAGES), copy(IMAGES)) <= 1e-5
 
 
-def test_normalisation_folds_into_it():
+def test_normalization_folds_into_it():
     model = small_model(use_bias=False)
     folded = models.fold(model)
     assert isinstance(folded.get_layer("bn"), keras.layers.Identity)

@@ -14,7 +14,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3), np.uint8)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float32, np.float16])
-def test_pixels_of_any_type_are_normalised_per_channel(dtype):
+def test_pixels_of_any_type_are_normalized_per_channel(dtype):
     mean, std = (10.0, 20.0, 30.0), (2.0, 4.0, 8.0)
     images = models.Preprocess(mean, std)(PIXELS.astype(dtype))
     assert images.dtype == tf.float32

@@ -83,8 +83,8 @@ def test_equal_seeds_give_equal_weights_and_every_layer_its_own():
     first, second = networks
     for one, other in zip(first.weights, second.weights, strict=True):
         np.testing.assert_array_equal(one, other)
-    twins = [first.get_layer(f"stage1_block1_conv{number}").kernel for number in (1, 2)]
-    assert np.abs(twins[0] - twins[1]).max() > 0
+    kernels = [first.get_layer(f"stage1_block1_conv{number}").kernel for number in (1, 2)]
+    assert np.abs(kernels[0] - kernels[1]).max() > 0
 
 
 def test_an_entry_says_what_a_network_was_published_for(own_registry):

@@ -100,7 +100,7 @@ def test_the_classifier_starts_uniform_within_one_over_the_root_of_the_fan_in():
         assert values.std() == pytest.approx(1 / 16 / math.sqrt(3), rel=0.05)
 
 
-def test_normalisation_has_momentum_nine_tenths_and_the_small_epsilon():
+def test_normalization_has_momentum_nine_tenths_and_the_small_epsilon():
     layer = models.create("resnet8", 10).get_layer("stem_bn")
     assert (layer.momentum, layer.epsilon) == (0.9, 1e-5)
     assert layer.synchronized

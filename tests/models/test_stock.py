@@ -57,7 +57,7 @@ def test_nested_and_frozen_layers_stay_nested_and_frozen(images):
     np.testing.assert_allclose(copy(images, training=False), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_an_adapted_normalisation_layer_is_copied_with_its_statistics(images):
+def test_an_adapted_normalization_layer_is_copied_with_its_statistics(images):
     normalization = keras.layers.Normalization()
     normalization.adapt(images * 3 + 1)
     image = keras.Input((8, 8, 3))
@@ -81,6 +81,46 @@ def test_a_layer_of_tfkd_inside_a_wrapper_is_named():
     wrapped = keras.layers.TimeDistributed(models.BatchNormalization(name="norm"))
     with pytest.raises(TfkdError, match="'norm' of tfkd's class BatchNormalization"):
         models.stock(keras.Model(image, wrapped(image)))
+
+
+def test_a_python_function_inside_a_wrapper_is_copied_and_stays_refused_in_files(tmp_path):
+    doubled = keras.layers.TimeDistributed(keras.layers.Lambda(lambda images: images * 2))
+    image = keras.Input((2, 3))
+    model = keras.Model(image, doubled(image))
+    images = np.ones((1, 2, 3), np.float32)
+    np.testing.assert_array_equal(models.stock(model)(images), 2 * images)
+    model.save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match="disallowed by default"):
+        keras.saving.load_model(tmp_path / "model.keras")
+
+
+def test_an_error_of_a_layer_is_told_as_it_is():
+    class Unclonable(keras.layers.Layer):
+        @classmethod
+        def from_config(cls, config):
+            raise TypeError("not from a config")
+
+        def call(self, inputs):
+            return inputs
+
+    image = keras.Input((3,))
+    model = keras.Model(image, Unclonable(name="own")(image))
+    with pytest.raises(TfkdError, match=r"'own': .* cannot be cloned \(not from a config\);"):
+        models.stock(model)
+
+
+def test_a_look_at_a_model_leaves_the_numbers_of_unnamed_layers_alone(tmp_path):
+    """In a process of its own, as only the first look could change them."""
+    script = (
+        "import keras; from tfkd import models; "
+        "assert not models.is_functional(keras.layers.Dense(1, name='own')); "
+        "image = keras.Input((1,)); output = keras.layers.Dense(1)(image); "
+        "print(image.name, output.name, keras.Model(image, output).name)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["keras_tensor", "keras_tensor_1", "functional"]
 
 
 def test_a_subclassed_model_is_refused():

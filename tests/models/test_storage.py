@@ -6,8 +6,15 @@ import keras
 import numpy as np
 import pytest
 
+from tests.fixtures import multi_exit
 from tfkd import TfkdError, models
-from tfkd.models.saving import in_precision, load_network, save_network
+from tfkd.models.saving import (
+    in_precision,
+    load_description,
+    load_network,
+    save_network,
+    save_network_file,
+)
 
 PREPROCESS = models.Preprocess((10.0,), (20.0,))
 
@@ -22,7 +29,7 @@ def small_model(dtype=None):
 
 @pytest.fixture
 def network():
-    return models.Network(small_model(), PREPROCESS, name="tiny")
+    return models.Network(small_model(), PREPROCESS, name="tiny", class_names=["a", "b", "c"])
 
 
 @pytest.fixture
@@ -31,21 +38,25 @@ def images():
 
 
 def test_a_network_comes_back_as_it_was(network, images, tmp_path):
-    path = save_network(network, tmp_path / "run", class_names=["a", "b", "c"])
+    path = save_network(network, tmp_path / "run")
     assert path == tmp_path / "run" / "student.keras"
     assert sorted(each.name for each in path.parent.iterdir()) == ["network.json", "student.keras"]
     loaded = load_network(tmp_path / "run")
     assert (loaded.name, loaded.preprocess) == ("tiny", PREPROCESS)
+    assert (loaded.task, loaded.class_names) == ("classification", ("a", "b", "c"))
     expected = network.model.predict((images - np.float32(10)) / np.float32(20), verbose=0)
     found = loaded.model.predict(loaded.preprocess(images), verbose=0)
     np.testing.assert_array_equal(found, expected)
     assert json.loads((path.parent / "network.json").read_text()) == {
         "name": "tiny",
+        "task": "classification",
         "preprocess": PREPROCESS.to_config(),
         "taps": {},
         "input_shape": [8, 8, 1],
+        "outputs": {"logits": [3]},
         "num_classes": 3,
         "class_names": ["a", "b", "c"],
+        "files": {"last": "student.keras"},
     }
 
 
@@ -56,15 +67,100 @@ def test_the_file_holds_only_layers_of_keras(network, tmp_path):
     assert "norm" in [layer.name for layer in model.layers]
 
 
-def test_last_and_best_are_told_apart(network, tmp_path):
-    save_network(network, tmp_path)
-    network.model.get_layer("logits").bias.assign([1.0, 2.0, 3.0])
-    save_network(network, tmp_path, stem="student_best")
-    for which, bias in (("last", [0, 0, 0]), ("best", [1, 2, 3])):
+def test_last_best_and_further_students_are_told_apart(network, tmp_path):
+    words = {"last": "student", "best": "student_best", "second_head2": "student_second_head2"}
+    for number, (which, stem) in enumerate(words.items()):
+        network.model.get_layer("logits").bias.assign([1.0, 2.0, number])
+        assert save_network(network, tmp_path, which) == tmp_path / f"{stem}.keras"
+    for number, which in enumerate(words):
         layer = load_network(tmp_path, which).model.get_layer("logits")
-        np.testing.assert_array_equal(layer.bias, bias)
-    with pytest.raises(TfkdError, match="unknown student 'first'.*best, last"):
-        load_network(tmp_path, "first")
+        np.testing.assert_array_equal(layer.bias, [1.0, 2.0, number])
+    listed = {which: f"{stem}.keras" for which, stem in words.items()}
+    assert load_description(tmp_path)["files"] == listed
+    with pytest.raises(
+        TfkdError, match=r"unknown student 'secondhead'; did you mean 'second_head2'.*best, last, s"
+    ):
+        load_network(tmp_path, "secondhead")
+
+
+def test_a_file_that_is_gone_leaves_the_list(network, tmp_path):
+    save_network(network, tmp_path)
+    save_network(network, tmp_path, "merged").unlink()
+    with pytest.raises(TfkdError, match="found student.keras, wanted student_merged.keras"):
+        load_network(tmp_path, "merged")
+    save_network(network, tmp_path, "best")
+    assert list(load_description(tmp_path)["files"]) == ["last", "best"]
+    with pytest.raises(TfkdError, match="unknown student 'merged'"):
+        load_network(tmp_path, "merged")
+
+
+@pytest.mark.parametrize("order", [("last", "merged"), ("merged", "last")])
+def test_students_of_another_form_keep_their_own_description(network, order, tmp_path):
+    image = keras.Input((4, 4, 3))
+    hidden = keras.layers.Flatten(name="flat")(image)
+    model = keras.Model(image, {"scores": keras.layers.Dense(5)(hidden)})
+    other = models.Network(model, name="other", taps={"pooled": "flat"}, task="other.py:Task")
+    for which in order:
+        save_network({"last": network, "merged": other}[which], tmp_path, which)
+    first, second = load_network(tmp_path), load_network(tmp_path, "merged")
+    assert (first.name, first.preprocess, first.task) == ("tiny", PREPROCESS, "classification")
+    assert (first.class_names, first.taps) == (("a", "b", "c"), {})
+    assert (second.name, second.preprocess, second.task) == (
+        "other",
+        models.Preprocess.none(),
+        "other.py:Task",
+    )
+    assert (second.class_names, second.taps) == (None, {"pooled": "flat"})
+    assert load_description(tmp_path, "merged")["num_classes"] is None
+    assert load_description(tmp_path)["num_classes"] == 3
+
+
+@pytest.mark.parametrize("word", ["", "Best", "two heads", "../student", "a.keras"])
+def test_other_words_are_refused(network, word, tmp_path):
+    with pytest.raises(TfkdError, match="wanted a word of a-z, 0-9 and _"):
+        save_network(network, tmp_path / "run", word)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_any_name_is_the_last_of_its_folder(network, images, tmp_path):
+    assert save_network_file(network, tmp_path / "Any name.keras").is_file()
+    pixels = PREPROCESS(images)
+    np.testing.assert_array_equal(load_network(tmp_path).model(pixels), network.model(pixels))
+
+
+def test_exits_come_back_by_their_names(images, tmp_path):
+    model = multi_exit.lively(multi_exit.build())
+    save_network(models.Network(model, PREPROCESS), tmp_path)
+    loaded = load_network(tmp_path).model
+    assert models.exits(loaded) == multi_exit.NAMES
+    found, expected = loaded(PREPROCESS(images)), models.stock(model)(PREPROCESS(images))
+    assert set(found) == set(multi_exit.NAMES)
+    for name in multi_exit.NAMES:
+        np.testing.assert_array_equal(found[name], expected[name])
+    assert len({float(found[name][0, 0]) for name in found}) == len(found)
+    described = load_description(tmp_path)
+    assert described["outputs"] == dict.fromkeys(multi_exit.NAMES, [10])
+    assert described["num_classes"] == 10
+
+
+@pytest.mark.parametrize("form", [in_precision, models.stock, models.fold])
+def test_copies_keep_the_names_of_outputs(form, images):
+    exact = multi_exit.lively(multi_exit.build())
+    model = exact
+    if form is in_precision:
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        try:
+            model = multi_exit.build()
+        finally:
+            keras.config.set_dtype_policy("float32")
+        model.set_weights(exact.get_weights())
+    copy = form(model)
+    assert copy is not model
+    assert models.exits(copy) == multi_exit.NAMES
+    found, expected = copy(PREPROCESS(images)), exact(PREPROCESS(images))
+    for name in multi_exit.NAMES:
+        largest = np.abs(expected[name]).max()
+        np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-5 * largest)
 
 
 def test_a_mixed_precision_network_is_kept_in_float32(images, tmp_path):
@@ -98,7 +194,7 @@ def test_float64_of_an_adder_network_differs_by_rounding():
     keras.utils.set_random_seed(0)
     model = models.create("resnet8", 3, (8, 8, 3), adder=True, widths=(4, 4, 4, 4))
     pixels = np.random.default_rng(0).normal(size=(3, 8, 8, 3)).astype(np.float32)
-    for _ in range(20):  # Until the normalisation knows the sums, which are far below 0.
+    for _ in range(20):  # Until the normalization knows the sums, which are far below 0.
         model(pixels, training=True)
     exact = in_precision(models.stock(model), "float64")
     found, rounded = exact(pixels), model(pixels)
@@ -161,7 +257,22 @@ def test_a_description_that_is_not_one_is_named(network, tmp_path):
     save_network(network, tmp_path)
     path = tmp_path / "network.json"
     known = json.loads(path.read_text())
-    for text in ("", "[]", "{}", json.dumps({**known, "num_classes": 4})):
+    wrong = (
+        {"num_classes": 4},
+        {"outputs": {"logits": [4]}},
+        {"outputs": {"exit1": [3], "logits": [3]}},
+        {"outputs": 3},
+        {"files": {"last": "../student.keras"}},
+        {"files": ["student.keras"]},
+    )
+    for text in ("", "[]", "{}", *(json.dumps({**known, **each}) for each in wrong)):
         path.write_text(text)
         with pytest.raises(TfkdError, match="network.json"):
             load_network(tmp_path)
+
+
+def test_another_network_json_is_not_written_over(network, tmp_path):
+    (tmp_path / "network.json").write_text('{"nodes": []}')
+    with pytest.raises(TfkdError, match="network.json': found something else"):
+        save_network(network, tmp_path)
+    assert [each.name for each in tmp_path.iterdir()] == ["network.json"]

@@ -7,7 +7,7 @@ from tests.models import families
 from tfkd import models
 
 
-def test_a_pre_tap_is_the_stage_after_the_next_normalisation():
+def test_a_pre_tap_is_the_stage_after_the_next_normalization():
     model = families.trained("wrn_16_1")
     after = ["stage2_block1_bn1", "stage3_block1_bn1", "final_bn"]
     stages = [1, 2, 3]
@@ -21,7 +21,7 @@ def test_a_pre_tap_is_the_stage_after_the_next_normalisation():
     np.testing.assert_array_equal(taps["pre_pool"], np.maximum(taps["stage3_pre"], 0))
 
 
-def test_a_block_of_equal_width_adds_its_input_and_another_convolves_the_normalised_one():
+def test_a_block_of_equal_width_adds_its_input_and_another_convolves_the_normalized_one():
     # At width 2 the first block of stage 1 widens, its second does not.
     model = families.shaken(models.create("wrn_16_2", 10, (8, 8, 3)))
     names = ["stem", "stage1_block1_relu1", "stage1_block1_conv2", "stage1_block1_add"]

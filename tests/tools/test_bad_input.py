@@ -19,15 +19,16 @@ CASES = {
     ),
     "config field": (
         ["--config.train.epoch=3"],
-        "unknown config field 'train.epoch'; did you mean 'train.epochs'? (--help lists them)",
+        "unknown config field 'train.epoch'; did you mean 'train.epochs'? (--help lists the fiel",
     ),
     "setting": (
-        ["--config={experiment}:distilled", "--config.distiller[0].settings.temprature=2"],
-        "'distiller[0].settings.temprature'; did you mean 'distiller[0].settings.temperature'?",
+        ["--config={experiment}:distilled", "--config.methods.kd.temprature=2"],
+        "unknown config field 'methods.kd.temprature'; did you mean 'methods.kd.temperature'?",
     ),
     "method": (
-        ["--config={experiment}:distilled", "--config.distiller[1].weight=2"],
-        "unknown config field 'distiller[1].weight'; did you mean 'distiller[0].weight'?",
+        ["--config={experiment}:distilled", "--config.methods.dkd.weight=2"],
+        "config field 'methods.dkd.weight': found no method 'dkd' in this config, wanted one of "
+        "those that it has (kd)",
     ),
     "type": (["--config.train.epochs=many"], "config field train.epochs: found 'many', wanted int"),
     "data set": (["--config.data.name=digit"], "unknown data set 'digit'; did you mean 'digits'?"),

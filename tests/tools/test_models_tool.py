@@ -3,7 +3,7 @@
 from matplotlib import image as images
 
 
-def test_it_shows_and_draws_a_network_and_tells_what_is_wrong(call_all, tmp_path):
+def test_networks_are_shown_and_drawn_and_wrong_calls_told(call_all, tmp_path):
     picture = tmp_path / "resnet8.png"
     shown, unknown, small, ending, help_text = call_all(
         [

@@ -24,8 +24,10 @@ def test_help_lists_flags_and_fields(call_all):
         assert max(map(len, stdout.splitlines())) < 200
         if tool in ("train.py", "compare.py"):
             assert "--workdir" in stdout and "--strategy" in stdout
-            assert "\n  train.epochs [1]\n      passes over the training set\n" in stdout
-            assert "distiller[0].settings.NAME" in stdout
+            assert (
+                "\n  train.batch_size [64]\n      images of one step over all replicas\n" in stdout
+            )
+            assert "\n  methods.kd.temperature [4.0]\n" in stdout
 
 
 @pytest.mark.slow
@@ -35,11 +37,11 @@ def test_typed_overrides_reach_the_run(start, experiment, tmp_path):
         experiment("distilled"),
         "--workdir=run",
         f"--config.teacher.workdir={tmp_path}/teacher",
-        "--config.distiller[0].settings.temperature=2",
-        "--config.distiller[0].weight=3",
+        "--config.methods.kd.temperature=2",
+        "--config.methods.kd.weight=3",
         "--config.train.schedule.name=step",
         "--config.train.schedule.milestones=(1,2)",
-        "--config.data.validation=100",
+        "--config.data.validation_size=100",
         "--config.train.checkpoint_seconds=5",
         "--noconfig.teacher.fold",
         "--config.train.verbose=1",
@@ -51,10 +53,10 @@ def test_typed_overrides_reach_the_run(start, experiment, tmp_path):
     assert "teacher tiny: top-1" in stdout
     assert stdout.index("teacher tiny: top-1") < stdout.rindex("6/6")
     config = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert config["distiller"][0]["settings"]["temperature"] == 2.0
-    assert config["distiller"][0]["weight"] == 3.0
+    assert config["methods"]["kd"]["temperature"] == 2.0
+    assert config["methods"]["kd"]["weight"] == 3.0
     assert config["train"]["schedule"]["milestones"] == [1, 2]
-    assert config["data"]["validation"] == 100.0
+    assert config["data"]["validation_size"] == 100
     assert config["teacher"]["fold"] is False
     assert json.loads((tmp_path / "run" / "result.json").read_text())["epochs"] == 1
 

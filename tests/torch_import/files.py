@@ -123,7 +123,7 @@ def legacy(value, *, magic=MAGIC, version=VERSION, machine=MACHINE, leave_out=()
     content = writer.pickle(value)
     kept = {key: each for key, each in writer.storages.items() if key not in leave_out}
     parts = [magic, version, machine, content, writer.pickle(list(kept))]
-    for key, numbers in kept.items():
+    for numbers in kept.values():
         parts += [struct.pack("<q", numbers.size), numbers.tobytes()]
     return b"".join(parts)
 

@@ -48,7 +48,7 @@ class State(dict):
         return y if shift is None else y + shift[:, None, None]
 
     def norm(self, name, x):
-        """Batch normalisation by running statistics, which are far from 0 and 1."""
+        """Batch normalization by running statistics, which are far from 0 and 1."""
         shape = (x.shape[1],)
         scale = self.tensor(f"{name}.weight", shape, self.uniform(0.8, 1.8))
         shift = self.tensor(f"{name}.bias", shape, self.normal(0.2, 0.3))

@@ -64,7 +64,7 @@ def test_logits_are_those_of_the_published_network(name, side):
 
 
 def test_the_largest_network_by_its_names_alone():
-    """VGG-16 without normalisation: building its 138 million parameters tells nothing more."""
+    """VGG-16 without normalization: building its 138 million parameters tells nothing more."""
     blocks = {"stem": 2, "stage1": 2, "stage2": 3, "stage3": 3, "stage4": 3}
     layers = [f"{tap}_conv{number + 1}" for tap, count in blocks.items() for number in range(count)]
     rules = rules_of("vgg16_imagenet")

@@ -30,7 +30,7 @@ def teacher_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def experiment(teacher_folder):
-    """``experiment(argument, **fields)``: a config of tests/fixtures/tiny_experiment.py, changed."""
+    """``experiment(argument, **fields)``: a config of tiny_experiment.py, changed."""
 
     def make(argument="alone", **fields):
         if argument not in ("alone", "teacher"):

@@ -1,12 +1,15 @@
 """Configs: typed fields with a meaning, and one clear error for whatever is wrong with them."""
 
+import json
+
 import pytest
 
+from tfkd import Objective, register
 from tfkd.errors import TfkdError
 from tfkd.training import config as configs
 from tfkd.training import config_checks
 
-OPEN = ("student.kwargs", "teacher.kwargs", "student.taps", "teacher.taps")
+OPEN = ("methods", "student.kwargs", "teacher.kwargs", "student.taps", "teacher.taps")
 
 
 def leaves(section, path=""):
@@ -20,13 +23,16 @@ def leaves(section, path=""):
 
 def test_every_field_has_a_meaning_and_every_meaning_a_field():
     assert sorted(leaves(configs.default())) == sorted(configs.MEANINGS)
+    assert all(configs.MEANINGS.values())
 
 
 def test_the_default_is_valid_and_a_fresh_one_each_time():
     first = configs.default()
     config_checks.validate(first)
-    first.train.epochs = 7
-    assert configs.default().train.epochs == 1
+    first.train.batch_size = 7
+    first.student.kwargs.width = 3
+    second = configs.default()
+    assert (second.train.batch_size, second.student.kwargs.to_dict()) == (64, {})
 
 
 def test_empty_fields_keep_their_type_and_are_not_shared():
@@ -40,27 +46,84 @@ def test_empty_fields_keep_their_type_and_are_not_shared():
 
 def test_a_method_brings_all_its_settings(experiment):
     experiment("noisy")  # Its file registers the method.
-    entry = configs.method("noisy", weight=2, noise=1)
-    settings = {"noise": 1.0, "dropout": 0.3}
-    assert configs.to_dict(entry) == {"name": "noisy", "weight": 2.0, "settings": settings}
-    assert isinstance(entry.settings.noise, float)
-    assert configs.method("kd").settings.temperature == 4.0
-    with pytest.raises(TfkdError, match="unknown distiller 'kb'; did you mean 'kd'"):
-        configs.method("kb")
+    found = configs.methods(noisy=dict(weight=2, noise=1), kd={})
+    assert configs.to_dict(found) == {
+        "kd": {"weight": 1.0, "temperature": 4.0, "standardize": False},
+        "noisy": {"weight": 2.0, "noise": 1.0, "dropout": 0.3},
+    }
+    assert isinstance(found.noisy.noise, float)
+    with pytest.raises(TfkdError, match="unknown method 'kb'; did you mean 'kd'"):
+        configs.methods(kb={})
+    with pytest.raises(TfkdError, match="methods.kd: found 0.9, wanted a dict of weight and"):
+        configs.methods(kd=0.9)
+
+
+def test_a_setting_without_a_value_keeps_its_type():
+    found = configs.methods(pkkd={})
+    assert found.pkkd.student_tau is None
+    found.pkkd.student_tau = 3.0
+    with pytest.raises(TypeError):
+        found.pkkd.student_tau = "wide"
+    assert configs.methods(pkkd={}).pkkd.student_tau is None
+
+
+def test_methods_take_effect_in_the_order_of_their_names_also_from_json():
+    config = configs.default()
+    config.methods = configs.methods(
+        nkd=dict(weight=2.0), dkd=dict(weight=0.5), cold=dict(method="kd", temperature=1.0)
+    )
+    config.methods.kd = dict(weight=3)
+    read = configs.default()
+    read.methods = json.loads(config.to_json())["methods"]
+    for each in (config, read):
+        made = configs.objectives(each)
+        assert [objective.name for objective in made] == ["cold", "dkd", "kd", "nkd"]
+        assert configs.method_names(each) == ["kd", "dkd", "kd", "nkd"]
+        assert configs.method_weights(each) == [1.0, 0.5, 3.0, 2.0]
+        assert [made[0].temperature, made[2].temperature] == [1.0, 4.0]
+        assert [type(objective).__name__ for objective in made] == ["KD", "DKD", "KD", "NKD"]
+    assert configs.objectives(configs.default()) == []
+
+
+def test_a_setting_that_is_misspelt_in_a_config_file_is_refused():
+    config = configs.default()
+    config.methods = configs.methods(kd={})
+    with pytest.raises(AttributeError, match="temperature"):
+        config.methods.kd.temprature = 2.0
+    config.methods.nkd = {}
+    assert configs.method_names(config) == ["kd", "nkd"]
+
+
+def test_a_method_whose_settings_are_called_as_those_of_an_entry_is_refused():
+    @register("heavy")
+    class Heavy(Objective):
+        def __init__(self, weight: float = 1.0, name: str = "heavy") -> None:
+            super().__init__(name=name)
+
+    with pytest.raises(TfkdError, match="method heavy: found a setting 'weight', which an entry"):
+        configs.methods(heavy={})
+
+
+def test_epochs_are_one_unless_they_are_given():
+    config = configs.default()
+    assert (config.train.epochs, configs.epochs(config)) == (None, 1)
+    config.train.epochs = 7
+    assert configs.epochs(config) == 7
 
 
 def test_fields_are_listed_with_their_types(experiment):
     fields = configs.fields(experiment("distilled"))
     assert fields["train.epochs"] is int
-    assert fields["data.validation"] is float
-    assert fields["distiller[0].weight"] is float
-    assert fields["distiller[0].settings.temperature"] is float
+    assert fields["data.validation_size"] is int
+    assert fields["data.validation_split"] is float
+    assert fields["methods.kd.weight"] is float
+    assert fields["methods.kd.temperature"] is float
 
 
 def test_load_finds_repository_configs_and_passes_the_argument(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert configs.load("configs/quickstart.py:teacher").experiment == "quickstart-teacher"
-    assert configs.load("configs/quickstart.py").distiller[0].name == "kd"
+    assert list(configs.load("configs/quickstart.py").methods) == ["kd"]
     (tmp_path / "mine.py").write_text(
         "from tfkd.training.config import default\n"
         "def get_config(argument='none'):\n"
@@ -113,25 +176,29 @@ def test_a_wrong_config_file_is_one_line(text, message, tmp_path):
     ("fields", "message"),
     [
         ({"student__name": "resnet21"}, r"unknown network \(student.name\) 'resnet21'; did you"),
-        ({"train__epochs": 0}, "train.epochs: found 0, wanted a number >= 1"),
+        ({"train__epochs": 0}, "train.epochs: found 0, wanted a whole number >= 1 or None"),
         ({"train__batch_size": -3}, "train.batch_size: found -3"),
         ({"train__evaluate_every": 0}, "train.evaluate_every: found 0"),
         ({"train__checkpoint_seconds": -1.0}, "train.checkpoint_seconds: found -1.0"),
         ({"train__precision": "float16"}, "unknown train.precision 'float16'; did you mean"),
+        ({"data__validation_split": 1.0}, "data.validation_split: found 1.0, wanted a number >= 0"),
+        ({"data__validation_size": -1}, "data.validation_size: found -1, wanted a whole number"),
         (
-            {"train__batch_norm": "locale"},
-            "unknown train.batch_norm 'locale'; did you mean 'local'",
+            {"data__validation_size": 9, "data__validation_split": 0.5},
+            "data.validation_split and data.validation_size: found 0.5 and 9, wanted one of them",
         ),
+        ({"data__mixup": -1.0}, "data.mixup: found -1.0, wanted a number >= 0"),
         ({"student__preprocess": "nothing"}, "unknown student.preprocess"),
         ({"teacher__which": "lost"}, "unknown teacher.which 'lost'; did you mean 'last'"),
         ({"teacher__dtype": "float61"}, "unknown teacher.dtype"),
         ({"student_loss_weight": -0.5}, "student_loss_weight: found -0.5, wanted a number >= 0"),
         ({"student_loss_weight": float("nan")}, "student_loss_weight: found nan"),
-        ({"train__optimizer__name": "sdg"}, "unknown optimizer 'sdg'; did you mean 'sgd'"),
-        ({"train__optimizer__momentum": 1.5}, "momentum is 1.5"),
-        ({"train__schedule__name": "cosin"}, "unknown schedule 'cosin'; did you mean 'cosine'"),
-        ({"train__schedule__milestones": (3, 2)}, "milestones"),
-        ({"train__learning_rate": -1.0}, "-1.0"),
+        ({"train__optimizer__name": "sdg"}, "unknown train.optimizer.name 'sdg'; did you mean"),
+        ({"train__optimizer__momentum": 1.5}, "train.optimizer.momentum: found 1.5, wanted a num"),
+        ({"train__schedule__name": "cosin"}, "unknown train.schedule.name 'cosin'; did you mean"),
+        ({"train__schedule__milestones": (3, 2)}, "milestones: found .*, wanted increasing"),
+        ({"train__learning_rate": -1.0}, "train.learning_rate: found -1.0, wanted a number > 0"),
+        ({"student__taps": {"pooled": 3}}, "student.taps: found {'pooled': 3}, wanted a dict of"),
     ],
 )
 def test_a_wrong_value_names_field_found_and_wanted(fields, message):
@@ -141,32 +208,26 @@ def test_a_wrong_value_names_field_found_and_wanted(fields, message):
 
 
 @pytest.mark.parametrize(
-    ("entry", "message"),
+    ("entries", "message"),
     [
-        (
-            {"name": "kd", "weight": -1.0},
-            r"distiller\[0\].weight: found -1.0, wanted a number >= 0",
-        ),
-        ({"name": "plan", "weight": 1.0}, "unknown distiller 'plan'; did you mean 'plain'"),
-        (
-            {"name": "kd", "settings": {"temprature": 4.0}},
-            "unknown setting of distiller kd 'temprature'; did you mean 'temperature'",
-        ),
-        ({"name": "kd", "settings": {"temperature": 0.0}}, "temperature"),
-        ({"name": "kd", "wight": 1.0}, r"unknown field of distiller\[0\] 'wight'; did you mean"),
-        ({"weight": 1.0}, r"distiller\[0\]: found .*, wanted name, weight and settings"),
-        ("kd", r"distiller\[0\]: found 'kd', wanted name, weight and settings"),
+        ({"kd": {"weight": -1.0}}, "methods.kd.weight: found -1.0, wanted a number >= 0"),
+        ({"kd": {"weight": "much"}}, "methods.kd.weight: found 'much', wanted a number >= 0"),
+        ({"plan": {}}, r"unknown method \(methods.plan\) 'plan'; did you mean 'plain'"),
+        ({"a": {"method": "plan"}}, r"unknown method \(methods.a\) 'plan'; did you mean 'plain'"),
+        ({"kd": {"temprature": 4.0}}, "kd 'temprature'; did you mean 'temperature'"),
+        ({"kd": {"temperature": 0.0}}, "kd: temperature: found 0.0, wanted a number > 0"),
+        ({"kd": "strong"}, "methods.kd: found 'strong', wanted its weight and settings"),
     ],
 )
-def test_a_wrong_method_names_what_is_wrong(entry, message):
-    config = configs.override(configs.default(), distiller=(entry,))
+def test_a_wrong_method_names_what_is_wrong(entries, message):
+    config = configs.override(configs.default(), methods=entries)
     with pytest.raises(TfkdError, match=message):
         config_checks.validate(config)
 
 
 def test_a_method_without_its_teacher_is_refused():
-    config = configs.override(configs.default(), distiller=(configs.method("kd"),))
-    with pytest.raises(TfkdError, match="the distiller needs a teacher: found none of"):
+    config = configs.override(configs.default(), methods=configs.methods(kd={}, cs_kd={}))
+    with pytest.raises(TfkdError, match="method kd needs a teacher: found none of"):
         config_checks.validate(config)
     config_checks.validate(configs.override(config, teacher__workdir="somewhere"))
 
@@ -187,31 +248,34 @@ def test_fields_too_many_too_few_or_of_another_kind():
         config_checks.validate(config)
     config = configs.default()
     config.train = {"epochs": 3}
-    with pytest.raises(TfkdError, match="config without train.batch_norm; wanted one that starts"):
+    with pytest.raises(TfkdError, match="config without train.batch_size; wanted one that starts"):
         config_checks.validate(config)
     config = configs.default()
     with config.unlocked(), config.ignore_type():
         config.train.epochs = 2.5
-    with pytest.raises(TfkdError, match="config field train.epochs: found 2.5, wanted int"):
+    with pytest.raises(TfkdError, match="train.epochs: found 2.5, wanted a whole number"):
         config_checks.validate(config)
 
 
 def test_override_leaves_the_original_alone_and_refuses_new_fields():
     config = configs.default()
     changed = configs.override(config, train__epochs=9, teacher__config="x.py")
-    assert (config.train.epochs, changed.train.epochs) == (1, 9)
+    assert (config.train.epochs, changed.train.epochs) == (None, 9)
     assert (config.teacher.config, changed.teacher.config) == (None, "x.py")
     with pytest.raises(TfkdError, match="unknown config field 'train.epoch'; did you mean"):
         configs.override(config, train__epoch=9)
     with pytest.raises(TfkdError, match="config field train.epochs: "):
         configs.override(config, train__epochs="many")
-    changed.distiller = (configs.method("kd"),)
-    configs.override(changed).distiller[0].weight = 3.0
-    assert changed.distiller[0].weight == 1.0
+    changed.methods = configs.methods(kd={})
+    configs.override(changed).methods.kd.weight = 3.0
+    assert changed.methods.kd.weight == 1.0
+    assert configs.override(changed, methods__kd__weight=2.0).methods.kd.weight == 2.0
+    with pytest.raises(TfkdError, match="'methods.dkd.weight': found no method 'dkd' in this conf"):
+        configs.override(changed, methods__dkd__weight=2.0)
 
 
 def test_differences_name_the_fields():
-    found = {"train": {"epochs": 1, "seed": 0}, "distiller": [1]}
-    wanted = {"train": {"epochs": 2, "seed": 0}, "distiller": [1], "extra": None}
+    found = {"train": {"epochs": 1, "seed": 0}, "teachers": [1]}
+    wanted = {"train": {"epochs": 2, "seed": 0}, "teachers": [1], "extra": None}
     assert configs.differences(found, wanted) == ["train.epochs is 1 there and 2 here"]
     assert configs.differences(found, found) == []

@@ -14,7 +14,7 @@ from tfkd.training import optimizers, schedules
 
 def drop(rate, step):
     """A schedule that divides the rate by ten at a step."""
-    return schedules.Step(rate, 1, milestones=(step,), factor=0.1)
+    return schedules.Step(rate, 1, milestones=(step,), decay_factor=0.1)
 
 
 def torch_sgd(start, gradients, rates, momentum, nesterov, weight_decay=0.0):
@@ -53,11 +53,11 @@ def problem():
 
 
 @pytest.mark.parametrize("momentum, nesterov", [(0.0, False), (0.9, False), (0.9, True)])
-@pytest.mark.parametrize("form, rule", [("torch", torch_sgd), ("keras", caffe_sgd)])
-def test_sgd_follows_its_published_rule_over_a_drop(problem, form, rule, momentum, nesterov):
+@pytest.mark.parametrize("style, rule", [("torch", torch_sgd), ("keras", caffe_sgd)])
+def test_sgd_follows_its_published_rule_over_a_drop(problem, style, rule, momentum, nesterov):
     start, gradients, rates = problem
     optimizer = optimizers.SGD(
-        drop(0.1, 7), momentum=momentum, nesterov=nesterov, form=form, weight_decay=0.02
+        drop(0.1, 7), momentum=momentum, nesterov=nesterov, momentum_style=style, weight_decay=0.02
     )
     found = descend(optimizer, start, gradients)
     expected = rule(start, gradients, rates, momentum, nesterov, weight_decay=0.02)
@@ -65,26 +65,28 @@ def test_sgd_follows_its_published_rule_over_a_drop(problem, form, rule, momentu
 
 
 @pytest.mark.parametrize("momentum, nesterov", [(0.0, False), (0.9, False), (0.9, True)])
-def test_keras_form_equals_keras_sgd(problem, momentum, nesterov):
+def test_keras_style_equals_keras_sgd(problem, momentum, nesterov):
     start, gradients, _ = problem
-    ours = optimizers.SGD(drop(0.1, 7), momentum=momentum, nesterov=nesterov, form="keras")
+    ours = optimizers.SGD(
+        drop(0.1, 7), momentum=momentum, nesterov=nesterov, momentum_style="keras"
+    )
     theirs = keras.optimizers.SGD(drop(0.1, 7), momentum=momentum, nesterov=nesterov)
     np.testing.assert_allclose(
         descend(ours, start, gradients), descend(theirs, start, gradients), rtol=1e-6, atol=1e-7
     )
 
 
-def test_the_forms_part_after_a_drop_of_the_rate():
+def test_momentum_styles_part_after_a_drop_of_the_rate():
     # f = w^2 / 2 from w = 1, rate 0.1 and momentum 0.9: ten steps, a tenth of the rate, ten more.
     found = {}
-    for form in ("torch", "keras"):
+    for style in ("torch", "keras"):
         variable = keras.Variable(1.0)
-        optimizer = optimizers.SGD(drop(0.1, 10), momentum=0.9, form=form)
+        optimizer = optimizers.SGD(drop(0.1, 10), momentum=0.9, momentum_style=style)
         values = []
         for _ in range(20):
             optimizer.apply_gradients([(tf.convert_to_tensor(variable), variable)])
             values.append(float(variable.numpy()))
-        found[form] = values
+        found[style] = values
     np.testing.assert_allclose(found["torch"][:10], found["keras"][:10], rtol=1e-5)
     assert found["torch"][-1] == pytest.approx(-0.3583547, abs=1e-6)
     assert found["keras"][-1] == pytest.approx(-0.2923836, abs=1e-6)
@@ -111,17 +113,21 @@ def test_coupled_decay_is_the_gradient_of_half_the_squared_norm():
     assert not np.allclose(first.numpy(), start, atol=0.1)
 
 
-@pytest.mark.parametrize("form", ["torch", "keras"])
-def test_decoupled_decay_shrinks_beside_the_step(problem, form):
+@pytest.mark.parametrize("style", ["torch", "keras"])
+def test_decoupled_decay_shrinks_beside_the_step(problem, style):
     start, gradients, rates = problem
     optimizer = optimizers.SGD(
-        drop(0.1, 7), momentum=0.9, form=form, weight_decay=0.3, decay="decoupled"
+        drop(0.1, 7),
+        momentum=0.9,
+        momentum_style=style,
+        weight_decay=0.3,
+        weight_decay_mode="decoupled",
     )
     found = descend(optimizer, start, gradients)
     weights, buffer = start.copy(), np.zeros_like(start)
     for gradient, rate in zip(gradients, rates):
         weights = weights * (1 - rate * 0.3)
-        if form == "torch":
+        if style == "torch":
             buffer = 0.9 * buffer + gradient
             weights = weights - rate * buffer
         else:
@@ -129,7 +135,7 @@ def test_decoupled_decay_shrinks_beside_the_step(problem, form):
             weights = weights + buffer
     np.testing.assert_allclose(found, weights, rtol=1e-5, atol=1e-6)
     reference = keras.optimizers.SGD(drop(0.1, 7), momentum=0.9, weight_decay=0.3)
-    if form == "keras":
+    if style == "keras":
         np.testing.assert_allclose(found, descend(reference, start, gradients), rtol=1e-5)
 
 
@@ -158,7 +164,9 @@ def test_adam_decays_coupled_as_torch_and_adamw_as_keras(problem):
 
 def test_rmsprop_is_that_of_keras(problem):
     start, gradients, _ = problem
-    ours = optimizers.create({"name": "rmsprop", "rho": 0.8, "momentum": 0.5}, 0.01)
+    ours = optimizers.create(
+        {"name": "rmsprop", "rho": 0.8, "momentum": 0.5, "weight_decay": 0.0}, 0.01
+    )
     theirs = keras.optimizers.RMSprop(0.01, rho=0.8, momentum=0.5)
     np.testing.assert_allclose(
         descend(ours, start, gradients), descend(theirs, start, gradients), rtol=1e-6
@@ -176,7 +184,7 @@ def small_network():
 
 
 @pytest.mark.parametrize(
-    "name, decay", [("sgd", "coupled"), ("sgd", "decoupled"), ("adamw", "decoupled")]
+    "name, mode", [("sgd", "coupled"), ("sgd", "decoupled"), ("adamw", "decoupled")]
 )
 @pytest.mark.parametrize(
     "exclude, still",
@@ -197,12 +205,13 @@ def small_network():
         (["log*"], {"hidden/kernel", "hidden/bias", "norm/gamma", "norm/beta"}),
     ],
 )
-def test_excluded_variables_do_not_decay(name, decay, exclude, still):
+def test_excluded_variables_do_not_decay(name, mode, exclude, still):
     network = small_network()
     for variable in network.trainable_variables:
         variable.assign(np.full(variable.shape, 2.0))
     optimizer = optimizers.create(
-        {"name": name, "weight_decay": 0.1, "decay": decay, "decay_exclude": exclude}, 0.5
+        {"name": name, "weight_decay": 0.1, "weight_decay_mode": mode, "decay_exclude": exclude},
+        0.5,
     )
     before = [variable.numpy() for variable in network.trainable_variables]
     optimizer.apply_gradients(
@@ -256,10 +265,10 @@ CASES = {
         "nesterov": True,
         "clip_norm": 0.1,
         "weight_decay": 0.05,
-        "decay": "decoupled",
+        "weight_decay_mode": "decoupled",
     },
-    "keras": {"name": "sgd", "momentum": 0.9, "form": "keras", "weight_decay": 0.05},
-    "plain": {"name": "sgd"},
+    "keras": {"name": "sgd", "momentum": 0.9, "momentum_style": "keras", "weight_decay": 0.05},
+    "plain": {"name": "sgd", "momentum": 0.0, "weight_decay": 0.0},
     "adamw clipped": {
         "name": "adamw",
         "weight_decay": 0.05,
@@ -341,24 +350,24 @@ def test_loss_scaling_skips_a_step_that_is_not_finite():
     assert variable.numpy()[0] == pytest.approx(1.0 - 0.1 * 2.1)
 
 
-def test_compiled_by_xla_the_steps_are_the_same(problem):
+@pytest.mark.parametrize("style, rule", [("torch", torch_sgd), ("keras", caffe_sgd)])
+def test_compiled_by_xla_the_steps_are_the_same(problem, style, rule):
     start, gradients, rates = problem
-    for form, rule in (("torch", torch_sgd), ("keras", caffe_sgd)):
-        optimizer = optimizers.SGD(
-            drop(0.1, 7), momentum=0.9, nesterov=True, form=form, weight_decay=0.02
-        )
-        variable = keras.Variable(start.astype(np.float32))
-        optimizer.build([variable])
+    optimizer = optimizers.SGD(
+        drop(0.1, 7), momentum=0.9, nesterov=True, momentum_style=style, weight_decay=0.02
+    )
+    variable = keras.Variable(start.astype(np.float32))
+    optimizer.build([variable])
 
-        @tf.function(jit_compile=True)
-        def step(gradient):
-            optimizer.apply_gradients([(gradient, variable)])
+    @tf.function(jit_compile=True)
+    def step(gradient):
+        optimizer.apply_gradients([(gradient, variable)])
 
-        for gradient in gradients:
-            step(tf.constant(gradient, tf.float32))
-        np.testing.assert_allclose(
-            variable.numpy(), rule(start, gradients, rates, 0.9, True, 0.02), rtol=1e-5, atol=1e-6
-        )
+    for gradient in gradients:
+        step(tf.constant(gradient, tf.float32))
+    np.testing.assert_allclose(
+        variable.numpy(), rule(start, gradients, rates, 0.9, True, 0.02), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_buffers_are_optimizer_variables_and_continue_a_run(problem):
@@ -381,7 +390,7 @@ def test_buffers_are_optimizer_variables_and_continue_a_run(problem):
 
 
 @pytest.mark.parametrize("settings", CASES.values(), ids=CASES.keys())
-def test_round_trip_through_the_serialised_form(settings, problem):
+def test_round_trip_through_the_serialized_form(settings, problem):
     start, gradients, _ = problem
     optimizer = optimizers.create(settings, drop(0.1, 7))
     twin = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
@@ -420,7 +429,7 @@ def test_fields_of_another_optimizer_are_set_aside():
         "name": "adam",
         "momentum": 0.9,
         "nesterov": False,
-        "form": "torch",
+        "momentum_style": "torch",
         "weight_decay": 1e-4,
         "beta_2": None,
     }
@@ -433,29 +442,44 @@ def test_fields_of_another_optimizer_are_set_aside():
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"name": "sdg"}, "unknown optimizer 'sdg'; did you mean 'sgd'"),
+        ({"name": "sdg"}, "unknown name of optimizer 'sdg'; did you mean 'sgd'"),
         (
             {"name": "sgd", "nestorov": True},
-            "unknown optimizer field 'nestorov'; did you mean 'nesterov'",
+            "unknown setting of optimizer 'nestorov'; did you mean 'nesterov'",
         ),
-        ({"momentum": 0.9}, "optimizer has no 'name'; wanted one of adam, adamw, rmsprop, sgd"),
-        (["sgd"], r"optimizer is \['sgd'\]; wanted a mapping"),
-        ({"name": "sgd", "momentum": 1.0}, "momentum is 1.0; wanted a number >= 0 and < 1"),
-        ({"name": "sgd", "momentum": True}, "momentum is True; wanted a number"),
-        ({"name": "sgd", "nesterov": True}, "nesterov is True with momentum 0; wanted a momentum"),
-        ({"name": "sgd", "nesterov": "yes"}, "nesterov is 'yes'; wanted True or False"),
-        ({"name": "sgd", "form": "caffe"}, "unknown form 'caffe'.*known: keras, torch"),
-        ({"name": "sgd", "weight_decay": -1e-4}, "weight_decay is -0.0001; wanted a number >= 0"),
-        ({"name": "sgd", "decay": "l2"}, "unknown decay 'l2'.*known: coupled, decoupled"),
-        ({"name": "sgd", "decay_exclude": "bias"}, "decay_exclude is 'bias'; wanted a list"),
+        ({"name": 3}, "optimizer: name: found 3, wanted 'sgd' or 'adam' or 'adamw' or 'rmsprop'"),
+        (["sgd"], r"optimizer: found \['sgd'\], wanted a dict of settings"),
+        ({"name": "sgd", "momentum": 1.0}, "momentum: found 1.0, wanted a number >= 0 and < 1"),
+        ({"name": "sgd", "momentum": True}, "momentum: found True, wanted a number"),
+        (
+            {"name": "sgd", "momentum": 0.0, "nesterov": True},
+            "nesterov is True with momentum 0; wanted a momentum",
+        ),
+        ({"name": "sgd", "nesterov": "yes"}, "nesterov: found 'yes', wanted True or False"),
+        (
+            {"name": "sgd", "momentum_style": "caffe"},
+            "unknown momentum_style of optimizer 'caffe'.*known: keras, torch",
+        ),
+        (
+            {"name": "sgd", "weight_decay": -1e-4},
+            "weight_decay: found -0.0001, wanted a number >= 0",
+        ),
+        (
+            {"name": "sgd", "weight_decay_mode": "l2"},
+            "unknown weight_decay_mode of optimizer 'l2'.*known: coupled, decoupled",
+        ),
+        ({"name": "sgd", "decay_exclude": 1}, "decay_exclude: found 1, wanted a list of strings"),
         (
             {"name": "sgd", "decay_exclude": ["biases"]},
             "unknown decay_exclude 'biases'; did you mean 'bias'",
         ),
-        ({"name": "sgd", "clip_norm": 0}, "clip_norm is 0; wanted a number > 0"),
-        ({"name": "adam", "beta_1": 1}, "beta_1 is 1; wanted a number >= 0 and < 1"),
-        ({"name": "adam", "epsilon": 0}, "epsilon is 0; wanted a number > 0"),
-        ({"name": "adamw", "decay": "coupled"}, "'adamw' has decay 'coupled'; wanted 'decoupled'"),
+        ({"name": "sgd", "clip_norm": 0}, "clip_norm: found 0, wanted a number > 0"),
+        ({"name": "adam", "beta_1": 1}, "beta_1: found 1, wanted a number >= 0 and < 1"),
+        ({"name": "adam", "epsilon": 0}, "epsilon: found 0, wanted a number > 0"),
+        (
+            {"name": "adamw", "weight_decay_mode": "coupled"},
+            "'adamw' has weight_decay_mode 'coupled'; wanted",
+        ),
     ],
 )
 def test_wrong_settings_are_named(settings, message):
@@ -465,5 +489,29 @@ def test_wrong_settings_are_named(settings, message):
 
 
 def test_a_wrong_learning_rate_is_named():
-    with pytest.raises(TfkdError, match="learning_rate is nan; wanted a number >= 0"):
+    with pytest.raises(TfkdError, match="learning_rate: found nan, wanted a number >= 0"):
         optimizers.SGD(float("nan"))
+
+
+def test_settings_that_are_not_given_take_the_defaults_of_a_config():
+    optimizer = optimizers.create({}, 0.1)
+    assert (optimizer.momentum, optimizer.weight_decay) == (0.9, 5e-4)
+    assert (optimizer.momentum_style, optimizer.weight_decay_mode) == ("torch", "coupled")
+    settings = optimizers.OptimizerSettings(name="rmsprop", weight_decay=0.0)
+    assert optimizers.create(settings, 0.1).get_config()["momentum"] == 0.0
+
+
+@pytest.mark.parametrize(
+    "argument, message",
+    [
+        ({"momentum": 1.0}, "momentum: found 1.0, wanted a number >= 0 and < 1"),
+        ({"nesterov": 1, "momentum": 0.9}, "nesterov: found 1, wanted True or False"),
+        ({"momentum_style": "caffe"}, "unknown momentum_style 'caffe'"),
+        ({"weight_decay": -1.0}, "weight_decay: found -1.0, wanted a number >= 0"),
+        ({"weight_decay_mode": "l2"}, "unknown weight_decay_mode 'l2'"),
+        ({"decay_exclude": ["biases"]}, "unknown decay_exclude 'biases'; did you mean 'bias'"),
+    ],
+)
+def test_wrong_arguments_of_the_class_are_named(argument, message):
+    with pytest.raises(TfkdError, match=message):
+        optimizers.SGD(0.1, **argument)

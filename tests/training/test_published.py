@@ -2,7 +2,7 @@
 
 import pytest
 
-from tfkd import TfkdError, distillers
+from tfkd import TfkdError
 from tfkd.training import config as configs
 from tfkd.training import config_checks, published
 
@@ -10,15 +10,17 @@ from tfkd.training import config_checks, published
 def settings(name, **networks):
     config = configs.default()
     preset = published.apply(config, name, **networks)
-    (entry,) = config.distiller
+    ((_, entry),) = config.methods.items()
     return entry, config.student_loss_weight, preset
 
 
 @pytest.mark.parametrize("images", published.SETS)
 def test_every_preset_makes_its_method(images):
     for name in published.names(images):
-        entry, _, preset = settings(name, images=images)
-        objective = distillers.create(entry.name, **configs.to_dict(entry.settings))
+        config = configs.default()
+        preset = published.apply(config, name, images=images)
+        (objective,) = configs.objectives(config)
+        assert configs.method_names(config) == [preset.method]
         assert objective.requires.needs_teacher == bool(preset.teacher), name
 
 
@@ -55,7 +57,7 @@ def test_every_method_of_logits_has_a_preset():
 def test_published_values(name, images, weight, label_weight, values):
     entry, found, _ = settings(name, images=images)
     assert (entry.weight, found) == (weight, label_weight)
-    assert {key: entry.settings[key] for key in values} == values
+    assert {key: entry[key] for key in values} == values
 
 
 @pytest.mark.parametrize(
@@ -69,9 +71,9 @@ def test_published_values(name, images, weight, label_weight, values):
         ("resnet32x4", "shufflev1", 8.0),
     ],
 )
-def test_what_depends_on_the_pair(teacher, student, beta):
+def test_weights_that_depend_on_the_pair(teacher, student, beta):
     entry, _, _ = settings("dkd", teacher=teacher, student=student)
-    assert entry.settings.nontarget_weight == beta
+    assert entry.nontarget_weight == beta
 
 
 def test_unknown_names_are_refused_with_the_nearest():
@@ -97,7 +99,7 @@ def test_all_pairs_and_their_teachers_are_experiments_for_every_method():
         assert config.train.learning_rate == (0.01 if student[0] in "ms" else 0.05)
         alone = load(f"plain,{teacher}")
         assert config.teacher.config == f"configs/cifar100.py:plain,{teacher}"
-        assert alone.student.name == teacher and not alone.distiller
+        assert alone.student.name == teacher and not alone.methods
         for each in (config, alone):
             assert (each.train.epochs, each.train.batch_size) == (240, 64)
             assert tuple(each.train.schedule.milestones) == (150, 180, 210)
@@ -111,7 +113,7 @@ def test_methods_without_a_teacher_need_none_and_may_have_one():
     assert load("ps_kd,resnet56,resnet20").teacher.config.endswith(":plain,resnet56")
     twin = load("teacher_free_self,resnet56,resnet20")
     assert twin.teacher.config == "configs/cifar100.py:plain,resnet20"
-    with pytest.raises(TfkdError, match="kd needs a teacher; wanted kd,TEACHER,resnet20"):
+    with pytest.raises(TfkdError, match="kd needs a teacher; wanted METHOD,TEACHER,resnet20"):
         load("kd,resnet20")
 
 
@@ -123,7 +125,7 @@ def test_recipes_that_differ():
     assert (own.epochs, own.batch_size, own.learning_rate) == (200, 128, 0.1)
     assert own.optimizer.weight_decay == 1e-4 and tuple(own.schedule.milestones) == (100, 150)
     twin = load("teacher_free_self,resnet20,own")
-    assert twin.train.epochs == 200 and twin.train.schedule.factor == 0.2
+    assert twin.train.epochs == 200 and twin.train.schedule.decay_factor == 0.2
     reference = twin.teacher.config.removeprefix("configs/cifar100.py:")
     assert load(reference).train.to_json() == twin.train.to_json(), "the twin's recipe is the same"
     with pytest.raises(TfkdError, match="unknown method with a schedule of its own 'kd'"):
@@ -134,11 +136,13 @@ def test_recipes_that_differ():
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("kd,resnet5x,resnet20", "unknown network 'resnet5x'; did you mean"),
+        ("kd,resnet5x,resnet20", "unknown teacher 'resnet5x'; did you mean"),
+        ("kd,resnet56,resnet2x", "unknown student 'resnet2x'; did you mean"),
+        ("plain,resnet2x", "unknown network 'resnet2x'; did you mean"),
         ("kdd,resnet56,resnet20", "unknown method 'kdd'; did you mean 'kd"),
         ("kd", "wanted METHOD,TEACHER,STUDENT"),
-        ("plain,resnet56,resnet20", "wanted plain,NETWORK"),
-        ("kd,resnet56,resnet32,resnet20", "wanted METHOD,TEACHER,STUDENT"),
+        ("plain,resnet56,resnet20", "found 3 words, wanted .* or plain,NETWORK"),
+        ("kd,resnet56,resnet32,resnet20", "found 4 words, wanted METHOD,TEACHER,STUDENT or"),
     ],
 )
 def test_wrong_arguments_are_one_line(file, argument, message):
@@ -155,7 +159,7 @@ def test_imagenet_pairs():
         assert (config.data.name, config.data.image_size) == ("imagenet2012", 224)
         assert (config.train.epochs, config.train.batch_size) == (100, 256)
         weights = {"resnet18": 0.5, "mobilenetv1": 2.0}
-        assert config.distiller[0].settings.nontarget_weight == weights[student]
+        assert config.methods.dkd.nontarget_weight == weights[student]
 
 
 def test_every_method_has_an_experiment_on_a_folder():
@@ -163,8 +167,6 @@ def test_every_method_has_an_experiment_on_a_folder():
         config = load(name, "cifar10_folder")
         assert config.student.name == ("resnet20" if name == "teacher" else "resnet8")
     scaled = load("dkd", "cifar10_folder")
-    assert scaled.distiller[0].settings.warmup_epochs / scaled.train.epochs == pytest.approx(
-        20 / 240
-    )
-    with pytest.raises(TfkdError, match="unknown argument of configs/cifar10_folder.py 'kdd'"):
+    assert scaled.methods.dkd.warmup_epochs / scaled.train.epochs == pytest.approx(20 / 240)
+    with pytest.raises(TfkdError, match="unknown method 'kdd'; did you mean 'kd'"):
         load("kdd", "cifar10_folder")

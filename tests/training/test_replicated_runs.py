@@ -69,8 +69,8 @@ def test_a_bank_is_the_same_on_two_replicas(experiment, two_replicas, tmp_path):
     # No noise: it would be drawn for each replica.
     fields = {**PLAIN, "train__epochs": 1}
     config = experiment("noisy", **fields)
-    config.distiller[0].settings.noise = 0.0
-    config.distiller[0].settings.dropout = 0.0
+    config.methods.noisy.noise = 0.0
+    config.methods.noisy.dropout = 0.0
     banks = []
     for name, strategy in (("one", "one"), ("two", two_replicas)):
         run(config, tmp_path / name, strategy)
@@ -81,7 +81,7 @@ def test_a_bank_is_the_same_on_two_replicas(experiment, two_replicas, tmp_path):
     assert np.count_nonzero(banks[0].any(axis=1)) == 1000
 
 
-def test_local_batch_normalisation_runs_and_is_another_thing(
+def test_local_batch_normalization_runs_and_is_another_thing(
     one, experiment, two_replicas, tmp_path, monkeypatch
 ):
     made = []
@@ -92,7 +92,7 @@ def test_local_batch_normalisation_runs_and_is_another_thing(
         return made[-1]
 
     monkeypatch.setattr(models, "create", watched)
-    config = experiment("distilled", **PLAIN, train__batch_norm="local")
+    config = experiment("distilled", **PLAIN, train__sync_batch_norm=False)
     run(config, tmp_path / "run", two_replicas)
     layers = [layer for layer in made[-1].layers if isinstance(layer, models.BatchNormalization)]
     assert [layer.synchronized for layer in layers] == [False]

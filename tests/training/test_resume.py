@@ -143,7 +143,7 @@ def test_the_best_student_of_an_earlier_epoch_is_kept(experiment, stopped, tmp_p
         train__learning_rate=1e-3,
         train__schedule__name="step",
         train__schedule__milestones=(1,),
-        train__schedule__factor=1e3,
+        train__schedule__decay_factor=1e3,
     )
     result = run(config, tmp_path / "whole")
     stopped(config, tmp_path / "run", after=12)

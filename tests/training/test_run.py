@@ -45,7 +45,7 @@ def test_the_result_has_every_field(finished, teacher_folder):
     teacher = json.loads((teacher_folder / "result.json").read_text())
     assert result["experiment"] == "tiny-distilled"
     assert (result["seed"], result["dataset"], result["epochs"]) == (0, "digits", 2)
-    assert (result["student"], result["teacher"], result["distiller"]) == ("tiny", "tiny", ["kd"])
+    assert (result["student"], result["teacher"], result["methods"]) == ("tiny", "tiny", ["kd"])
     assert result["teacher_top1"] == teacher["top1_last"]
     assert teacher["teacher"] is teacher["teacher_top1"] is teacher["agreement"] is None
     student = keras.models.load_model(folder / "student.keras", compile=False)
@@ -108,7 +108,7 @@ def test_metrics_have_a_row_an_epoch_and_tensorboard_the_same(finished):
 def test_the_export_is_the_last_student(finished):
     _, folder, result = finished
     predict = evaluation.saved_model_predictor(folder / "export")
-    found = evaluation.accuracy(predict, data.load("digits").test())
+    found = evaluation.scores(predict, data.load("digits").test())
     assert found["top1"] == pytest.approx(result["top1_last"])
 
 
@@ -197,8 +197,8 @@ def test_the_best_teacher_is_another_file(experiment, teacher_folder, finished, 
     other = load_network(teacher)
     kernel, bias = other.model.layers[-1].get_weights()
     other.model.layers[-1].set_weights([-kernel, bias])
-    save_network(other, teacher, "student_best")
-    wanted = evaluation.accuracy(evaluation.predictor(other), data.load("digits").test())["top1"]
+    save_network(other, teacher, "best")
+    wanted = evaluation.scores(evaluation.predictor(other), data.load("digits").test())["top1"]
     fields = {"teacher__workdir": str(teacher), "teacher__which": "best", "train__epochs": 1}
     result = run(experiment("distilled", **fields), tmp_path / "run")
     assert result["teacher_top1"] == pytest.approx(wanted)
@@ -258,7 +258,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(steps_per_execution, experiment
         train__epochs=3,
         train__schedule__name="step",
         train__schedule__milestones=(1,),
-        train__schedule__factor=1e38,
+        train__schedule__decay_factor=1e38,
         train__checkpoint_seconds=0.0,
         train__steps_per_execution=steps_per_execution,
     )

@@ -12,7 +12,7 @@ from tfkd.training import config as configs
 from tfkd.training import run
 from tfkd.training.run_folder import RunFolder
 
-CONFIG = {"train": {"epochs": 3, "verbose": 1}, "distiller": [{"name": "kd"}], "teacher": {}}
+CONFIG = {"train": {"epochs": 3, "verbose": 1}, "methods": {"kd": {}}, "teacher": {}}
 
 
 @pytest.fixture
@@ -29,13 +29,13 @@ def test_the_same_config_is_welcome_again(folder):
 
 
 def test_another_config_is_refused_by_its_fields(folder):
-    other = {**CONFIG, "train": {"epochs": 4, "verbose": 1}, "distiller": []}
+    other = {**CONFIG, "train": {"epochs": 4, "verbose": 1}, "methods": {}}
     with pytest.raises(TfkdError) as caught:
         folder.check(other)
     message = str(caught.value)
     assert "holds a run of another config" in message
     assert "train.epochs is 3 there and 4 here" in message
-    assert "distiller is [{'name': 'kd'}] there and [] here" in message
+    assert "methods.kd is {} there and None here" in message
     assert json.loads((folder.path / "config.json").read_text()) == CONFIG
 
 

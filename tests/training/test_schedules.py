@@ -23,7 +23,7 @@ def rates(schedule, steps):
 
 def test_step_changes_with_the_first_step_of_the_milestone_epoch():
     schedule = make(
-        {"name": "step", "milestones": (150, 180, 210), "factor": 0.1}, steps_per_epoch=781
+        {"name": "step", "milestones": (150, 180, 210), "decay_factor": 0.1}, steps_per_epoch=781
     )
     for epoch, factor in (
         (0, 1.0),
@@ -40,7 +40,9 @@ def test_step_changes_with_the_first_step_of_the_milestone_epoch():
 
 
 def test_step_agrees_with_a_loop_that_multiplies_at_milestones():
-    schedule = make({"name": "step", "milestones": [2, 3.5, 7], "factor": 0.2}, steps_per_epoch=4)
+    schedule = make(
+        {"name": "step", "milestones": [2, 3.5, 7], "decay_factor": 0.2}, steps_per_epoch=4
+    )
     rate, expected = 0.05, []
     for step in range(40):
         if step in (8, 14, 28):
@@ -159,14 +161,14 @@ def test_an_optimizer_follows_the_schedule_from_its_own_step():
         {
             "name": "step",
             "milestones": (2, 3),
-            "factor": 0.2,
+            "decay_factor": 0.2,
             "warmup_epochs": 0.5,
             "warmup_factor": 0.3,
         },
         {"name": "cosine", "per_step": True, "final_rate": 0.01, "warmup_epochs": 1},
     ],
 )
-def test_round_trip_through_the_serialised_form(settings):
+def test_round_trip_through_the_serialized_form(settings):
     schedule = make(settings, epochs=5)
     twin = keras.optimizers.schedules.deserialize(keras.optimizers.schedules.serialize(schedule))
     assert type(twin) is type(schedule)
@@ -176,32 +178,41 @@ def test_round_trip_through_the_serialised_form(settings):
 
 def test_fields_of_another_schedule_are_set_aside():
     with pytest.warns(TfkdWarning, match="'cosine' makes no use of milestones"):
-        schedule = make({"name": "cosine", "milestones": (150,), "factor": None}, epochs=2)
+        schedule = make({"name": "cosine", "milestones": (150,), "decay_factor": 0.1}, epochs=2)
     assert float(schedule(10)) == pytest.approx(0.025, rel=1e-6)
 
 
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"name": "cosin"}, "unknown schedule 'cosin'; did you mean 'cosine'"),
+        ({"name": "cosin"}, "unknown name of schedule 'cosin'; did you mean 'cosine'"),
         (
             {"name": "step", "milestone": (1,)},
-            "unknown schedule field 'milestone'; did you mean 'milestones'",
+            "unknown setting of schedule 'milestone'; did you mean 'milestones'",
         ),
-        ({"milestones": (1,)}, "schedule has no 'name'; wanted one of constant, cosine, step"),
-        ("step", "schedule is 'step'; wanted a mapping"),
-        ({"name": "step", "milestones": (3, 2)}, r"milestones are \[3, 2\]; wanted increasing"),
-        ({"name": "step", "milestones": "150"}, "milestones is '150'; wanted a list of epochs"),
-        ({"name": "step", "milestones": (-1,)}, "a milestone is -1; wanted a number >= 0"),
-        ({"name": "step", "factor": 0}, "factor is 0; wanted a number > 0"),
-        ({"name": "constant", "warmup_epochs": float("nan")}, "warmup_epochs is nan; wanted"),
-        ({"name": "constant", "warmup_factor": 2}, "warmup_factor is 2; wanted .* >= 0 and <= 1"),
+        ({"name": None}, "schedule: name: found None, wanted 'constant' or 'step' or 'cosine'"),
+        ("step", "schedule: found 'step', wanted a dict of settings"),
+        (
+            {"name": "step", "milestones": (3, 2)},
+            r"milestones: found \[3.0, 2.0\], wanted increasing",
+        ),
+        (
+            {"name": "step", "milestones": "150"},
+            "milestones: found '150', wanted a list of numbers",
+        ),
+        ({"name": "step", "milestones": (-1,)}, r"milestones: found \(-1,\), .* numbers >= 0"),
+        ({"name": "step", "decay_factor": 0}, "decay_factor: found 0, wanted a number > 0"),
+        ({"name": "constant", "warmup_epochs": float("nan")}, "warmup_epochs: found nan, wanted"),
+        ({"name": "constant", "warmup_factor": 2}, "warmup_factor: found 2, .* from 0 to 1"),
         (
             {"name": "cosine", "warmup_epochs": 240},
             "warmup_epochs is 240 of 240 epochs; wanted fewer",
         ),
-        ({"name": "cosine", "per_step": 1}, "per_step is 1; wanted True or False"),
-        ({"name": "cosine", "final_rate": 0.06}, "final_rate is 0.06; wanted .* >= 0 and <= 0.05"),
+        ({"name": "cosine", "per_step": 1}, "per_step: found 1, wanted True or False"),
+        (
+            {"name": "cosine", "final_rate": 0.06},
+            "final_rate: found 0.06, wanted .* from 0 to 0.05",
+        ),
     ],
 )
 def test_wrong_settings_are_named(settings, message):
@@ -213,11 +224,11 @@ def test_wrong_settings_are_named(settings, message):
 @pytest.mark.parametrize(
     "changed, message",
     [
-        ({"base_rate": 0}, "base_rate is 0; wanted a number > 0"),
-        ({"base_rate": "0.1"}, "base_rate is '0.1'; wanted a number > 0"),
-        ({"steps_per_epoch": 0}, "steps_per_epoch is 0; wanted a number >= 1"),
-        ({"steps_per_epoch": 2.5}, "steps_per_epoch is 2.5; wanted a whole number"),
-        ({"epochs": 0}, "epochs is 0; wanted a number > 0"),
+        ({"base_rate": 0}, "base_rate: found 0, wanted a number > 0"),
+        ({"base_rate": "0.1"}, "base_rate: found '0.1', wanted a number > 0"),
+        ({"steps_per_epoch": 0}, "steps_per_epoch: found 0, wanted a whole number >= 1"),
+        ({"steps_per_epoch": 2.5}, "steps_per_epoch: found 2.5, wanted a whole number"),
+        ({"epochs": 0}, "epochs: found 0, wanted a number > 0"),
     ],
 )
 def test_wrong_run_lengths_are_named(changed, message):

@@ -209,10 +209,10 @@ def test_features_of_several_teachers_are_refused_before_one_is_trained(experime
         teacher__config=TEACHER,
         teacher__workdir=str(tmp_path / "first"),
         teachers=further,
-        distiller=(configs.method("reads_features"),),
+        methods=configs.methods(reads_features={}),
     )
     with pytest.raises(
-        TfkdError, match=r"reads_features reads \['\w+'\] of 'teacher': found 2 teachers"
+        TfkdError, match=r"taps \['pre_pool'\] of 'teacher' with 2 teachers: name one of them"
     ):
         run(config, tmp_path / "run")
     assert not list(tmp_path.iterdir())
@@ -266,5 +266,6 @@ def test_an_ensemble_of_one_is_its_member(teacher_folder):
     network = load_network(teacher_folder)
     images = np.random.default_rng(0).integers(0, 17, (4, 8, 8, 1), np.uint8)
     np.testing.assert_array_equal(
-        evaluation.ensemble([network])(images), evaluation.predictor(network)(images)
+        evaluation.ensemble([network])(images)["logits"],
+        evaluation.predictor(network)(images)["logits"],
     )

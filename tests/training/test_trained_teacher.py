@@ -54,7 +54,7 @@ def test_accuracy_of_the_teacher_is_a_column(whole):
     teacher = models.Network(
         keras.models.load_model(folder / "teacher.keras"), load_network(folder).preprocess
     )
-    found = evaluation.accuracy(evaluation.predictor(teacher), build.data_set(joint()).validation())
+    found = evaluation.scores(evaluation.predictor(teacher), build.data_set(joint()).validation())
     assert float(rows[-1]["val_teacher_accuracy"]) * 100 == pytest.approx(found["top1"])
     assert float(rows[1]["teacher_loss"]) < float(rows[0]["teacher_loss"])
 
@@ -134,7 +134,7 @@ def test_a_teacher_that_stays_as_it_is_comes_from_elsewhere(whole, tmp_path):
     config = joint(
         teacher__name=None,
         teacher__weights=str(whole[0] / "teacher.keras"),
-        distiller=(configs.method("pkkd", progressive=False),),
+        methods=configs.methods(pkkd=dict(progressive=False)),
         train__epochs=1,
     )
     result = run(config, tmp_path / "run")

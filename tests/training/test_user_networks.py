@@ -106,7 +106,7 @@ def test_a_lone_file_and_a_function_see_pixels_as_the_config_says(own, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["tf", "torch", "caffe"])
-def test_a_published_preprocessing_is_for_images_in_colour(own, kind):
+def test_a_published_preprocessing_is_for_images_in_color(own, kind):
     config = own(student__preprocess=kind)
     config_checks.validate(config)
     with pytest.raises(TfkdError, match=f"preprocess '{kind}': found images .* wanted 3 channels"):
@@ -190,7 +190,7 @@ def test_mobilenet_of_keras_applications_is_distilled_continued_saved_and_export
         teacher__weights=str(weights_file),
         teacher__taps=taps,
         teacher__config=None,
-        distiller=(configs.method("kd", weight=0.9), configs.method("noisy", weight=0.1)),
+        methods=configs.methods(kd=dict(weight=0.9), noisy=dict(weight=0.1)),
         train__epochs=1,
         train__batch_size=40,
         train__checkpoint_seconds=0.0,

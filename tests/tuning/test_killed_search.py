@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from tfkd import tuning
-from tfkd.training import train_loop
 from tfkd.training.checkpoints import Checkpoints
+from tfkd.training.train_loop import TrainLoop
 
 # keras-tuner's, of threading.currentThread in its oracle.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:keras_tuner")
@@ -77,13 +77,18 @@ def test_a_killed_search_is_continued(moment, killed, whole, config, monkeypatch
     for path in (folder / "keras_tuner").rglob("*.json"):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     trained = []
-    fit = train_loop.fit
+    init, train = TrainLoop.__init__, TrainLoop.run
 
-    def counted(settings, *arguments):
-        trained.append(1 + [0.1, 1.0, 10.0].index(settings.train.learning_rate))
-        fit(settings, *arguments)
+    def noted(self, experiment, *arguments):
+        self.rate = experiment.config.train.learning_rate
+        init(self, experiment, *arguments)
 
-    monkeypatch.setattr(train_loop, "fit", counted)
+    def counted(self, progress):
+        trained.append(1 + [0.1, 1.0, 10.0].index(self.rate))
+        train(self, progress)
+
+    monkeypatch.setattr(TrainLoop, "__init__", noted)
+    monkeypatch.setattr(TrainLoop, "run", counted)
     rows = tuning.search(config, folder)
     assert trained == remaining
     assert ("continuing after step" in capsys.readouterr().out) == goes_on
@@ -102,6 +107,6 @@ def test_a_killed_search_is_continued(moment, killed, whole, config, monkeypatch
 def test_a_finished_search_trains_nothing(whole, config, monkeypatch):
     folder, rows = whole
     (folder / "search.json").unlink()
-    monkeypatch.setattr(train_loop, "fit", None)
+    monkeypatch.setattr(TrainLoop, "run", None)
     assert tuning.search(config, folder) == rows
     assert json.loads((folder / "search.json").read_text())["rows"] == rows

@@ -1,7 +1,9 @@
 """Searches: the trials they run, their order, their rows, and what they refuse."""
 
+import csv
 import itertools
 import json
+import re
 
 import pytest
 
@@ -9,9 +11,9 @@ from tfkd import training, tuning
 from tfkd.core.step.nonfinite import NonFiniteLoss
 from tfkd.errors import TfkdError, TfkdWarning
 from tfkd.training import config as configs
-from tfkd.training import train_loop
 from tfkd.training.config import vary
 from tfkd.training.run_folder import RunFolder
+from tfkd.training.train_loop import TrainLoop
 from tfkd.tuning import searching
 
 # Of threading.currentThread in its oracle.
@@ -24,7 +26,7 @@ RATE = "train.learning_rate"
 def quick(monkeypatch):
     """Replaces runs by ones that end at once; lists the configs of those that were trained.
 
-    Their accuracy is highest at a rate of 0.5; above 100 their loss is not finite.
+    Their score is highest at a rate of 0.5; above 100 their loss is not finite.
     """
     trained = []
 
@@ -39,12 +41,17 @@ def quick(monkeypatch):
                     raise NonFiniteLoss(f"loss at rate {rate}")
                 score = 90 - abs(rate - 0.5)
                 folder.write_config(configs.to_dict(config))
-                folder.write_metrics(
-                    [{"epoch": each, "val_accuracy": score / 100 / each} for each in (1, 2)]
-                )
-                result = {"best_epoch": 1, "top1_best": score - 1, "top1_last": score - 2}
-                on = "test" if config.data.validation == 0 else "validation"
-                folder.write_json("result.json", {**result, "best_selected_on": on, "seconds": 1.0})
+                on = "test" if config.data.validation_size == 0 else "validation"
+                result = {
+                    "score": "quality",
+                    "score_label": "quality %",
+                    "best_score": score,
+                    "best_selected_on": on,
+                    "quality_best": score - 1,
+                    "quality_last": score - 2,
+                    "seconds": 1.0,
+                }
+                folder.write_json("result.json", result)
         return folder.result()
 
     monkeypatch.setattr(searching, "run", run)
@@ -57,9 +64,14 @@ def test_a_trial_is_an_ordinary_run(experiment, tmp_path, monkeypatch, capsys):
     rows = tuning.search(config, tmp_path / "search")
     assert [row["trial"] for row in rows] == [1, 2]
     trial = configs.override(config, search_space=(), train__learning_rate=1.0)
-    monkeypatch.setattr(train_loop, "fit", None)
+    monkeypatch.setattr(TrainLoop, "run", None)
     result = training.run(trial, tmp_path / "search" / "trials" / "01")
-    assert rows[0]["top1_best"] == result["top1_best"]
+    assert rows[0]["test_best"] == result["top1_best"]
+    assert rows[0]["test_last"] == result["top1_last"]
+    assert rows[0]["score_label"] == result["score_label"] == "top-1 %"
+    with open(tmp_path / "search" / "trials" / "01" / "metrics.csv", newline="") as file:
+        (epoch,) = csv.DictReader(file)
+    assert rows[0]["score"] == pytest.approx(100 * float(epoch["val_accuracy"]))
     assert rows[0]["scored_on"] == result["best_selected_on"] == "validation"
     assert rows[1]["score"] is None and "is not finite at step" in rows[1]["error"]
     written = json.loads((tmp_path / "search" / "trials" / "01" / "config.json").read_text())
@@ -72,20 +84,21 @@ def test_a_trial_is_an_ordinary_run(experiment, tmp_path, monkeypatch, capsys):
 
 def test_a_grid_runs_every_combination_in_order_and_ties_fields(quick, experiment, tmp_path):
     config = experiment(
-        vary("distiller[0].weight", "distiller[0].settings.temperature", choices=(0.5, 1, 5)),
+        vary("methods.kd.weight", "methods.kd.temperature", choices=(0.5, 1, 5)),
         vary(RATE, choices=(0.1, 0.5)),
         argument="distilled",
     )
     rows = tuning.search(config, tmp_path)
     expected = list(itertools.product((0.5, 1.0, 5.0), (0.1, 0.5)))
-    assert [(each.distiller[0].weight, each.train.learning_rate) for each in quick] == expected
+    assert [(each.methods.kd.weight, each.train.learning_rate) for each in quick] == expected
     for each in quick:
-        assert each.distiller[0].settings.temperature == each.distiller[0].weight
+        assert each.methods.kd.temperature == each.methods.kd.weight
         assert each.train.seed == config.train.seed
     assert [tuple(row["values"].values()) for row in rows] == [(a, a, b) for a, b in expected]
     assert [row["folder"] for row in rows] == [f"trials/{n:02d}" for n in range(1, 7)]
     assert rows[1]["score"] == pytest.approx(90.0)
-    assert (rows[1]["top1_best"], rows[1]["top1_last"]) == (89.0, 88.0)
+    assert (rows[1]["test_best"], rows[1]["test_last"]) == (89.0, 88.0)
+    assert rows[1]["score_label"] == "quality %"
     content = json.loads((tmp_path / "search.json").read_text())
     assert content["rows"] == rows and content["best"] == "trials/02"
     assert (tmp_path / "scores.png").read_bytes()[1:4] == b"PNG"
@@ -153,11 +166,13 @@ def test_a_search_in_which_all_diverge_says_so(quick, experiment, tmp_path):
 
 
 def test_scores_on_test_images_come_with_one_warning(quick, experiment, tmp_path):
-    config = experiment(vary(RATE, choices=(0.1, 0.5)), data__validation=0.0)
+    config = experiment(vary(RATE, choices=(0.1, 0.5)), data__validation_size=0)
     with pytest.warns(TfkdWarning, match="holds no validation images: .* test images") as caught:
         rows = tuning.search(config, tmp_path)
     assert len([each for each in caught if each.category is TfkdWarning]) == 1
-    assert "test %" in tuning.report(rows, tmp_path).splitlines()[0]
+    # The test score of the best student would be the same number again.
+    header = re.split("  +", tuning.report(rows, tmp_path).splitlines()[0].strip())
+    assert header == ["learning_rate", "test quality %", "seconds", "run folder"]
 
 
 def test_an_error_of_a_run_ends_the_search_and_names_the_trial(
@@ -171,6 +186,24 @@ def test_an_error_of_a_run_ends_the_search_and_names_the_trial(
     with pytest.raises(TfkdError, match="trial 1 of 2: train.learning_rate=0.1: data: found noth"):
         tuning.search(config, tmp_path / "a" / "search")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_score_without_unit_is_said_as_it_is():
+    row = {
+        "trial": 1, "values": {RATE: 0.5}, "score": 0.75, "scored_on": "validation",
+        "score_label": "mAP", "test_best": 0.5, "test_last": 0.25, "seconds": 1.0,
+        "folder": "trials/01", "error": None,
+    }  # fmt: skip
+    assert "best: x/trials/01, validation mAP 0.75, test mAP 0.50\n" in tuning.report([row], "x")
+
+
+def test_a_trial_without_a_best_score_ends_the_search(quick, experiment, tmp_path):
+    config = experiment(vary(RATE, choices=(0.1, 0.5)))
+    tuning.search(config, tmp_path)
+    path = tmp_path / "trials" / "02" / "result.json"
+    path.write_text(path.read_text().replace('"best_score": 90.0', '"best_score": null'))
+    with pytest.raises(TfkdError, match="trials/02': found no best_score in result.json"):
+        tuning.search(config, tmp_path)
 
 
 def test_folders_of_something_else_are_refused(quick, experiment, tmp_path):
@@ -190,6 +223,9 @@ def test_folders_of_something_else_are_refused(quick, experiment, tmp_path):
     (tmp_path / "file").write_text("kept")
     refused(config, "found a file, wanted a folder", folder="file")
     assert (tmp_path / "search" / "search.json").read_text() == before
+    earlier = before.replace('"methods"', '"distiller"')
+    (tmp_path / "search" / "search.json").write_text(earlier)
+    refused(config, "holds a search of the version before, which cannot be continued; wanted a new")
     (tmp_path / "search" / "search.json").write_text(before[:50])
     refused(config, "search.json: not readable as a search")
     assert len(quick) == 2
@@ -212,14 +248,16 @@ def test_the_report_shows_values_scores_folders_and_the_flags_of_the_best(tmp_pa
     def row(trial, rate, name, score):
         return {
             "trial": trial, "values": {RATE: rate, "train.optimizer.name": name},
-            "score": score, "scored_on": score and "validation",
-            "top1_best": score and score - 1, "top1_last": 0.0, "seconds": score and 12.34,
+            "score": score, "scored_on": score and "validation", "score_label": score and "top-1 %",
+            "test_best": score and score - 1, "test_last": 0.0, "seconds": score and 12.34,
             "folder": f"trials/{trial:02d}", "error": None if score else "loss",
         }  # fmt: skip
 
     rows = [row(1, 0.5, "sgd", 91.0), row(2, 0.05, "adam", 92.5), row(3, 5.0, "sgd", None)]
     lines = tuning.report(rows, "runs/x").splitlines()
-    assert lines[0].split("  ")[0] == "learning_rate"
+    assert re.split("  +", lines[0].strip()) == [
+        "learning_rate", "name", "validation top-1 %", "test top-1 %", "seconds", "run folder",
+    ]  # fmt: skip
     assert lines[3].split() == ["0.05", '"adam"', "92.50", "91.50", "12.3", "runs/x/trials/02"]
     assert lines[4].split() == ["5.0", '"sgd"', "failed", "failed", "failed", "runs/x/trials/03"]
     assert lines[-2] == "best: runs/x/trials/02, validation top-1 92.50 %, test top-1 91.50 %"

@@ -34,34 +34,34 @@ def test_a_grid_has_every_combination_the_last_one_fastest(experiment):
 
 
 def test_tied_fields_take_one_value_each_in_its_own_type(experiment):
-    config = extended(experiment(argument="distilled"), ["distiller[0].weight, train.epochs=1,2"])
+    config = extended(experiment(argument="distilled"), ["methods.kd.weight, train.epochs=1,2"])
     dimensions = space.dimensions(config)
-    assert [each.name for each in dimensions] == ["distiller[0].weight,train.epochs"]
+    assert [each.name for each in dimensions] == ["methods.kd.weight,train.epochs"]
     chosen = space.combinations(dimensions)
     trials = [space.trial_config(config, dimensions, each) for each in chosen]
-    assert [repr(each.distiller[0].weight) for each in trials] == ["1.0", "2.0"]
+    assert [repr(each.methods.kd.weight) for each in trials] == ["1.0", "2.0"]
     assert [repr(each.train.epochs) for each in trials] == ["1", "2"]
 
 
 def test_a_trial_is_the_experiment_with_its_values_and_no_search(experiment):
     config = experiment(
-        vary("distiller[0].weight", "distiller[0].settings.temperature", choices=(0.5, 5)),
+        vary("methods.kd.weight", "methods.kd.temperature", choices=(0.5, 5)),
         vary("student.kwargs.width", choices=(4, 8)),
         argument="distilled",
     )
     dimensions = space.dimensions(config)
     chosen = list(space.combinations(dimensions))[-1]
     trial = space.trial_config(config, dimensions, chosen)
-    assert trial.distiller[0].weight == trial.distiller[0].settings.temperature == 5.0
+    assert trial.methods.kd.weight == trial.methods.kd.temperature == 5.0
     assert configs.to_dict(trial.student.kwargs) == {"dropout": 0.2, "width": 8}
     assert trial.search_space == ()
     with pytest.raises(AttributeError):
         trial.train.epoch = 3
     # All other fields are those of the experiment, which itself is as it was.
-    assert config.distiller[0].weight == 0.9 and "width" not in config.student.kwargs
+    assert config.methods.kd.weight == 0.9 and "width" not in config.student.kwargs
     differing = configs.differences(configs.to_dict(config), configs.to_dict(trial))
     assert sorted(line.split()[0] for line in differing) == [
-        "distiller", "search_space", "student.kwargs.width",
+        "methods.kd.temperature", "methods.kd.weight", "search_space", "student.kwargs.width",
     ]  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def test_networks_of_all_teachers_may_be_varied(experiment):
     dimensions = space.dimensions(config)
     trial = space.trial_config(config, dimensions, list(space.combinations(dimensions))[-1])
     assert configs.to_dict(trial.teachers[0].kwargs) == {"width": 8}
-    for field in ("teachers[1].kwargs.width", "distiller[0].kwargs.temperature", "data.kwargs.x"):
+    for field in ("teachers[1].kwargs.width", "methods.kd.kwargs.temperature", "data.kwargs.x"):
         wrong = configs.override(config, search_space=(vary(field, choices=(4,)),))
         with pytest.raises(TfkdError) as error:
             space.dimensions(wrong)
@@ -115,9 +115,13 @@ def test_keras_tuner_gives_back_what_the_config_takes(values):
     [
         ((), "found nothing to vary, wanted search_space in the config or --search"),
         ((vary("train.epoch", choices=(1,)),), "unknown config field 'train.epoch'; did you mean"),
-        ((vary("distiller[1].weight", choices=(1,)),), r"unknown config field 'distiller\[1\]"),
+        (
+            (vary("methods.dkd.weight", choices=(1,)),),
+            r"'methods.dkd.weight': found no method 'dkd' in this config, .* that it has \(kd\)",
+        ),
+        ((vary("methods.kd.heat", choices=(1,)),), "unknown config field 'methods.kd.heat'"),
         ((vary("search_space", choices=(1,)),), "unknown config field 'search_space'"),
-        ((vary(3, choices=(1,)),), "unknown config field 3"),
+        ((vary(3, choices=(1,)),), "unknown config field '3'"),
         ((vary(RATE, choices=()),), r"search_space\[0\].choices: found \(\), wanted a list of one"),
         ((vary(choices=(1,)),), r"search_space\[0\].fields: found \(\), wanted a list of one"),
         ((vary("train.epochs", choices=(1, 2.5)),), "train.epochs: found 2.5, wanted int"),

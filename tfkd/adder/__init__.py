@@ -1,18 +1,18 @@
-"""The adder layer: convolution by additions only (Chen et al., CVPR 2020), at its speed.
+"""The adder layer: convolution by additions only (Chen et al., CVPR 2020), compiled.
 
 For example:
 
     layer = tfkd.adder.AdderConv2D(64, 3)
     network = tfkd.models.create("resnet20", num_classes=10, adder=True)
-    twin = tfkd.adder.convert(any_functional_convolutional_model)
-    print(tfkd.adder.energy(twin))
+    adder_network = tfkd.adder.convert(any_functional_convolutional_model)
+    print(tfkd.adder.energy(adder_network))
 """
 
 import importlib
 
+from tfkd.adder.compiled_ops import operations as compiled_operations
 from tfkd.adder.function import adder_convolution, plain_operations
 from tfkd.adder.layer import AdderConv2D, has_adder_layers
-from tfkd.adder.library import operations as compiled_operations
 from tfkd.adder.loading import load
 
 __all__ = [
@@ -27,8 +27,8 @@ __all__ = [
     "plain_operations",
 ]
 
-# What reads whole networks belongs to `tfkd.models`, which imports this package; it is fetched from
-# there at its first use, so that imports run one way.
+# Functions of whole networks live in ``tfkd.models``, which imports this package: they are imported
+# at their first use, so that imports run one way.
 _OF_NETWORKS = {
     "check_normalized": "tfkd.models.graph.adder_conversion",
     "convert": "tfkd.models.graph.adder_conversion",

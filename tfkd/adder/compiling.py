@@ -1,4 +1,4 @@
-"""What is compiled once and kept: the cache of libraries, and how compilers are run.
+"""The cache of compiled libraries, and running compilers.
 
 Libraries lie in a folder of the user's, ``$TFKD_CACHE``, else ``$XDG_CACHE_HOME/tfkd``, else
 ``~/.cache/tfkd``.
@@ -16,17 +16,17 @@ from tfkd.errors import TfkdError
 
 
 def once(name: str, what: str, compile_to: Callable[[str], None]) -> Path:
-    """Returns the path of a library in the cache, compiling it where that has not been done.
+    """Returns the path of a library in the cache, compiling it if it is not there.
 
     Of several processes one compiles and the others wait. The library appears whole or not at all.
 
     Args:
-        name: Its file name, which tells what it was made of.
-        what: What it holds, for messages: the compiled ``what``.
-        compile_to: Writes the library to a path; files beside it go away with its folder.
+        name: The file name, which identifies the source of the library.
+        what: Its content, for messages: "the compiled ``what``".
+        compile_to: Writes the library to a path; files beside it are removed with its folder.
 
     Raises:
-        TfkdError: The folder cannot be written, or what ``compile_to`` raises.
+        TfkdError: The folder cannot be written, or ``compile_to`` fails.
     """
     folder = cache()
     library = folder / name
@@ -56,8 +56,8 @@ def run(commands: Sequence[Sequence[str]], kind: str, wanted: str) -> None:
 
     Args:
         commands: The commands.
-        kind: What kind of compiler it is, for messages.
-        wanted: What they should make, for messages.
+        kind: The kind of compiler, for messages.
+        wanted: Their product, for messages.
 
     Raises:
         TfkdError: One of them fails; its first complaint is part of the message.

@@ -1,4 +1,4 @@
-"""The adder convolution as a differentiable function: by the compiled op, or by its twin."""
+"""The adder convolution as a differentiable function: the compiled op, or its fallback."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
-from tfkd.adder import library, twin
+from tfkd.adder import compiled_ops, fallback
 from tfkd.adder.normalization import with_normalized_gradient
 
 _plain = contextvars.ContextVar("tfkd_adder_plain", default=False)
@@ -29,9 +29,9 @@ def adder_convolution(
         dX[p, k] = sum_f clip(F[k, f] - X[p, k], -1, 1) * G[p, f]
         dF[k, f] = sum_p (X[p, k] - F[k, f]) * G[p, f]
 
-    Everything is computed in float32 (float64 for float64). Gradients of these gradients exist, and
-    Jacobian-vector products, by `tf.autodiff.ForwardAccumulator` or by double backward; but a
-    gradient that ``eta`` normalises is no derivative, and refuses to be differentiated.
+    Everything is computed in float32 (float64 for float64). Second derivatives exist, and
+    Jacobian-vector products, by ``tf.autodiff.ForwardAccumulator`` or by double backward. But a
+    gradient normalized by ``eta`` is no derivative, and refuses to be differentiated.
 
     Source: Chen et al., "AdderNet: Do We Really Need Multiplications in Deep Learning?", CVPR 2020,
     https://arxiv.org/abs/1912.13200, equations 2, 5, 6, 12 and 13, the gradients as in the authors'
@@ -42,9 +42,9 @@ def adder_convolution(
         filters: (kernel height, kernel width, channels, filters).
         strides: Steps down and to the right.
         padding: Rows of zeros above and below, columns of zeros left and right. Zeros are not
-            neutral: a padded cell adds -|filter|.
-        eta: ``None`` for the gradient of the filters as it is; a number to scale it to root mean
-            square ``eta``, over all replicas together (:mod:`tfkd.adder.normalization`).
+            neutral: a padded cell adds ``-|filter|``.
+        eta: Root mean square that the gradient of the filters is scaled to, over all replicas
+            together (:mod:`tfkd.adder.normalization`); ``None`` leaves it as it is.
 
     Returns:
         (batch, output height, output width, filters), at most 0, of the type of the inputs.
@@ -55,11 +55,11 @@ def adder_convolution(
     if eta is not None:
         f = with_normalized_gradient(f, eta)
     strides, padding = tuple(map(int, strides)), tuple(map(int, padding))
-    compiled = None if dtype == tf.float64 or _plain.get() else library.operations()
+    compiled = None if dtype == tf.float64 or _plain.get() else compiled_ops.operations()
     if compiled is not None:
         outputs = compiled.tfkd_adder_conv2d(x=x, filter=f, strides=strides, padding=padding)
     else:
-        outputs = twin.convolution(x, f, strides, padding)
+        outputs = fallback.convolution(x, f, strides, padding)
         top, bottom, left, right = padding
         height = output_size(x.shape[1], f.shape[0], strides[0], top + bottom)
         width = output_size(x.shape[2], f.shape[1], strides[1], left + right)
@@ -69,7 +69,7 @@ def adder_convolution(
 
 @contextlib.contextmanager
 def plain_operations() -> Iterator[None]:
-    """Holds while graphs are made of stock TensorFlow operations only, which load anywhere."""
+    """Makes graphs of stock TensorFlow operations only, which load anywhere."""
     token = _plain.set(True)
     try:
         yield
@@ -78,7 +78,7 @@ def plain_operations() -> Iterator[None]:
 
 
 def output_size(size: int | None, kernel: int, stride: int, padding: int) -> int | None:
-    """The outputs along one axis, or ``None`` where the size of the input is not known.
+    """The number of outputs along one axis, or ``None`` if the input's size is not known.
 
     Args:
         size: The size of the input without padding.
@@ -93,13 +93,13 @@ def output_size(size: int | None, kernel: int, stride: int, padding: int) -> int
 def _gradients(op: tf.Operation, upstream: tf.Tensor) -> list[tf.Tensor]:
     x, filters = op.inputs
     settings = {name: tuple(op.get_attr(name)) for name in ("strides", "padding")}
-    for_x = library.operations().tfkd_adder_conv2d_input_grad(
+    for_x = compiled_ops.operations().tfkd_adder_conv2d_input_grad(
         x=x, filter=filters, gradient=upstream, **settings
     )
-    return [for_x, twin.filter_gradient(x, filters, upstream, **settings)]
+    return [for_x, fallback.filter_gradient(x, filters, upstream, **settings)]
 
 
 @tf.RegisterGradient("TfkdAdderConv2DInputGrad")
 def _second_gradients(op: tf.Operation, direction: tf.Tensor) -> tuple[tf.Tensor, ...]:
     settings = {name: tuple(op.get_attr(name)) for name in ("strides", "padding")}
-    return twin.input_gradient_gradients(*op.inputs, direction, **settings)
+    return fallback.input_gradient_gradients(*op.inputs, direction, **settings)

@@ -1,8 +1,8 @@
-"""The GPU kernels of the adder layer by themselves, where there is a CUDA compiler.
+"""The GPU kernels of the adder layer without TensorFlow: compiled by nvcc, called by ctypes.
 
-Functions of C on device pointers (``native/cuda/launcher.cu``), for `ctypes`; TensorFlow has no part
-in them. They are compiled for every GPU from compute capability 7.5 on, into the cache of
-:mod:`tfkd.adder.compiling`.
+They are C functions on device pointers (``native/cuda/launcher.cu``), compiled for every GPU from
+compute capability 7.5 on, into the cache of :mod:`tfkd.adder.compiling`.
+:func:`tfkd.adder.building.build_for_gpu` makes TensorFlow kernels of them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LAUNCHER = SOURCES / "launcher.cu"
 
 
 class Geometry(ctypes.Structure):
-    """The sizes of one adder layer, as ``native/geometry.h`` has them.
+    """The sizes of one adder layer, the struct of ``native/geometry.h``.
 
     Input NHWC, filter HWIO, output NHWC; ``output = (size + both pads - kernel) // stride + 1``.
     """
@@ -42,7 +42,7 @@ class Geometry(ctypes.Structure):
 
 
 def build() -> Path:
-    """Returns the path of the library of kernels, compiling it where it is to be done.
+    """Returns the path of the library of kernels, compiling it if it is not there.
 
     Raises:
         TfkdError: There is no CUDA compiler, it fails, or the cache cannot be written.
@@ -55,7 +55,7 @@ def build() -> Path:
 
 
 def objects() -> Path:
-    """Returns the path of what libraries of the kernels are linked from, compiling it likewise.
+    """Returns the path of the object file that such libraries are linked from, likewise.
 
     Raises:
         TfkdError: As :func:`build`.
@@ -64,7 +64,7 @@ def objects() -> Path:
     def compile_to(target: str) -> None:
         last = _CAPABILITIES[-1]
         targets = [f"-gencode=arch=compute_{each},code=sm_{each}" for each in _CAPABILITIES]
-        # Text that later GPUs compile for themselves.
+        # Intermediate code, which later GPUs compile for themselves.
         targets.append(f"-gencode=arch=compute_{last},code=compute_{last}")
         run(compiler(), *_FLAGS, *targets, "-c", str(_LAUNCHER), "-o", target)
 
@@ -72,7 +72,7 @@ def objects() -> Path:
 
 
 def source() -> str:
-    """Returns what names a library by what it is made of: kind of processor, digest of the source."""
+    """Returns the part of a library's name that tells its kind of processor and its source."""
     digest = hashlib.sha256(repr((_FLAGS, _CAPABILITIES)).encode())
     for path in (*sorted(SOURCES.iterdir()), *sorted(SOURCES.parent.glob("*.h"))):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
@@ -96,12 +96,12 @@ def load(path: str | os.PathLike) -> ctypes.CDLL:
     """Returns a library of kernels with the types of its functions declared.
 
     ``tfkd_adder_cuda_forward(sizes, input, filter, output, stream)`` and
-    ``tfkd_adder_cuda_input_gradient(sizes, input, filter, gradient, input_gradient, stream)`` take a
-    pointer to a :class:`Geometry`, then pointers to float32 on the device, and a CUDA stream or
+    ``tfkd_adder_cuda_input_gradient(sizes, input, filter, gradient, input_gradient, stream)`` take
+    a pointer to a :class:`Geometry`, then pointers to float32 on the device, and a CUDA stream or
     ``None``; they return CUDA's error code.
 
     Args:
-        path: What :func:`build` returned.
+        path: The path that :func:`build` returned.
     """
     library = ctypes.CDLL(str(path))
     for function, pointers in ((library.tfkd_adder_cuda_forward, 4),

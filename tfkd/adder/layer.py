@@ -13,20 +13,20 @@ _PADDINGS = ("same", "valid")
 
 @keras.saving.register_keras_serializable(package="tfkd")
 class AdderConv2D(keras.layers.Layer):
-    """A convolution that adds absolute differences where others add products.
+    """A convolution that sums absolute differences instead of products.
 
-    ``output[p, f] = -sum |patch - filter|``: at most 0, and the lower the more inputs it sums, so a
-    batch normalisation belongs after every one. The gradients are those of
+    ``output[p, f] = -sum |patch - filter|``: at most 0, and the lower the more inputs it sums, so
+    each of these layers needs a batch normalization after it. The gradients are those of
     :func:`tfkd.adder.function.adder_convolution`.
 
-    The gradient of the kernel comes normalised, at root mean square ``eta`` whatever the scale of
-    the loss and alike on any number of replicas. Three things follow. A layer that is called several
-    times in one step gets the sum of as many normalised gradients. Loss scaling would divide them by
-    a scale that they do not have: training in float16 is refused, bfloat16 needs no scaling. And
-    clipping by a norm common to several layers would compare what cannot be compared;
+    The gradient of the kernel is normalized to root mean square ``eta``, whatever the scale of the
+    loss, and equally on any number of replicas. Three things follow. A layer that is called several
+    times in one step gets the sum of as many normalized gradients. Loss scaling would divide them
+    by a scale that they do not have, so training in float16 is refused; bfloat16 needs no scaling.
+    Clipping by a norm over several layers would mix gradients of different scales;
     :class:`tfkd.Distiller` leaves these kernels out of it.
 
-    Weights are float32, and the sums are formed in float32, under every precision policy.
+    Weights and sums are float32 under every precision policy.
 
     Source: Chen et al., "AdderNet: Do We Really Need Multiplications in Deep Learning?", CVPR 2020,
     https://arxiv.org/abs/1912.13200.
@@ -36,21 +36,22 @@ class AdderConv2D(keras.layers.Layer):
         kernel_size: Height and width of the filters, or one number for both.
         strides: Steps down and to the right, or one number for both.
         padding: ``"valid"``, or ``"same"`` for ``size // 2`` zeros on every side of the image, at
-            every stride (other than Keras' ``"same"``); it wants odd sizes.
+            every stride (unlike Keras' ``"same"``); ``"same"`` needs odd sizes.
         use_bias: Whether to add a bias.
         eta: Root mean square of the kernel's gradient, 0.2 as published; ``None`` for the gradient
-            as it is, of which further derivatives exist.
-        kernel_initializer: The normal distribution with deviation 1, as published, by default.
-        bias_initializer: Zeros by default.
-        kernel_regularizer: A Keras regularizer; its gradient is added to the normalised one.
+            as it is, which can be differentiated again.
+        kernel_initializer: By default the normal distribution with deviation 1, as published.
+        bias_initializer: By default zeros.
+        kernel_regularizer: A Keras regularizer; its gradient is added to the normalized one.
         bias_regularizer: A Keras regularizer.
         **kwargs: ``name``, ``dtype`` and ``trainable``.
 
-    Input shape: (batch, height, width, channels). Output shape: (batch, (height + 2 p - kernel) //
-    stride + 1, and so for the width, filters).
+    Input shape: (batch, height, width, channels). Output shape: (batch, output height, output
+    width, filters), where the output height is ``(height + zeros - kernel) // stride + 1``, and
+    the output width likewise.
 
     Raises:
-        TfkdError: For a size, stride or padding that cannot be, or training in float16.
+        TfkdError: A size, stride or padding is impossible, or training is in float16.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class AdderConv2D(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        # The op is unknown to XLA; Keras then does not try.
+        # XLA does not know the op; with this, Keras does not try.
         self.supports_jit = False
         self.input_spec = keras.layers.InputSpec(ndim=4)
         self.filters = self._counts("filters", filters)[0]
@@ -125,15 +126,15 @@ class AdderConv2D(keras.layers.Layer):
                 initializer=self.bias_initializer,
                 regularizer=self.bias_regularizer,
             )
-        # What optimizers must not scale: see the class.
+        # Tells optimizers not to rescale it: see the class.
         self.kernel.gradient_is_normalized = self.eta is not None
 
     def call(self, inputs, training=None):
         """The outputs for a batch of images."""
         if training and self.eta is not None and self.compute_dtype == "float16":
             raise TfkdError(
-                f"AdderConv2D {self.name!r}: found training in float16, whose loss scaling does not "
-                "fit normalised gradients, wanted float32 or mixed_bfloat16"
+                f"AdderConv2D {self.name!r}: found training in float16, whose loss scaling does "
+                "not fit normalized gradients, wanted float32 or mixed_bfloat16"
             )
         outputs = adder_convolution(inputs, self.kernel, self.strides, self._zeros(), self.eta)
         return outputs if self.bias is None else outputs + tf.cast(self.bias, outputs.dtype)
@@ -146,7 +147,7 @@ class AdderConv2D(keras.layers.Layer):
         return rows, rows, columns, columns
 
     def compute_output_shape(self, input_shape):
-        """The shape of the outputs, None where the input's is."""
+        """The shape of the outputs, None where the input's is None."""
         batch, height, width, _ = input_shape
         top, bottom, left, right = self._zeros()
         size = (
@@ -161,11 +162,11 @@ class AdderConv2D(keras.layers.Layer):
         return (batch, *size, self.filters)
 
     def compute_output_spec(self, inputs, training=None):
-        """Shape and type of the outputs, without a trial run."""
+        """Shape and type of the outputs, without running the op."""
         return keras.KerasTensor(self.compute_output_shape(inputs.shape), self.compute_dtype)
 
     def get_config(self):
-        """The arguments that make an equal layer with fresh weights."""
+        """The arguments of an equal layer."""
         return {
             **super().get_config(),
             "filters": self.filters,

@@ -9,7 +9,7 @@ from tfkd import models
 
 
 def as_trained(name: str, classes: int, shape: tuple[int, int, int]) -> keras.Model:
-    """Returns a network whose batch normalisation holds numbers as after training.
+    """Returns a network whose batch normalization holds numbers as after training.
 
     Fresh ones are 0 and 1. TensorFlow would leave out a folded network's additions of 0, and with
     them the fusing of additions into convolutions, so that fresh networks are no fair subjects.

@@ -23,7 +23,7 @@ def resnet(depth: int, num_classes: int, shape: tuple[int, int, int]) -> keras.M
 
 
 def wrn(depth: int, width: int, num_classes: int, shape: tuple[int, int, int]) -> keras.Model:
-    """Returns a wide residual network of 6 n + 4 layers, normalised before each convolution."""
+    """Returns a wide residual network of 6 n + 4 layers, normalized before each convolution."""
     image = keras.Input(shape)
     x = _convolution(image, 16)
     for stage in range(3):

@@ -1,8 +1,8 @@
 """The groups of benchmarks by name, and how one is run.
 
-A group is a file of :mod:`tfkd.benchmarks.groups` with a function ``experiments(tiny)`` that yields
-its experiments one by one, so that the networks of one are gone before the next are made. The name
-of the file is that of the group, the first line of its docstring describes it.
+A group is a module of :mod:`tfkd.benchmarks.groups` with a function ``experiments(tiny)`` that
+yields its experiments one by one, so that the networks of one are gone before the next are made.
+The name of the module is that of the group, the first line of its docstring describes it.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ PREPROCESS_GREY = models.Preprocess((77.9,), (95.9,))
 
 
 class Batch:
-    """One random batch, repeated for ever: as pixels for tfkd, normalised for Keras.
+    """One random batch, repeated for ever: as pixels for tfkd, normalized for Keras.
 
     Args:
         shape: Height, width and channels of an image.
@@ -46,11 +46,11 @@ class Batch:
         self.images = PREPROCESS(pixels)
         batch = {"image": pixels, "label": labels, **extras}
         self.pixels = tf.data.Dataset.from_tensors(batch).repeat()
-        self.normalised = tf.data.Dataset.from_tensors((self.images, labels)).repeat()
+        self.normalized = tf.data.Dataset.from_tensors((self.images, labels)).repeat()
 
 
 def sgd() -> keras.optimizers.Optimizer:
-    """Returns the optimizer of all steps; its rate is small, so that many on one batch stay finite."""
+    """Returns the optimizer of all steps; with its small rate, many on one batch stay finite."""
     return keras.optimizers.SGD(1e-3, momentum=0.9)
 
 

@@ -11,12 +11,12 @@ from tfkd.core.objective import Objective
 from tfkd.errors import TfkdError
 from tfkd.settings import NonNegative, checked
 
-RESERVED = ("loss", "total_loss", "student_loss", "distillation_loss", "agreement", "accuracy")
+RESERVED = ("loss", "total_loss", "student_loss", "distillation_loss", "agreement")
 """Names under which the distiller logs numbers of its own."""
 
 
 def as_list(value) -> list:
-    """Returns a list or tuple as a list, ``None`` as an empty one, anything else as its only entry."""
+    """Returns a list or tuple as a list, ``None`` as an empty one, others as their only entry."""
     if value is None:
         return []
     return list(value) if isinstance(value, (list, tuple)) else [value]
@@ -46,13 +46,22 @@ def as_objectives(losses) -> list[Objective]:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise TfkdError(f"objectives named alike: {', '.join(repeated)}; give each its own name=")
-    taken = sorted(set(names).intersection(RESERVED))
-    if taken:
-        raise TfkdError(
-            f"objective named {taken[0]!r}: found a name that the distiller logs itself "
-            f"({', '.join(RESERVED)}); give it another name="
-        )
+    for name in names:
+        check_name(name, RESERVED)
     return objectives
+
+
+def check_name(name: str, reserved: Sequence[str]) -> None:
+    """Checks that an objective has none of the names under which the distiller logs numbers.
+
+    Raises:
+        TfkdError: When it has.
+    """
+    if name in reserved:
+        raise TfkdError(
+            f"objective named {name!r}: found a name that the distiller logs itself "
+            f"({', '.join(reserved)}); give it another name="
+        )
 
 
 def as_weights(weights, objectives: Sequence[Objective]) -> list[float]:
@@ -64,7 +73,7 @@ def as_weights(weights, objectives: Sequence[Objective]) -> list[float]:
     weights = [1.0] * len(objectives) if weights is None else as_list(weights)
     if len(weights) != len(objectives):
         raise TfkdError(
-            f"distillation_loss_weights: found {len(weights)}, wanted {len(objectives)}, one for each "
-            "distillation loss"
+            f"distillation_loss_weights: found {len(weights)}, wanted {len(objectives)}, one for "
+            "each distillation loss"
         )
     return [checked("distillation_loss_weights", NonNegative, weight) for weight in weights]

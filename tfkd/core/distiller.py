@@ -1,16 +1,17 @@
-"""The distiller: a ``keras.Model`` that trains a student on the losses of one or several methods."""
+"""The distiller: a ``keras.Model`` that trains a student on the losses of methods."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tfkd import models
-from tfkd.core.arguments import as_list, as_objectives, as_weights
+from tfkd.core.arguments import as_list, as_objectives, as_weights, check_name
 from tfkd.core.fit.trainer import Trainer
 from tfkd.core.networks import Networks
 from tfkd.core.objective import Finish, Objective, Spec
@@ -34,15 +35,15 @@ class Distiller(Steps, Trainer, keras.Model):
 
     ``total = student_loss_weight * label_loss + sum_i weight_i * schedule_i(epoch) * loss_i``
 
-    Every network runs once for each view and step; the losses share its outputs. The teacher runs as
-    a frozen, folded copy made here (load its weights first) and is never changed itself. Only the
-    student is ever saved or counted.
+    Every network runs once for each view and step; the losses share its outputs. The teacher runs
+    as a frozen, folded copy made here (load its weights first) and is never changed itself. Only
+    the student is ever saved or counted.
 
     The order of the arguments and the names of the metrics (``student_loss``,
     ``distillation_loss``, ``total_loss``) are those of ``keras.distillation.Distiller``, and its
-    ``DistillationLoss`` objects are accepted. One thing differs: Keras weighs the label loss by ``a``
-    and the distillation losses by ``1 - a``. A Keras call with ``student_loss_weight=a`` and weights
-    ``w_i`` is, here::
+    ``DistillationLoss`` objects are accepted. One thing differs: Keras weighs the label loss by
+    ``a`` and the distillation losses by ``1 - a``. A Keras call with ``student_loss_weight=a`` and
+    weights ``w_i`` is, here::
 
         tfkd.Distiller(teacher, student, losses, [(1 - a) * w for w in weights], a)
 
@@ -62,14 +63,15 @@ class Distiller(Steps, Trainer, keras.Model):
         distillation_loss_weights: A weight >= 0 for each loss; ``None`` is 1 each.
         student_loss_weight: Weight >= 0 of the label loss.
         name: Name of the model.
-        task: What a label means; by default classification, at every exit of a student with several.
+        task: What a label means; by default classification, at every exit of a student with
+            several.
         train_size: Number of training images, for methods with banks or memories.
         train_labels: Label of each training image, int ``(train_size,)``, for methods that choose
             negatives of other classes.
         batch_size: Images of one step, for methods that size a memory by it.
         seed: Seed of everything that objectives draw.
         teacher_dtype: ``"bfloat16"`` runs the frozen teacher in that precision.
-        fold_teacher: Whether the teacher's batch normalisation is folded into its layers (checked
+        fold_teacher: Whether the teacher's batch normalization is folded into its layers (checked
             equal first).
         evaluate_distillation: Whether ``evaluate`` also runs the teacher and reports the
             distillation losses and the agreement of student and teacher.
@@ -112,6 +114,7 @@ class Distiller(Steps, Trainer, keras.Model):
         teachers = [models.as_network(each) for each in as_list(teacher)]
         self.task = task or tasks.create("classification", student)
         for objective in self.objectives:
+            check_name(objective.name, [self.task.score.metric])
             self._check_kind(objective)
             objective.choose_taps(student, teachers)
         self._networks = Networks(
@@ -125,7 +128,7 @@ class Distiller(Steps, Trainer, keras.Model):
         )
         self.student = self._networks.student.model
         self._label_terms = self.task.label_terms(self._networks.student)
-        self._known = {
+        self._known: dict[str, Any] = {
             "train_size": train_size,
             "train_labels": train_labels,
             "batch_size": batch_size,
@@ -249,8 +252,8 @@ class Distiller(Steps, Trainer, keras.Model):
     def state(self) -> dict[str, keras.Variable]:
         """Returns every variable that a continued run needs, by role and position.
 
-        Roles: ``student``, ``objective`` (banks and seed states included), ``companion``, ``teacher``
-        where it trains, ``optimizer``, ``metrics`` (the sums of the running epoch) and
+        Roles: ``student``, ``objective`` (banks and seed states included), ``companion``,
+        ``teacher`` where it trains, ``optimizer``, ``metrics`` (the sums of the running epoch) and
         ``distiller`` (epoch and step). Complete after ``compile``; where metrics are given by name,
         after :meth:`prepare_for`.
         """
@@ -300,10 +303,11 @@ class Distiller(Steps, Trainer, keras.Model):
             TfkdError: When it names an objective that is not there, or its network does not go with
                 the student or lacks a tap.
         """
-        names = [objective.name for objective in self.objectives]
-        for name in (stage.objectives or ()) if stage is not None else ():
-            if name not in names:
-                raise unknown(f"objective of stage {stage.name}", name, names)
+        if stage is not None:
+            names = [objective.name for objective in self.objectives]
+            for name in stage.objectives or ():
+                if name not in names:
+                    raise unknown(f"objective of stage {stage.name}", name, names)
         self.stage = stage
         self.stage_network = self._networks.student
         active = [objective.requires for objective, _ in self.active_objectives()]

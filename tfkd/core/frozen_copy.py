@@ -15,7 +15,7 @@ FOLDING_TOLERANCE = 1e-5
 """Largest difference that folding may make, relative to the largest absolute logit."""
 
 HALF_TOLERANCE = 0.05
-"""The same for networks that compute in half precision, whose rounding hides smaller differences."""
+"""The same for networks in half precision, whose rounding hides smaller differences."""
 
 
 def frozen_copy(
@@ -25,12 +25,12 @@ def frozen_copy(
     dtype: str | None = None,
     fold: bool = True,
 ) -> models.Network:
-    """Returns a frozen copy of a network whose batch normalisation is folded into its layers.
+    """Returns a frozen copy of a network whose batch normalization is folded into its layers.
 
     The original is neither changed nor used again. The copy is compared with the original on two
     random images. Where folding changes the logits by more than ``1e-5`` of the largest, or where
-    the model cannot be copied (a subclassed one, say), the network is run as it is; where that costs
-    something that was asked for, a warning says so.
+    the model cannot be copied (a subclassed one, say), the network is run as it is; where that
+    costs something that was asked for, a warning says so.
 
     Args:
         network: The teacher.
@@ -57,11 +57,11 @@ def frozen_copy(
     except TfkdError as error:
         _warn(f"teacher {model.name!r} runs as it is, without folding: {error}")
         return network
-    error, tolerance = folding_error(model, folded), _tolerance(model)
-    if not error <= tolerance:
+    difference, tolerance = folding_error(model, folded), _tolerance(model)
+    if not difference <= tolerance:
         _warn(
-            f"teacher {model.name!r} is not folded: folding changes its logits by {error:.1e} of the "
-            f"largest, more than {tolerance:.0e}"
+            f"teacher {model.name!r} is not folded: folding changes its logits by {difference:.1e} "
+            f"of the largest, more than {tolerance:.0e}"
         )
         return network
     if dtype is not None:

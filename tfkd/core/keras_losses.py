@@ -18,8 +18,8 @@ class KerasObjective(Objective):
 
     The loss is evaluated on the features that the distiller collected, so that no network runs
     twice. Where the batch has sample weights it is evaluated for each sample; Keras' own distiller
-    ignores them. A Keras ``Loss`` object inside it divides by the number of replicas; that is undone,
-    because the distiller divides the total once.
+    ignores them. A Keras ``Loss`` object inside it divides by the number of replicas; that is
+    undone, because the distiller divides the total once.
 
     Args:
         loss: The Keras distillation loss.

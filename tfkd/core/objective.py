@@ -152,11 +152,11 @@ class Finish:
 
 @dataclass(frozen=True)
 class Companion:
-    """A network that an objective owns and the distiller runs, such as a moving-average twin.
+    """A network that an objective owns and the distiller runs, such as an EMA copy.
 
     Attributes:
-        model: A functional model of images, which are normalised as the student's are.
-        training: Whether its batch normalisation uses the statistics of the batch in training.
+        model: A functional model of images, which are normalized as the student's are.
+        training: Whether its batch normalization uses the statistics of the batch in training.
     """
 
     model: keras.Model
@@ -180,8 +180,8 @@ class Objective(keras.layers.Layer):
         replaces_label_loss: Whether a term of this objective takes the place of the label loss
             (``student_loss`` is then logged, with weight 0).
         distiller_class: The :class:`tfkd.Distiller` that a method with a training step of its own
-            needs; ``None`` is the common one. Runs from a config make it, and the common one refuses
-            such a method.
+            needs; ``None`` is the common one. Runs from a config make it, and the common one
+            refuses such a method.
         default_name: Name of an objective that is given none: the registered word; ``None`` is the
             name of the class in snake case.
         companions: Networks by name that the distiller runs as it runs teacher and student; filled
@@ -266,7 +266,7 @@ class Objective(keras.layers.Layer):
         """
 
     def before_step(self, context) -> None:
-        """Runs before the networks of a training step; moving-average twins are updated here.
+        """Runs before the networks of a training step; EMA copies are updated here.
 
         Args:
             context: The batch without network outputs.
@@ -290,7 +290,7 @@ class Objective(keras.layers.Layer):
         Args:
             context: A :class:`tfkd.core.step.context.Context`: outputs of every network that
                 ``requires`` names, labels, epoch, ``mean`` and ``gather``. Nothing is written here,
-                but for this objective's own batch-normalisation statistics and spectral-norm
+                but for this objective's own batch-normalization statistics and spectral-norm
                 vectors.
 
         Returns:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
 
 from tfkd.errors import TfkdError, unknown
 from tfkd.models.registry import is_defined_again
+from tfkd.settings import Field, fields_of
 
 _METHODS: dict[str, Callable] = {}
 
@@ -25,10 +25,10 @@ def register(name: str) -> Callable:
 
     def decorate(maker: Callable) -> Callable:
         if name in _METHODS and not is_defined_again(_METHODS[name], maker):
-            raise TfkdError(f"distiller {name!r} is registered twice")
+            raise TfkdError(f"method {name!r} is registered twice")
         _METHODS[name] = maker
         if isinstance(maker, type):
-            maker.default_name = name
+            setattr(maker, "default_name", name)  # noqa: B010
         return maker
 
     return decorate
@@ -39,8 +39,10 @@ def names() -> list[str]:
     return sorted(_METHODS)
 
 
-def defaults(name: str) -> dict[str, Any]:
-    """Returns the hyper-parameters of a method that have a default other than ``None``.
+def settings(name: str) -> dict[str, Field]:
+    """Returns the hyper-parameters of a method that have a default, by name.
+
+    Of a function, or a class with an ``__init__`` of its own, those whose default is not ``None``.
 
     Args:
         name: One of :func:`names`.
@@ -48,13 +50,15 @@ def defaults(name: str) -> dict[str, Any]:
     Raises:
         TfkdError: For an unknown name.
     """
-    if name not in _METHODS:
-        raise unknown("distiller", name, names())
-    return {
-        key: value.default
-        for key, value in inspect.signature(_METHODS[name]).parameters.items()
-        if key != "name" and value.default not in (value.empty, None)
-    }
+    maker = _maker(name)
+    declared = fields_of(maker) if isinstance(maker, type) else {}
+    found = {}
+    for key, parameter in inspect.signature(maker).parameters.items():
+        if key in declared:
+            found[key] = declared[key]
+        elif key != "name" and parameter.default not in (parameter.empty, None):
+            found[key] = Field(key, type(parameter.default), parameter.default)
+    return found
 
 
 def create(name: str, /, **settings):
@@ -67,12 +71,16 @@ def create(name: str, /, **settings):
     Raises:
         TfkdError: For an unknown name or setting; the nearest known one is named.
     """
-    if name not in _METHODS:
-        raise unknown("distiller", name, names())
-    maker = _METHODS[name]
+    maker = _maker(name)
     parameters = inspect.signature(maker).parameters
     known = [key for key, value in parameters.items() if value.kind is not value.VAR_KEYWORD]
     for key in settings:
         if key not in known and key != "name":
-            raise unknown(f"setting of distiller {name}", key, known)
+            raise unknown(f"setting of method {name}", key, known)
     return maker(**settings)
+
+
+def _maker(name: str) -> Callable:
+    if name not in _METHODS:
+        raise unknown("method", name, names())
+    return _METHODS[name]

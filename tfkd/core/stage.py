@@ -56,8 +56,8 @@ class Stage:
     def __post_init__(self) -> None:
         if self.epochs is not None and self.steps is not None:
             raise TfkdError(
-                f"stage {self.name!r}: found epochs={self.epochs} and steps={self.steps}, wanted one "
-                "of them"
+                f"stage {self.name!r}: found epochs={self.epochs} and steps={self.steps}, wanted "
+                "one of them"
             )
         for unit, length in (("epochs", self.epochs), ("steps", self.steps)):
             whole = isinstance(length, int) and not isinstance(length, bool) and length >= 1

@@ -1,10 +1,10 @@
-"""What goes in: the name of a data set, or arrays, to `tf.data` batches that are dicts.
+"""Data sets: ``tf.data`` batches, which are dicts, from the name of a set or from arrays.
 
     data = tfkd.data.load("cifar10", batch_size=64, seed=0)
     for batch in data.train(first_step=0, last_step=data.steps_per_epoch):
         batch["image"], batch["label"]
 
-A training batch is a pure function of (seed, global step), so that a run can go on anywhere.
+A training batch is a pure function of (seed, global step): a run can be resumed at any step.
 """
 
 from tfkd.data.arrays import from_arrays

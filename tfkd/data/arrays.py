@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from tfkd.data import holdout
 from tfkd.data.dataset import DataSet
 from tfkd.data.decoding import resized
+from tfkd.data.holdout import Holdout, stratified
 from tfkd.data.mixing import Mixing
 from tfkd.data.source import MemoryImages
 from tfkd.data.splits import Splits
@@ -18,17 +19,20 @@ from tfkd.errors import TfkdError
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
-_DIGITS_APART = 360
+_DIGITS_HELD_OUT = 360
 
 
 def from_arrays(
     train: Arrays,
     test: Arrays,
     *,
-    validation: Arrays | float | int | None = None,
+    validation: Arrays | None = None,
+    validation_split: float | None = None,
+    validation_size: int | None = None,
     num_classes: int | None = None,
     class_names: Sequence[str] | None = None,
     name: str = "arrays",
+    task: str = "classification",
     augment: str | None = None,
     mixup: float = 0.0,
     cutmix: float = 0.0,
@@ -42,15 +46,18 @@ def from_arrays(
     Args:
         train: (images, labels): uint8 (N, H, W, C) pixels 0..255 and integers (N,).
         test: Likewise; images of the same shape.
-        validation: Likewise; or a fraction or a number of training images to set apart, evenly
-            over the classes and the same whatever the seed; None or 0 for no validation part.
+        validation: Likewise.
+        validation_split: Fraction of the training images to set apart for validation, evenly over
+            the classes and the same ones whatever the seed; at most one of the three is given.
+        validation_size: Number of them.
         num_classes: Number of classes; by default the greatest label of all parts, plus 1.
         class_names: Names of the classes, by default the labels as text.
         name: Name in messages and results.
+        task: Name of the task that the labels are for.
         augment: "none" (default), "crop_flip", "crop", "flip" or "shift".
         mixup: Alpha of mixup for the training batches, whose labels are then dense; 0 for none.
         cutmix: Alpha of cutmix likewise; with both, each step draws one of them.
-        mean: Mean of each channel in pixel units 0..255, by default measured on `train`.
+        mean: Mean of each channel in pixel units 0..255, by default measured on ``train``.
         std: Standard deviation likewise.
         batch_size: Rows of a global batch.
         seed: Seed of order and augmentation.
@@ -59,20 +66,22 @@ def from_arrays(
         TfkdError: Arrays of the wrong type, shape or length, labels out of range, or settings that
             do not fit the arrays.
     """
-    parts = _parts(train, test, validation, num_classes, class_names, name, mean, std)
+    holdout = Holdout(validation_split, validation_size)
+    splits = _splits(train, test, validation, holdout, num_classes, class_names, name, mean, std)
+    splits = dataclasses.replace(splits, task=task)
     augment = "none" if augment is None else augment
-    return parts.data_set(name, augment, batch_size, seed, Mixing(mixup, cutmix))
+    return splits.data_set(name, augment, batch_size, seed, Mixing(mixup, cutmix))
 
 
-def digit_parts(validation: float | int | None, image_size: tuple[int, int] | None) -> Splits:
+def digits(holdout: Holdout, image_size: tuple[int, int] | None) -> Splits:
     """Returns scikit-learn's handwritten digits.
 
-    1,797 grey images of 8 x 8 pixels; the values 0..16 become 0..255. The set has no official
-    split: 360 test images, and 360 for validation unless something else is asked for, are set
-    apart evenly over the classes by a fixed rule.
+    1,797 gray images of 8 x 8 pixels; the values 0..16 become 0..255. The set has no official
+    split: 360 test images, and by default 360 validation images, are set apart evenly over the
+    classes, whatever the seed.
 
     Args:
-        validation: None for the 360; otherwise a fraction or a number of the other 1,437, or 0.
+        holdout: How many of the 1,437 images that are no test images are for validation.
         image_size: (height, width) to resize to, or None.
     """
     from sklearn.datasets import load_digits  # costs half a second, wanted here only
@@ -82,11 +91,12 @@ def digit_parts(validation: float | int | None, image_size: tuple[int, int] | No
     if image_size is not None:
         images = resized(tf.constant(images), image_size).numpy()
     labels = bunch.target.astype(np.int32)
-    rest, test = holdout.stratified(labels, _DIGITS_APART)
-    return _parts(
+    rest, test = stratified(labels, _DIGITS_HELD_OUT)
+    return _splits(
         train=(images[rest], labels[rest]),
         test=(images[test], labels[test]),
-        validation=_DIGITS_APART if validation is None else validation,
+        validation=None,
+        holdout=holdout if holdout.given else Holdout(size=_DIGITS_HELD_OUT),
         num_classes=10,
         class_names=None,
         name="digits",
@@ -95,19 +105,19 @@ def digit_parts(validation: float | int | None, image_size: tuple[int, int] | No
     )
 
 
-def _parts(train, test, validation, num_classes, class_names, name, mean, std) -> Splits:
-    """Returns the parts of a set of arrays; arguments as for `from_arrays`."""
+def _splits(train, test, validation, holdout, num_classes, class_names, name, mean, std) -> Splits:
+    """Returns the splits of a set of arrays; arguments as for ``from_arrays``."""
     train_images, train_labels = _checked(name, "train", train)
     shape = train_images.shape[1:]
     parts = {"test": _checked(name, "test", test, shape)}
-    if isinstance(validation, (tuple, list)):
+    if validation is not None and holdout.given:
+        raise TfkdError(f"{name}: found validation arrays and {holdout}, wanted one of them")
+    if validation is not None:
         parts["validation"] = _checked(name, "validation", validation, shape)
-    elif validation is not None:
-        count = holdout.part_size(validation, len(train_labels))
-        if count:
-            kept, apart = holdout.stratified(train_labels, count)
-            parts["validation"] = (train_images[apart], train_labels[apart])
-            train_images, train_labels = train_images[kept], train_labels[kept]
+    elif holdout:
+        kept, apart = stratified(train_labels, holdout.count(len(train_labels)))
+        parts["validation"] = (train_images[apart], train_labels[apart])
+        train_images, train_labels = train_images[kept], train_labels[kept]
     parts["train"] = (train_images, train_labels)
 
     greatest = max(int(labels.max()) for _, labels in parts.values())
@@ -143,7 +153,7 @@ def _parts(train, test, validation, num_classes, class_names, name, mean, std) -
 
 
 def _checked(name: str, part: str, arrays: Arrays, shape: tuple | None = None) -> Arrays:
-    """Returns (images, labels) of one part as arrays, or raises TfkdError for what is wrong."""
+    """Returns (images, labels) of one part as arrays, or raises TfkdError."""
     where = f"{name}, {part}"
     if not isinstance(arrays, (tuple, list)) or len(arrays) != 2:
         raise TfkdError(f"{where}: found {type(arrays).__name__}, wanted a pair (images, labels)")

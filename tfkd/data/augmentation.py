@@ -1,4 +1,4 @@
-"""Random crops and mirror images, drawn for a whole global batch at once."""
+"""Random crops and mirror images, drawn for a whole global batch."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from tfkd.errors import unknown
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """How a training image is varied.
+    """The random changes of a training image.
 
     Attributes:
-        pad: Black pixels (value 0, before normalisation, as the published CIFAR recipes do) added
-            on every side before a crop of the original size is cut at random.
+        pad: Black pixels (value 0 before normalization, as in the published CIFAR recipes) added on
+            every side before a random crop of the original size is cut.
         flip: Whether each image is mirrored left to right with probability 1/2.
-        resized: Whether a random rectangle of the image, in place of a crop of the original size,
-            is resized (see `resizedcrop`). The images that are evaluated are then the middle of
-            the whole ones. It wants encoded images, of any size.
+        resized: Whether a random rectangle of the image is resized (see ``resizedcrop``), in place
+            of a crop of the original size. Evaluation then uses the center of the whole image. The
+            images must be encoded; they may have any size.
     """
 
     pad: int
@@ -52,7 +52,7 @@ def named(name: str) -> Augmentation:
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Where each crop of a batch is cut.
+    """The position of each crop of a batch.
 
     Attributes:
         top: int32 (B,), first row of the crop in the padded image, 0 .. 2 * pad.
@@ -65,7 +65,7 @@ class Placement:
     mirrored: tf.Tensor
 
     def rows(self, order: tf.Tensor) -> Placement:
-        """Returns the placements of the rows in `order`."""
+        """Returns the placements of the rows in ``order``."""
         return Placement(*(tf.gather(each, order) for each in (self.top, self.left, self.mirrored)))
 
 
@@ -80,11 +80,11 @@ def draw(
 ) -> Placement:
     """Draws the placements of some rows of a global batch.
 
-    The draw is made for all rows and then cut, so that a row gets the same crop however many
-    replicas share the batch.
+    The draw is made for all rows and then cut: a row gets the same crop however many replicas share
+    the batch.
 
     Args:
-        augmentation: What may vary.
+        augmentation: The augmentation.
         seed: Seed of the data set.
         stream: Name of the view; views of one step are independent.
         step: Global step, integer scalar.
@@ -103,12 +103,12 @@ def draw(
 
 
 def crop_pixels(images: tf.Tensor, placement: Placement, augmentation: Augmentation) -> tf.Tensor:
-    """Cuts crops from images that are already decoded; the padding is black.
+    """Cuts crops from decoded images; the padding is black.
 
     Args:
         images: uint8 (B, H, W, C).
         placement: One crop for each image.
-        augmentation: The padding; whether anything may be mirrored.
+        augmentation: The padding, and whether anything changes at all.
 
     Returns:
         uint8 (B, H, W, C).

@@ -1,28 +1,29 @@
-"""What one batch is made of, and the table of the entries that can be asked for."""
+"""The parts of one training batch, and the table of the entries that it can have."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import tensorflow as tf
 
 from tfkd.data import augmentation as augmentations
 from tfkd.data import pairs, randaugment, resizedcrop, rotations
 from tfkd.data.augmentation import Augmentation
+from tfkd.data.columns import Column
 from tfkd.data.source import ExampleRefs, ImageSource
-from tfkd.errors import unknown
+from tfkd.errors import TfkdError, unknown
 
 
 class Batch:
     """Some rows of one global batch (all of them, or one replica's), inside the graph.
 
-    This is what a maker of a batch entry sees; b is the number of rows here.
+    A maker of a batch entry is given such a batch; b is the number of rows here.
 
     Attributes:
         source: The training images.
         refs: The examples of these rows.
-        augmentation: How an image is varied.
+        augmentation: The augmentation of the training images.
         seed: Seed of the data set.
         batch_size: Rows of the global batch.
         step: Global step, int64 scalar.
@@ -69,7 +70,7 @@ class Batch:
 
     @functools.cached_property
     def pixels(self) -> tf.Tensor:
-        """The images as they are, uint8 (b, H, W, C)."""
+        """The un-augmented images, uint8 (b, H, W, C)."""
         return self.source.pixels(self.refs)
 
     def view(self, stream: str) -> tf.Tensor:
@@ -94,11 +95,11 @@ class Batch:
 
     @functools.cached_property
     def heldout(self) -> Batch:
-        """A batch of the validation images; only where the walk brings their refs."""
+        """A batch of the validation images, where ``refs`` names them too (``with_heldout``)."""
         refs = {
-            key.removeprefix(_HELDOUT_TOKEN): value
+            key.removeprefix(_HELDOUT_REF): value
             for key, value in self.refs.items()
-            if key.startswith(_HELDOUT_TOKEN)
+            if key.startswith(_HELDOUT_REF)
         }
         return Batch(
             self.validation,
@@ -111,10 +112,10 @@ class Batch:
         )
 
     def exchanged(self, index: tf.Tensor) -> Batch:
-        """Returns the batch with other examples in the same rows.
+        """Returns the batch with other examples in the same rows; for an ``IndexedSource``.
 
         Args:
-            index: int32 (b,), their positions in a source that reaches any example by position.
+            index: int32 (b,), their positions in the source.
         """
         return Batch(
             self.source,
@@ -131,12 +132,12 @@ Maker = Callable[[Batch], tf.Tensor]
 
 
 def _view(stream: str) -> Maker:
-    """Returns the maker of an augmented view that is independent of those of other names."""
+    """Returns the maker of an augmented view; views of other streams are independent."""
     return lambda batch: batch.view(stream)
 
 
 def _strong(source: ImageSource) -> Maker:
-    """Returns the maker of a view that RandAugment has changed as well."""
+    """Returns the maker of an augmented view to which RandAugment is applied as well."""
     randaugment.check_shape(source.image_shape)
 
     def make(batch: Batch) -> tf.Tensor:
@@ -176,9 +177,14 @@ def _rotations(source: ImageSource) -> Maker:
     return make
 
 
-# Entries beside image and label, by key: what makes the maker for a training source, or raises
-# TfkdError where the source has no such entry. A method that needs another one adds it here.
-EXTRAS: dict[str, Callable[[ImageSource], Maker]] = {
+def _column(column: Column) -> Maker:
+    """Returns the maker of the values of a column."""
+    return lambda batch: column.rows(batch.index)
+
+
+# The entries beside image and label, by key. Each function returns the maker of the entry for a
+# training source, or raises TfkdError where the source cannot have it.
+BATCH_KEYS: dict[str, Callable[[ImageSource], Maker]] = {
     "index": lambda source: lambda batch: batch.index,
     "image_second": lambda source: _view("image_second"),
     "image_third": lambda source: _view("image_third"),
@@ -188,28 +194,49 @@ EXTRAS: dict[str, Callable[[ImageSource], Maker]] = {
     "heldout_image": lambda source: lambda batch: batch.heldout.pixels,
     "heldout_label": lambda source: lambda batch: batch.heldout.label,
 }
-# Those that are made of validation images, whose refs must then walk beside the others.
+# The entries that are made of validation images, whose refs a batch must then have as well.
 HELDOUT = ("heldout_image", "heldout_label")
 
-_HELDOUT_TOKEN = "heldout "
+_HELDOUT_REF = "heldout "
+_OWN_PREFIXES = ("image_", "heldout_")
 
 
 def with_heldout(refs: ExampleRefs, heldout: ExampleRefs) -> ExampleRefs:
     """Returns the refs of a training batch together with those of a validation batch."""
-    return refs | {f"{_HELDOUT_TOKEN}{key}": value for key, value in heldout.items()}
+    return refs | {f"{_HELDOUT_REF}{key}": value for key, value in heldout.items()}
 
 
-def makers(batch_keys: Iterable[str], source: ImageSource) -> dict[str, Maker]:
-    """Returns the makers of the keys of a training batch: image, label and the batch_keys.
+def check_column_name(name: str, columns: Iterable[str]) -> None:
+    """Raises TfkdError unless a column may have the name.
+
+    Args:
+        name: The name.
+        columns: The names of the columns that exist.
+    """
+    if not isinstance(name, str) or not name:
+        raise TfkdError(f"column: found the name {name!r}, wanted a text")
+    taken = {"image", "label", "sample_weight", *BATCH_KEYS, *columns}
+    if name in taken or name.startswith(_OWN_PREFIXES):
+        raise TfkdError(
+            f"column {name!r}: is the name of another batch entry; wanted one that does not begin "
+            f"with {' or '.join(_OWN_PREFIXES)} and is none of {', '.join(sorted(taken))}"
+        )
+
+
+def makers(
+    batch_keys: Iterable[str], source: ImageSource, columns: Mapping[str, Column] | None = None
+) -> dict[str, Maker]:
+    """Returns the makers of the entries of a training batch, by key.
 
     Args:
         batch_keys: The keys wanted beside image and label.
         source: The training images.
+        columns: The columns of the training part, by name.
 
     Raises:
-        TfkdError: An extra is unknown, and the message names those available; or the training
-            images have no such entry.
+        TfkdError: A key is unknown, or the training images cannot have the entry.
     """
+    columns = columns or {}
     wanted: dict[str, Maker] = {
         "image": _view("image"),
         "label": lambda batch: batch.label,
@@ -217,7 +244,10 @@ def makers(batch_keys: Iterable[str], source: ImageSource) -> dict[str, Maker]:
     for name in [batch_keys] if isinstance(batch_keys, str) else batch_keys:
         if name in wanted:
             continue
-        if name not in EXTRAS:
-            raise unknown("batch entry", name, EXTRAS)
-        wanted[name] = EXTRAS[name](source)
+        if name in columns:
+            wanted[name] = _column(columns[name])
+        elif name in BATCH_KEYS:
+            wanted[name] = BATCH_KEYS[name](source)
+        else:
+            raise unknown("batch entry", name, [*BATCH_KEYS, *columns])
     return wanted

@@ -1,18 +1,18 @@
-"""Crops of images in memory, cut faster than a gather of rows or pixels can.
+"""Crops of images in memory, faster than a gather of rows or pixels.
 
-A crop of height x width pixels from a padded image is not one piece of memory: it is `height`
+A crop of height x width pixels from a padded image is not one piece of memory: it is ``height``
 pieces, and TensorFlow's gathers copy each of them (or each pixel) on its own. Two observations
 make it nearly as cheap as copying whole images:
 
 * If all rows of a padded image have the same stride, the bytes from the crop's first pixel to its
-  last one are ONE piece, and the crop is every row of it cut at the same, fixed width. The shift
-  of the crop is nothing but the first byte.
-* `tf.strings.substr` copies a piece that begins at any byte, one for each image of a batch.
+  last one are ONE piece, and the crop is every row of it cut to one fixed width. The offset of the
+  crop is its first byte.
+* ``tf.strings.substr`` copies, for each image of a batch, a piece that begins at any byte.
 
-So every image is stored as one byte string. The black columns right of a row are at the same time
-those left of the next row, which makes the table 1.41 times the size of a 32 x 32 set with 4
-pixels of padding. Mirroring is done on the cut crops, only on those that need it: a second table
-of mirrored images would gain a few per cent for twice the memory.
+Every image is therefore one byte string. The black columns right of a row are also those left of
+the next row: the table is 1.41 times the size of a 32 x 32 set with 4 pixels of padding. Crops are
+mirrored after they are cut: a second table of mirrored images would gain a few percent for twice
+the memory.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _CHUNK = 4096
 
 
 class CropTable:
-    """Padded images as byte strings, ready for `crop`."""
+    """Padded images as byte strings."""
 
     def __init__(self, images: np.ndarray, augmentation: Augmentation):
         """Builds the table.
@@ -59,8 +59,8 @@ class CropTable:
         batch = index.shape[0]
         if not self._augmentation.flip:
             return tf.reshape(self._cut(index, placement), [batch, *self._shape])
-        # Sorted into those left as they are and those mirrored, so that only the latter are
-        # touched a second time; the stitch puts each row back to its place.
+        # The rows are grouped, so that only mirrored ones are copied a second time; the stitch
+        # puts each row back in its place.
         groups = tf.dynamic_partition(tf.range(batch), placement.mirrored, 2)
         order = tf.concat(groups, 0)
         crops = self._cut(tf.gather(index, order), placement.rows(order))
@@ -75,8 +75,8 @@ class CropTable:
         """Returns the crops, not mirrored, as uint8 (B, H * W * C)."""
         height, width, channels = self._shape
         first = placement.top * self._stride + placement.left * channels
-        # The last row ends with the crop, not with the stride: a crop in the corner has no
-        # bytes behind it. decode_raw fills up what is missing.
+        # The last row ends with the crop, not with the stride: a crop in the corner has no bytes
+        # after it. decode_raw pads the rest.
         length = height * self._stride - self._augmentation.pad * channels
         pieces = tf.strings.substr(
             tf.gather(self._strings, index), first, tf.fill(tf.shape(first), length)
@@ -87,7 +87,7 @@ class CropTable:
 
 
 def _padded_strings(images: np.ndarray, pad: int) -> list[bytes]:
-    """Returns one byte string an image: padded rows of one stride, then `pad` black pixels."""
+    """Returns one byte string per image: padded rows of one stride, then ``pad`` black pixels."""
     count, height, width, channels = images.shape
     padded = np.zeros((count, height + 2 * pad, width + pad, channels), np.uint8)
     padded[:, pad : pad + height, pad:] = images

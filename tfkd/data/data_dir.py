@@ -1,4 +1,4 @@
-"""Where prepared sets are kept, and how one comes there: whole, or not at all."""
+"""The folder of the prepared sets, and a work folder in it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ def prepared_sets(directory: str | None) -> Path:
 
 @contextlib.contextmanager
 def workplace(root: Path, name: str) -> Iterator[Path]:
-    """Gives an empty folder beside the prepared sets, because a place for temporary files is small.
+    """Gives an empty folder beside the prepared sets; a temporary file system may be too small.
 
-    Whoever else prepares a set there waits; so what an earlier, killed preparation has left can
-    only be rubbish, and is removed. What is still in the folder at the end is removed as well; a
-    set that is done is renamed to its place before.
+    Other preparations in the same folder wait, and whatever an earlier, killed one left there is
+    removed. So is the rest at the end; a finished set is moved out before.
 
     Args:
-        root: The folder of the prepared sets; made if it is not there.
+        root: The folder of the prepared sets; made if it does not exist.
         name: Name of the set.
     """
     root.mkdir(parents=True, exist_ok=True)

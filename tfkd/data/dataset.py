@@ -1,24 +1,30 @@
-"""The data set that everything else sees: facts about it, and batches of its three parts."""
+"""A data set: facts about it, and the batches of its training, validation and test parts."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 from collections.abc import Iterable
 
+import numpy as np
 import tensorflow as tf
 
 from tfkd.data import batch as batches
 from tfkd.data import mixing, randomness
 from tfkd.data.augmentation import Augmentation
+from tfkd.data.columns import Column
 from tfkd.data.mixing import Mixing
 from tfkd.data.sharding import Shard
 from tfkd.data.source import ExampleRefs, ImageSource
-from tfkd.errors import TfkdError
+from tfkd.errors import TfkdError, unknown
+
+_PARTS = ("train", "validation", "test")
 
 
 @dataclasses.dataclass(frozen=True)
 class DataInfo:
-    """What is known about a data set.
+    """Facts about a data set.
 
     Attributes:
         name: The name it was loaded by.
@@ -31,6 +37,7 @@ class DataInfo:
             published value).
         std: Standard deviation likewise.
         class_names: Names of the classes, in the order of the labels.
+        task: Name of the task that the labels are for.
     """
 
     name: str
@@ -42,22 +49,23 @@ class DataInfo:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     class_names: tuple[str, ...]
+    task: str = "classification"
 
 
 class DataSet:
     """Train, validation and test batches of one data set, all of them dicts.
 
-    Made by `tfkd.data.load` and `tfkd.data.from_arrays`. A training batch is a pure function of
+    Made by ``tfkd.data.load`` and ``tfkd.data.from_arrays``. A training batch is a pure function of
     (seed, global step): the order within an epoch depends on (seed, epoch), the augmentation on
-    (seed, step), and no generator keeps a state. A run that continues at step g asks for
-    `train(first_step=g)` and gets what it would have got.
+    (seed, step), and no generator keeps a state. A run that is resumed at step g asks for
+    ``train(first_step=g)`` and gets the batches that it would have got.
 
     Attributes:
         info: The facts (see DataInfo).
         batch_size: Rows of a global batch.
         seed: Seed of order and augmentation.
-        augmentation: How training images are varied.
-        mixing: How training batches are mixed.
+        augmentation: The augmentation of training images.
+        mixing: The mixing of training batches.
     """
 
     def __init__(
@@ -77,23 +85,31 @@ class DataSet:
             TfkdError: The batch size is not a whole number of at least 1, or the seed is out of
                 range.
         """
-        whole = isinstance(batch_size, int) and not isinstance(batch_size, bool)
-        if not whole or batch_size < 1:
-            raise TfkdError(f"batch_size: found {batch_size!r}, wanted a whole number from 1 on")
         self.info = info
-        self.batch_size = batch_size
+        self.batch_size = _checked_batch_size(batch_size)
         self.seed = randomness.check_seed(seed)
         self.augmentation = augmentation
         self.mixing = mixing
-        self._train = train
-        self._test = test
-        self._validation = validation
+        self._sources = {"train": train, "test": test}
+        if validation is not None:
+            self._sources["validation"] = validation
+        self._columns: dict[str, dict[str, Column]] = {part: {} for part in self._sources}
 
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches in the training part; the images left over change with every epoch."""
         self.check_training()
-        return self._train.size // self.batch_size
+        return self.info.train_size // self.batch_size
+
+    @functools.cached_property
+    def train_labels(self) -> np.ndarray:
+        """Labels of the whole training part in index order, int32 (train_size,), read-only.
+
+        No image is decoded. Of record files that stream, the first use reads all records once.
+        """
+        labels = self._sources["train"].all_labels()
+        labels.setflags(write=False)
+        return labels
 
     def check_training(self) -> None:
         """Checks that there is something to train on; evaluation works with any batch size.
@@ -101,11 +117,68 @@ class DataSet:
         Raises:
             TfkdError: The training part does not fill one batch.
         """
-        if self.batch_size > self._train.size:
+        if self.batch_size > self.info.train_size:
             raise TfkdError(
-                f"batch_size: found {self.batch_size}, wanted at most {self._train.size}, the "
+                f"batch_size: found {self.batch_size}, wanted at most {self.info.train_size}, the "
                 f"number of training images of {self.info.name}"
             )
+
+    def with_column(self, name: str, array, *, test=None, validation=None) -> DataSet:
+        """Returns the same data set with a further value for each training image.
+
+        ``train(batch_keys=[name])`` then yields the values of the images of each batch, and
+        ``train_evaluation`` yields them always:
+
+            logits = np.load("teacher.npy", mmap_mode="r")
+            data = data.with_column("teacher_logits", logits)
+            batch = next(iter(data.train(batch_keys=["teacher_logits"])))
+
+        Args:
+            name: Key of the values in a batch.
+            array: Numbers or booleans (info.train_size, ...), row i being the value of the image
+                with ``index`` i. An array in memory is copied. Of a memory-mapped array or an
+                ``h5py.Dataset``, only the rows of a batch are read, whenever the batch is made.
+            test: Likewise for the test images, (info.test_size, ...); ``test`` then yields them.
+            validation: Likewise for the validation images.
+
+        Raises:
+            TfkdError: The name is taken, an array has another length or holds no numbers, or there
+                is no validation part.
+        """
+        batches.check_column_name(name, self._columns["train"])
+        given = {"train": array, "test": test, "validation": validation}
+        made = copy.copy(self)
+        made._columns = dict(self._columns)
+        for part, values in given.items():
+            if values is None and part != "train":
+                continue
+            source = self._source(part)
+            column = Column(name, part, values, source.size)
+            made._columns[part] = self._columns[part] | {name: column}
+        return made
+
+    def with_batch_size(self, batch_size: int) -> DataSet:
+        """Returns the same data set in batches of another size.
+
+        Raises:
+            TfkdError: The batch size is not a whole number of at least 1.
+        """
+        made = copy.copy(self)
+        made.batch_size = _checked_batch_size(batch_size)
+        return made
+
+    def digest(self, part: str = "train") -> str:
+        """Returns a digest of the images and labels of a part and of their order.
+
+        Images in memory count in full, files by their names, sizes and times.
+
+        Args:
+            part: "train", "validation" or "test".
+
+        Raises:
+            TfkdError: There is no such part.
+        """
+        return self._source(part).digest()
 
     def train(
         self,
@@ -122,62 +195,66 @@ class DataSet:
                 files: reading, but no decoding).
             last_step: Global step to stop before; None never stops.
             batch_keys: Further entries wanted in every batch, such as "index".
-            input_context: Given by `strategy.distribute_datasets_from_function`. The data set then
-                yields one batch of batch_size / replicas rows for each local replica and step, so
-                that the replicas together see the global batch of a one-replica run.
+            input_context: Given by ``strategy.distribute_datasets_from_function``. The data set
+                then yields one batch of batch_size / replicas rows for each local replica and step;
+                the replicas together see the global batch of a one-replica run.
 
         Returns:
-            Yields dicts of `image` uint8 (B, H, W, C), augmented pixels 0..255, `label` int32
+            Yields dicts of ``image`` uint8 (B, H, W, C), augmented pixels 0..255, ``label`` int32
             (B,), and the batch_keys:
-            `index` int32 (B,), the position in the un-shuffled training part;
-            `image_second`, `image_third`, like `image` but augmented independently;
-            `image_strong`, likewise, then changed by RandAugment(2, 10);
-            `image_pair`, likewise, of an image drawn uniformly from the same class;
-            `image_rotations` uint8 (4B, H, W, C), row 4 i + r being image i, mirrored or not,
+            ``index`` int32 (B,), the position in the un-shuffled training part;
+            ``image_second``, ``image_third``, like ``image`` but augmented independently;
+            ``image_strong``, likewise, then changed by RandAugment(2, 10);
+            ``image_pair``, likewise, of an image drawn uniformly from the same class;
+            ``image_rotations`` uint8 (4B, H, W, C), row 4 i + r being image i, mirrored or not,
             turned counter-clockwise by r * 90 degrees, and then cropped on its own;
-            `heldout_image` uint8 (B, H, W, C) and `heldout_label` int32 (B,), a batch of the
-            validation part, un-augmented, from a shuffled walk of its own.
-            Where batches are mixed, `label` is float32 (B, num_classes).
+            ``heldout_image`` uint8 (B, H, W, C) and ``heldout_label`` int32 (B,), a batch of the
+            validation part, un-augmented, in a shuffled order of its own;
+            the names of columns (see ``with_column``), (B, ...).
+            Where batches are mixed, ``label`` is float32 (B, num_classes).
 
         Raises:
-            TfkdError: Steps out of order, an unknown extra, one that the images do not have or
-                that cannot be mixed, or a batch that the replicas cannot share evenly.
+            TfkdError: Steps out of order, an unknown key, one that the images do not have or that
+                cannot be mixed, or a batch that the replicas cannot share evenly.
         """
         if first_step < 0 or (last_step is not None and last_step < first_step):
             raise TfkdError(
                 f"training steps: found {first_step} to {last_step}, wanted 0 <= first <= last"
             )
         self.check_training()
-        makers = batches.makers(batch_keys, self._train)
+        source, columns = self._sources["train"], self._columns["train"]
+        makers = batches.makers(batch_keys, source, columns)
         shard = Shard.of(self.batch_size, input_context)
         if self.mixing:
-            self.mixing.check(makers, shard.rows)
-        self._train.prepare(self.augmentation)
-        walk = self._train.shuffled(self.seed, self.batch_size, first_step)
+            self.mixing.check(makers, columns, shard.rows)
+        source.prepare(self.augmentation)
+        refs = source.shuffled(self.seed, self.batch_size, first_step)
+        validation = None
         if any(name in batches.HELDOUT for name in makers):
             self._check_heldout()
-            second = self._validation.shuffled(self.seed, self.batch_size, first_step, "heldout ")
-            walk = tf.data.Dataset.zip(walk, second).map(batches.with_heldout)
+            validation = self._sources["validation"]
+            heldout = validation.shuffled(self.seed, self.batch_size, first_step, "heldout ")
+            refs = tf.data.Dataset.zip(refs, heldout).map(batches.with_heldout)
         if last_step is not None:
-            walk = walk.take(last_step - first_step)
+            refs = refs.take(last_step - first_step)
 
         def make(step: tf.Tensor, first_row: tf.Tensor, refs: ExampleRefs) -> dict[str, tf.Tensor]:
             batch = batches.Batch(
-                self._train,
+                source,
                 refs,
                 self.augmentation,
                 self.seed,
                 self.batch_size,
                 step,
                 first_row,
-                self._validation,
+                validation,
             )
             made = {name: maker(batch) for name, maker in makers.items()}
             if self.mixing:
                 made = mixing.mix(made, self.mixing, self.info.num_classes, self.seed, step)
             return made
 
-        made = shard.mapped(walk.enumerate(first_step), make)
+        made = shard.mapped(refs.enumerate(first_step), make)
         count = tf.data.INFINITE_CARDINALITY
         if last_step is not None:
             count = (last_step - first_step) * shard.count
@@ -190,58 +267,67 @@ class DataSet:
             raise TfkdError(
                 f"{', '.join(batches.HELDOUT)}: found {found or 'no'} validation images of "
                 f"{self.info.name}, wanted at least a batch of {self.batch_size}; set a part of "
-                f"the training images apart, such as validation=0.1"
+                f"the training images apart, such as validation_split=0.1"
             )
 
     def validation(
         self, *, input_context: tf.distribute.InputContext | None = None
     ) -> tf.data.Dataset:
-        """Returns the validation part; form and arguments as for `test`.
+        """Returns the validation part; form and arguments as for ``test``.
 
         Raises:
             TfkdError: There is no validation part.
         """
-        if self._validation is None:
-            raise TfkdError(
-                f"{self.info.name}: has no validation part; wanted a fraction or a number of "
-                f"training images to set apart, such as validation=0.1"
-            )
-        return self._in_order(self._validation, input_context)
+        return self._in_order("validation", input_context)
 
     def test(self, *, input_context: tf.distribute.InputContext | None = None) -> tf.data.Dataset:
         """Returns the test part, un-augmented and in order.
 
         Args:
-            input_context: As for `train`.
+            input_context: As for ``train``.
 
         Returns:
-            Yields dicts of `image` uint8 (B, H, W, C), `label` int32 (B,) and `sample_weight`
-            float32 (B,). Every batch is full: rows that only fill up the last one repeat an image
-            and have the weight 0, the others 1.
+            Yields dicts of ``image`` uint8 (B, H, W, C), ``label`` int32 (B,), ``sample_weight``
+            float32 (B,) and the columns of the part. Every batch is full: rows that only fill up
+            the last one repeat an image and have the weight 0, the others 1.
         """
-        return self._in_order(self._test, input_context)
+        return self._in_order("test", input_context)
 
     def train_evaluation(
         self, *, input_context: tf.distribute.InputContext | None = None
     ) -> tf.data.Dataset:
-        """Returns the training part un-augmented and in order; form as for `test`."""
-        return self._in_order(self._train, input_context)
+        """Returns the training part un-augmented and in order; form as for ``test``."""
+        return self._in_order("train", input_context)
+
+    def _source(self, part: str) -> ImageSource:
+        """Returns the images of a part; raises TfkdError where there is no such part."""
+        if part not in _PARTS:
+            raise unknown("part", part, _PARTS)
+        if part not in self._sources:
+            raise TfkdError(
+                f"{self.info.name}: has no {part} part; wanted training images to set apart, such "
+                f"as validation_split=0.1 or validation_size=1000"
+            )
+        return self._sources[part]
 
     def _in_order(
-        self, source: ImageSource, input_context: tf.distribute.InputContext | None
+        self, part: str, input_context: tf.distribute.InputContext | None
     ) -> tf.data.Dataset:
+        source = self._source(part)
+        columns = self._columns[part]
         shard = Shard.of(self.batch_size, input_context)
-        walk = source.in_order().batch(self.batch_size).map(self._filled)
+        refs = source.in_order().batch(self.batch_size).map(self._filled)
 
         def make(step: tf.Tensor, first_row: tf.Tensor, refs: ExampleRefs) -> dict[str, tf.Tensor]:
             del step, first_row
-            return {
+            made = {
                 "image": source.pixels(refs),
                 "label": source.labels(refs),
                 "sample_weight": refs["weight"],
             }
+            return made | {name: column.rows(refs["index"]) for name, column in columns.items()}
 
-        made = shard.mapped(walk.enumerate(), make)
+        made = shard.mapped(refs.enumerate(), make)
         count = -(-source.size // self.batch_size) * shard.count
         return made.apply(tf.data.experimental.assert_cardinality(count))
 
@@ -251,3 +337,10 @@ class DataSet:
         rows = tf.range(self.batch_size)
         filled = {key: tf.gather(value, tf.minimum(rows, found - 1)) for key, value in refs.items()}
         return filled | {"weight": tf.cast(rows < found, tf.float32)}
+
+
+def _checked_batch_size(batch_size: int) -> int:
+    whole = isinstance(batch_size, int) and not isinstance(batch_size, bool)
+    if not whole or batch_size < 1:
+        raise TfkdError(f"batch_size: found {batch_size!r}, wanted a whole number from 1 on")
+    return batch_size

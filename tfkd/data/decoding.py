@@ -1,4 +1,4 @@
-"""JPEG and PNG files to pixels, many at a time; a file that cannot be used is always named."""
+"""Decoding of JPEG and PNG files, many at a time; errors name the file."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ _MARK = "unusable image file "
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """What every decoded image must look like.
+    """Size and channels of every decoded image.
 
     Attributes:
         height: Rows.
         width: Columns.
-        channels: 1 (grey) or 3 (RGB).
+        channels: 1 (gray) or 3 (RGB).
         resize: Whether images of another size are resized (bilinear, antialiased, the whole image
             whatever its proportions); otherwise they are refused.
-        centre: Whether the middle is cut, in place of that, from the image resized so that its
-            shorter side is 8/7 of the form's: 224 of 256, as ImageNet networks are evaluated.
+        center: Whether images are resized to a shorter side of 8/7 of the height instead, and the
+            center is cropped: 224 of 256, as ImageNet networks are evaluated.
     """
 
     height: int
     width: int
     channels: int
     resize: bool
-    centre: bool = False
+    center: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -52,17 +52,17 @@ def resized(images: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
 
 
 def fit(image: tf.Tensor, form: Form) -> tf.Tensor:
-    """Returns a decoded image in the form wanted.
+    """Returns a decoded image in a form.
 
     Args:
         image: uint8 (h, w, C).
-        form: What it must look like.
+        form: The form.
 
     Raises (when it runs):
         tf.errors.InvalidArgumentError: It has another size and may not be resized.
     """
-    if form.centre:
-        return tf.ensure_shape(_middle(image, form.height), form.shape)
+    if form.center:
+        return tf.ensure_shape(_center(image, form.height), form.shape)
     same = tf.reduce_all(tf.shape(image)[:2] == form.shape[:2])
     if form.resize:
         image = tf.cond(same, lambda: image, lambda: resized(image, form.shape[:2]))
@@ -72,8 +72,8 @@ def fit(image: tf.Tensor, form: Form) -> tf.Tensor:
     return tf.ensure_shape(image, form.shape)
 
 
-def _middle(image: tf.Tensor, side: int) -> tf.Tensor:
-    """Returns the middle of an image, (side, side, C); the longer side is rounded down."""
+def _center(image: tf.Tensor, side: int) -> tf.Tensor:
+    """Returns the center of an image, (side, side, C); the longer side is rounded down."""
     shape = tf.shape(image)[:2]
     whole = shape * round(side * 8 / 7) // tf.reduce_min(shape)
     image = resized(image, whole)
@@ -82,28 +82,28 @@ def _middle(image: tf.Tensor, side: int) -> tf.Tensor:
 
 
 def uncut(contents: tf.Tensor) -> tf.Tensor:
-    """Returns a JPEG file as it is; fails when it runs on one that was cut off, without an end.
+    """Returns a JPEG file unchanged; fails, when it runs, on a truncated one.
 
-    The decoder finds that out as well, but it also writes about it on stderr.
+    The decoder fails on it as well, but also writes to stderr.
     """
 
     def has_marker() -> tf.Tensor:
         values = tf.io.decode_raw(contents, tf.uint8)
         return tf.reduce_any((values[:-1] == 0xFF) & (values[1:] == 0xD9))
 
-    # Nearly all files end with the marker; it may also have something behind it.
+    # Nearly all files end with the marker; a few have more bytes after it.
     ends = tf.strings.substr(contents, -2, 2) == b"\xff\xd9"
     whole = tf.cond(ends, lambda: True, has_marker)
     with tf.control_dependencies([tf.debugging.Assert(whole, ["a JPEG without an end"])]):
         return tf.identity(contents)
 
 
-def decode_as_it_is(contents: tf.Tensor, channels: int) -> tf.Tensor:
-    """Decodes one file; the accurate transform gives the pixels that other libraries give.
+def decode_whole(contents: tf.Tensor, channels: int) -> tf.Tensor:
+    """Decodes one file in its own size, with the accurate transform of other libraries.
 
     Args:
         contents: A JPEG or PNG file.
-        channels: 1 or 3, or 0 for what is in the file.
+        channels: 1 or 3, or 0 for those of the file.
 
     Returns:
         uint8 (h, w, C).
@@ -118,15 +118,15 @@ def decode_as_it_is(contents: tf.Tensor, channels: int) -> tf.Tensor:
 
 
 def _decode(contents: tf.Tensor, form: Form) -> tf.Tensor:
-    return fit(decode_as_it_is(contents, form.channels), form)
+    return fit(decode_whole(contents, form.channels), form)
 
 
-def _is_grey(contents: tf.Tensor) -> tf.Tensor:
-    """Whether a JPEG or PNG file holds a grey image, from its header."""
+def _is_gray(contents: tf.Tensor) -> tf.Tensor:
+    """Whether a JPEG or PNG file holds a gray image, from its header."""
     return tf.cond(
         tf.io.is_jpeg(contents),
         lambda: tf.image.extract_jpeg_shape(contents)[2] == 1,
-        # Byte 25 of a PNG is its colour type: 0 grey, 4 grey with alpha.
+        # Byte 25 of a PNG is its color type: 0 gray, 4 gray with alpha.
         lambda: tf.reduce_any(tf.strings.substr(contents, 25, 1) == [b"\x00", b"\x04"]),
     )
 
@@ -141,19 +141,19 @@ def native_shape(path: str) -> tuple[int, int, int] | None:
     """Returns (height, width, channels) of an image file, or None if it cannot be decoded."""
     try:
         contents = tf.io.read_file(path)
-        height, width, _ = decode_as_it_is(contents, channels=3).shape
-        return height, width, 1 if bool(_is_grey(contents)) else 3
+        height, width, _ = decode_whole(contents, channels=3).shape
+        return height, width, 1 if bool(_is_gray(contents)) else 3
     except tf.errors.OpError:
         return None
 
 
-def all_grey(paths: Sequence[str]) -> bool:
-    """Returns whether every readable file of the list is grey."""
-    grey = _files(paths).map(
-        lambda _, path: _is_grey(tf.io.read_file(path)),
+def all_gray(paths: Sequence[str]) -> bool:
+    """Whether every readable file of the list is gray."""
+    gray = _files(paths).map(
+        lambda _, path: _is_gray(tf.io.read_file(path)),
         num_parallel_calls=tf.data.AUTOTUNE,
     )
-    return all(bool(each) for each in grey.ignore_errors().as_numpy_iterator())
+    return all(bool(each) for each in gray.ignore_errors().as_numpy_iterator())
 
 
 def read_all(paths: Sequence[str], form: Form) -> tuple[np.ndarray, np.ndarray]:
@@ -161,7 +161,7 @@ def read_all(paths: Sequence[str], form: Form) -> tuple[np.ndarray, np.ndarray]:
 
     Args:
         paths: The files.
-        form: What the images must look like.
+        form: Size and channels of the images.
 
     Returns:
         (images, read): uint8 (len(paths), H, W, C), and bool (len(paths),), False where a file
@@ -184,7 +184,7 @@ def readable(paths: Sequence[str], form: Form) -> np.ndarray:
 
 
 def _decoded(paths: Sequence[str], form: Form, with_images: bool) -> Iterator[tuple]:
-    """Yields chunks of the places of the files that can be decoded (and their images)."""
+    """Yields chunks of the places of the files that can be decoded (and of their images)."""
 
     def one(place: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, ...]:
         image = _decode(tf.io.read_file(path), form)
@@ -193,7 +193,7 @@ def _decoded(paths: Sequence[str], form: Form, with_images: bool) -> Iterator[tu
         with tf.control_dependencies([image]):  # decoded all the same
             return (tf.identity(place),)
 
-    # A file that fails is left out, so that the places that come back tell which ones were good.
+    # A file that fails is left out: the places that come back are those of good files.
     return (
         _files(paths)
         .map(one, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
@@ -214,8 +214,8 @@ def read_batch(
 
     Args:
         paths: Strings (B,).
-        form: What the images must look like.
-        draws: (B, ...), what `decode` is to know of each image.
+        form: Size and channels of the images.
+        draws: (B, ...), an argument of ``decode`` for each image.
         decode: Makes an image of contents, row of draws and form; None decodes it whole.
 
     Returns:
@@ -223,7 +223,7 @@ def read_batch(
 
     Raises (when it runs):
         tf.errors.InvalidArgumentError: A file could not be decoded in that form; the message names
-            it, and `explain` turns it into a TfkdError.
+            it, and ``explain`` turns it into a TfkdError.
     """
     batch = paths.shape[0]
     draws = tf.zeros([batch]) if draws is None else draws
@@ -234,7 +234,7 @@ def read_batch(
         return place, decode(contents, drawn, form) if decode else _decode(contents, form)
 
     decoded = files.map(one)
-    # The element at the end is there for batches of which no file can be read.
+    # The last element serves batches of which no file can be read.
     last = tf.data.Dataset.from_tensors((batch, tf.zeros(form.shape, tf.uint8)))
     decoded = decoded.ignore_errors().concatenate(last).batch(batch + 1)
     places, images = decoded.get_single_element()
@@ -247,7 +247,7 @@ def read_batch(
 
 
 def problem(path: str, form: Form) -> str:
-    """Returns what is wrong with a file that could not be decoded in the form wanted."""
+    """Returns the line about a file that could not be decoded in a form."""
     found = native_shape(path)
     if found is None:
         return f"{path}: cannot be decoded, wanted a whole JPEG or PNG image"
@@ -263,11 +263,11 @@ def problem(path: str, form: Form) -> str:
 def explain(error: BaseException) -> TfkdError | None:
     """Returns the one-line error behind a failure of a streamed input pipeline.
 
-    A streamed image is first decoded in the middle of a run, and what is wrong with it then comes
-    out of TensorFlow as a long InvalidArgumentError.
+    A streamed image is first decoded in the middle of a run, where TensorFlow reports a bad one by
+    a long InvalidArgumentError.
 
     Args:
-        error: What was raised while iterating.
+        error: The error that iterating raised.
 
     Returns:
         A TfkdError that names the image file, or None if the failure is another one.

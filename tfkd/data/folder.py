@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import os
@@ -12,20 +11,22 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tfkd.data import decoding, holdout, resizedcrop
+from tfkd.data import decoding, resizedcrop
 from tfkd.data.decoding import Form
+from tfkd.data.file_digest import file_digest
+from tfkd.data.holdout import Holdout, stratified
 from tfkd.data.source import ExampleRefs, ImageSource, IndexedSource, MemoryImages
 from tfkd.data.splits import Splits
 from tfkd.data.statistics import Statistics, mean_and_std
 from tfkd.errors import TfkdError, TfkdWarning
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
-_COLOUR_SAMPLE = 256
+_COLOR_SAMPLE = 256
 _STATISTICS_SAMPLE = 4096
 
 
 class FileImages(IndexedSource):
-    """Image files that are decoded when a batch needs them."""
+    """Image files, decoded whenever a batch needs them."""
 
     def __init__(self, paths: np.ndarray, labels: np.ndarray, form: Form):
         """Keeps the paths, strings (N,), and the integer labels (N,)."""
@@ -38,6 +39,12 @@ class FileImages(IndexedSource):
         paths = np.asarray([path.decode() for path in self._paths.numpy()[positions]])
         return FileImages(paths, self._labels.numpy()[positions], self._form)
 
+    def digest(self) -> str:
+        digest = hashlib.sha256(repr(self._form).encode())
+        digest.update(self._labels.numpy())
+        digest.update(file_digest(path.decode() for path in self._paths.numpy()).encode())
+        return digest.hexdigest()
+
     def pixels(self, refs: ExampleRefs) -> tf.Tensor:
         return decoding.read_batch(tf.gather(self._paths, refs["index"]), self._form)
 
@@ -48,7 +55,7 @@ class FileImages(IndexedSource):
 
 @dataclasses.dataclass(frozen=True)
 class _Split:
-    """The files of one split, by class and then by name; their images where they are in memory."""
+    """The files of one split, by class and then by name, and their images if kept in memory."""
 
     paths: np.ndarray
     labels: np.ndarray
@@ -67,27 +74,27 @@ class _Split:
 def load(
     path: str,
     *,
-    validation: float | int | None,
+    holdout: Holdout,
     image_size: tuple[int, int] | None,
     skip_corrupt: bool,
     in_memory_bytes: int,
-    centre: bool = False,
+    center: bool = False,
 ) -> Splits:
     """Opens a folder of images.
 
-    The splits are `train`, `test` and `val` or `validation`; a folder that has a validation split
-    but no test split is tested on the former (ImageNet's layout) and has no validation part. A set
-    of grey images has one channel, any other three.
+    The splits are ``train``, ``test`` and ``val`` or ``validation``. A folder with a validation
+    split but no test split (ImageNet's layout) is tested on the former and has no validation part.
+    A set of gray images has one channel, any other three.
 
     Args:
         path: The folder.
-        validation: None for the folder's own validation split, if any; otherwise a fraction or a
-            number of training images to set apart.
+        holdout: How many training images to set apart for validation; if not given, the folder
+            keeps its own validation split, if any.
         image_size: (height, width) to resize to; None if all images have one size.
         skip_corrupt: Leave out files that cannot be decoded, with a warning, instead of refusing.
         in_memory_bytes: Sets that are larger when decoded stream from their files; their mean and
             deviation are then measured on 4,096 images.
-        centre: Cut the middle of the size `image_size` (see `decoding.Form`).
+        center: Crop the center to ``image_size`` (see ``decoding.Form``).
 
     Raises:
         TfkdError: A split, a class or an image is missing or cannot be used; the message names it.
@@ -96,50 +103,47 @@ def load(
     if not path or not root.is_dir():
         raise TfkdError(f"folder:{path}: no such folder; wanted split/class/*.jpg or *.png in it")
     names = _split_names(root)
-    if validation and "validation" in names:
+    if holdout and "validation" in names:
         raise TfkdError(
-            f"folder:{path}: found a split {names['validation']!r} and validation={validation!r}; "
-            f"wanted only one of them"
+            f"folder:{path}: found a split {names['validation']!r} and {holdout}; wanted only one "
+            f"of them"
         )
-    if validation == 0:
+    if holdout.given:
         names.pop("validation", None)
     classes = _class_names(root / names["train"])
     found = {part: _listed(root / name, classes) for part, name in names.items()}
 
-    form = _form(found["train"].paths, image_size, centre)
+    form = _form(found["train"].paths, image_size, center)
     streams = sum(len(each.paths) for each in found.values()) * form.bytes > in_memory_bytes
-    if _grey(found, streams):
+    if _is_gray(found, streams):
         form = dataclasses.replace(form, channels=1)
     found = {
         part: _opened(each, root / names[part], classes, form, streams, skip_corrupt)
         for part, each in found.items()
     }
-    if validation:
-        count = holdout.part_size(validation, len(found["train"].paths))
-        kept, apart = holdout.stratified(found["train"].labels, count)
+    if holdout:
+        count = holdout.count(len(found["train"].paths))
+        kept, apart = stratified(found["train"].labels, count)
         found["validation"] = found["train"].take(apart)
         found["train"] = found["train"].take(kept)
 
     mean, std = _statistics(found["train"], form)
     sources = {part: each.source(form) for part, each in found.items()}
-    held = sources.get("validation")
-    return Splits(sources["train"], sources["test"], held, mean, std, tuple(classes))
+    validation = sources.get("validation")
+    return Splits(sources["train"], sources["test"], validation, mean, std, tuple(classes))
 
 
 def state(path: str) -> str:
     """Returns a digest of the names, sizes and times of all files under a folder."""
-    digest = hashlib.sha256()
+    paths = []
     for where, folders, files in os.walk(Path(path).expanduser()):
         folders.sort()
-        for name in sorted(files):
-            with contextlib.suppress(OSError):
-                facts = os.stat(os.path.join(where, name))
-                digest.update(f"{where}/{name}:{facts.st_size}:{facts.st_mtime_ns}".encode())
-    return digest.hexdigest()
+        paths.extend(os.path.join(where, name) for name in sorted(files))
+    return file_digest(paths)
 
 
 def _split_names(root: Path) -> dict[str, str]:
-    """Returns the folder names of the parts there are: train, test and perhaps validation."""
+    """Returns the folder name of each split there is: train, test and perhaps validation."""
     held = [name for name in ("validation", "val") if (root / name).is_dir()]
     if len(held) == 2:
         raise TfkdError(f"folder:{root}: found both 'val' and 'validation', wanted one of them")
@@ -164,7 +168,7 @@ def _class_names(folder: Path) -> list[str]:
 
 
 def _listed(folder: Path, classes: list[str]) -> _Split:
-    """Returns the image files of one split; every class must have some."""
+    """Returns the image files of one split; raises TfkdError for a class that has none."""
     present = _class_names(folder)
     surplus = sorted(set(present) - set(classes))
     if surplus:
@@ -185,10 +189,10 @@ def _listed(folder: Path, classes: list[str]) -> _Split:
     return _Split(np.array(paths, dtype=object), np.array(labels, dtype=np.int32))
 
 
-def _form(paths: np.ndarray, image_size: tuple[int, int] | None, centre: bool) -> Form:
-    """Returns the form wanted: of the given size, or that of the first readable image."""
+def _form(paths: np.ndarray, image_size: tuple[int, int] | None, center: bool) -> Form:
+    """Returns the form of the given size, or that of the first readable image."""
     if image_size is not None:
-        return Form(*image_size, channels=3, resize=True, centre=centre)
+        return Form(*image_size, channels=3, resize=True, center=center)
     for path in paths:
         shape = decoding.native_shape(path)
         if shape is not None:
@@ -196,18 +200,18 @@ def _form(paths: np.ndarray, image_size: tuple[int, int] | None, centre: bool) -
     raise TfkdError(f"{paths[0]}: cannot be decoded, nor can any other image of its split")
 
 
-def _grey(found: dict[str, _Split], streams: bool) -> bool:
-    """Returns whether the images are grey; all headers are read only if a sample says so."""
+def _is_gray(found: dict[str, _Split], streams: bool) -> bool:
+    """Whether the images are gray; all headers are read only if a sample is gray."""
     train = found["train"].paths
-    if not decoding.all_grey(train[_evenly(len(train), _COLOUR_SAMPLE)]):
+    if not decoding.all_gray(train[_evenly(len(train), _COLOR_SAMPLE)]):
         return False
-    return streams or decoding.all_grey(np.concatenate([each.paths for each in found.values()]))
+    return streams or decoding.all_gray(np.concatenate([each.paths for each in found.values()]))
 
 
 def _opened(
     split: _Split, folder: Path, classes: list[str], form: Form, streams: bool, skip_corrupt: bool
 ) -> _Split:
-    """Returns the split with its images, if they fit, and without the files to be skipped."""
+    """Returns the split with its images, if kept in memory, and without the files to skip."""
     if not streams:
         images, read = decoding.read_all(split.paths, form)
         split = dataclasses.replace(split, images=images)
@@ -246,5 +250,5 @@ def _statistics(train: _Split, form: Form) -> Statistics:
 
 
 def _evenly(size: int, wanted: int) -> np.ndarray:
-    """Returns at most `wanted` positions of 0 .. size - 1, evenly spaced."""
+    """Returns at most ``wanted`` positions of 0 .. size - 1, evenly spaced."""
     return np.unique(np.linspace(0, size - 1, min(size, wanted)).astype(int))

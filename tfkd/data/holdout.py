@@ -1,6 +1,8 @@
-"""Setting a part of the training images apart, by a rule that no seed changes."""
+"""The validation part that is set apart from the training images, whatever the seed."""
 
 from __future__ import annotations
+
+import dataclasses
 
 import numpy as np
 
@@ -9,30 +11,75 @@ from tfkd.errors import TfkdError
 _RULE = 20261120
 
 
-def part_size(validation: float | int, train_size: int) -> int:
-    """Returns how many training images a fraction or a number means.
+@dataclasses.dataclass(frozen=True)
+class Holdout:
+    """How many training images are set apart for validation.
 
-    Args:
-        validation: A fraction in (0, 1), or a number of images, 0 for none.
-        train_size: Number of training images.
+    Attributes:
+        split: A fraction of them, from 0 to below 1.
+        size: A number of them.
 
     Raises:
-        TfkdError: It is neither, or leaves nothing on one side.
+        TfkdError: Both are given, or one is no such number.
     """
-    wanted = f"a fraction between 0 and 1 or a number of images from 0 to {train_size - 1}"
-    if isinstance(validation, bool) or not isinstance(validation, (int, float)):
-        raise TfkdError(f"validation: found {validation!r}, wanted {wanted}")
-    if isinstance(validation, int):
-        count = validation
-    elif 0 < validation < 1:
-        count = max(1, round(validation * train_size))
-    elif validation.is_integer():
-        count = int(validation)
-    else:
-        count = -1
-    if not 0 <= count < train_size:
-        raise TfkdError(f"validation: found {validation!r}, wanted {wanted}")
-    return count
+
+    split: float | None = None
+    size: int | None = None
+
+    def __post_init__(self):
+        split, size = self.split, self.size
+        if split is not None and size is not None:
+            raise TfkdError(
+                f"validation_split and validation_size: found {split!r} and {size!r}, wanted at "
+                f"most one of them"
+            )
+        if split is not None and not (_is_a(split, (int, float)) and 0 <= split < 1):
+            raise TfkdError(
+                f"validation_split: found {split!r}, wanted a fraction of the training images from "
+                f"0 to below 1; a number of them is validation_size"
+            )
+        if size is not None and not (_is_a(size, int) and size >= 0):
+            raise TfkdError(
+                f"validation_size: found {size!r}, wanted a whole number of training images from 0 "
+                f"on; a fraction of them is validation_split"
+            )
+
+    @property
+    def given(self) -> bool:
+        """Whether either was given; otherwise a set keeps its own validation split, if any."""
+        return self.split is not None or self.size is not None
+
+    def __bool__(self) -> bool:
+        """Whether any image is set apart."""
+        return bool(self.split or self.size)
+
+    def __str__(self) -> str:
+        if self.split is not None:
+            return f"validation_split={self.split!r}"
+        return f"validation_size={self.size!r}"
+
+    def count(self, train_size: int) -> int:
+        """Returns the number of images to set apart.
+
+        Args:
+            train_size: Number of training images.
+
+        Raises:
+            TfkdError: No training image would be left.
+        """
+        if not self:
+            return 0
+        count = max(1, round(self.split * train_size)) if self.split else self.size
+        if count >= train_size:
+            raise TfkdError(
+                f"{self}: sets apart {count} of {train_size} training images, wanted at most "
+                f"{train_size - 1}"
+            )
+        return count
+
+
+def _is_a(value, kinds: type | tuple[type, ...]) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)
 
 
 def stratified(labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -43,8 +90,8 @@ def stratified(labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         count: How many to set apart, 0 <= count < N.
 
     Returns:
-        (kept, apart), both ascending positions; every class gives its share of `count`, the
-        remainder going to the classes with the largest fractions.
+        (kept, apart), both ascending positions. Every class gives its proportion of ``count``, and
+        the remainder goes to the classes with the largest fractions.
     """
     classes, sizes = np.unique(labels, return_counts=True)
     exact = sizes * (count / len(labels))

@@ -1,4 +1,4 @@
-"""How fast the in-memory input pipeline is, beside the plain ones it replaces."""
+"""The speed of the in-memory input pipeline, beside the plain one that it replaces."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ _MEAN = (125.3, 123.0, 113.9)
 _STD = (63.0, 62.1, 66.7)
 
 
-def normalise(image: tf.Tensor) -> tf.Tensor:
+def normalize(image: tf.Tensor) -> tf.Tensor:
     """Returns pixels, uint8 (..., 3), as float32 of about zero mean and unit deviation."""
     return (tf.cast(image, tf.float32) - tf.constant(_MEAN)) / tf.constant(_STD)
 
 
 def pipelines(
-    batch_size: int = 64, images: int = 50_000, normalised: bool = True
+    batch_size: int = 64, images: int = 50_000, normalized: bool = True
 ) -> dict[str, tf.data.Dataset]:
     """Returns three endless pipelines over the same random 32 x 32 x 3 uint8 images in memory.
 
     Args:
         batch_size: Rows of a batch.
         images: Number of images.
-        normalised: Whether the batches end as normalised float32, as a plain pipeline yields them,
-            or stay uint8, as tfkd's own yield them (its networks normalise on the device).
+        normalized: Whether the batches end as normalized float32, as a plain pipeline yields them,
+            or stay uint8, as tfkd's own yield them (its networks normalize on the device).
 
     Returns:
-        `per_image_map`: shuffle, then pad 4, random crop, random mirror (and normalise) image by
-        image in `map`, then batch and prefetch. `tfkd`: the training batches of this package.
-        `tfkd_no_augmentation`: the same with augment="none".
+        ``per_image_map``: shuffle, then pad 4, random crop, random mirror (and normalize) image by
+        image in ``map``, then batch and prefetch. ``tfkd``: the training batches of this package.
+        ``tfkd_no_augmentation``: the same with augment="none".
     """
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (images, 32, 32, 3), np.uint8)
     labels = generator.integers(0, 10, images)
-    last = normalise if normalised else tf.identity
+    last = normalize if normalized else tf.identity
 
     def one(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         image = tf.image.random_crop(tf.pad(image, [[4, 4], [4, 4], [0, 0]]), [32, 32, 3])
@@ -60,10 +60,10 @@ def pipelines(
             batch_size=batch_size,
         )
         batches = data.train()
-        if not normalised:
+        if not normalized:
             return batches
         return batches.map(
-            lambda batch: batch | {"image": normalise(batch["image"])},
+            lambda batch: batch | {"image": normalize(batch["image"])},
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         ).prefetch(tf.data.AUTOTUNE)
@@ -78,16 +78,16 @@ def pipelines(
 def images_per_second(
     batch_size: int = 64,
     images: int = 50_000,
-    normalised: bool = True,
+    normalized: bool = True,
     rounds: int = 7,
     seconds: float = 0.5,
 ) -> dict[str, float]:
-    """Measures the pipelines of `pipelines`, one after the other in every round.
+    """Measures the pipelines of ``pipelines``, one after the other in every round.
 
     Args:
         batch_size: Rows of a batch.
         images: Number of images.
-        normalised: See `pipelines`.
+        normalized: See ``pipelines``.
         rounds: Rounds to take the median of.
         seconds: Time for each pipeline in each round.
 
@@ -96,7 +96,7 @@ def images_per_second(
     """
     timers = {
         name: _timer(iter(pipeline), batch_size, seconds)
-        for name, pipeline in pipelines(batch_size, images, normalised).items()
+        for name, pipeline in pipelines(batch_size, images, normalized).items()
     }
     found = [{name: timer() for name, timer in timers.items()} for _ in range(rounds)]
     return {name: statistics.median(each[name] for each in found) for name in timers}

@@ -1,4 +1,4 @@
-"""Batches in which every image and label is a mixture of two, by mixup or cutmix.
+"""Mixup and cutmix: batches in which every image and label is a mixture of two.
 
 Mixup: x = share * x_i + (1 - share) * x_j, and labels likewise. Hongyi Zhang, Moustapha Cisse, Yann
 N. Dauphin and David Lopez-Paz, "mixup: Beyond empirical risk minimization", ICLR 2018, equation 2,
@@ -9,15 +9,16 @@ al., "CutMix: Regularization strategy to train strong classifiers with localizab
 2019, equations 1 and 2, arXiv 1905.04899.
 
 In both the share (the papers' lambda) follows Beta(alpha, alpha) and is drawn once a step, as the
-authors' codes do. Departure: the two images are neighbours in the batch, rows 2k and 2k + 1, each
+authors' codes do. Departure: the two images are neighbors in the batch, rows 2k and 2k + 1, each
 mixed into the other, where the papers permute the batch. The order of the batch is random already,
-and the rows of one replica hold both images, so that one and two replicas see the same batch.
+and both images lie on one replica: one and two replicas see the same batch.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Collection
 
 import tensorflow as tf
 
@@ -27,7 +28,7 @@ from tfkd.errors import TfkdError
 
 @dataclasses.dataclass(frozen=True)
 class Mixing:
-    """How training batches are mixed.
+    """The mixing of training batches.
 
     Attributes:
         mixup: The alpha of mixup, 0 for none.
@@ -53,14 +54,15 @@ class Mixing:
     def __bool__(self) -> bool:
         return self.mixup > 0 or self.cutmix > 0
 
-    def check(self, keys, rows: int) -> None:
+    def check(self, keys: Collection[str], columns: Collection[str], rows: int) -> None:
         """Raises TfkdError where batches of these entries cannot be mixed.
 
         Args:
-            keys: The entries.
+            keys: The keys of the entries.
+            columns: The names of columns, which belong to one image as well.
             rows: Rows of the batch of one replica.
         """
-        others = sorted(key for key in keys if key.startswith("image_"))
+        others = sorted(key for key in keys if key.startswith("image_") or key in columns)
         if others:
             raise TfkdError(
                 f"mixup and cutmix: mix image and label alone; found also {', '.join(others)}, "
@@ -83,14 +85,14 @@ def mix(
     """Returns a batch with mixed images and dense labels.
 
     Args:
-        batch: `image` uint8 (b, H, W, C) and `label` int32 (b,), b even; other entries stay.
-        mixing: How.
+        batch: ``image`` uint8 (b, H, W, C) and ``label`` int32 (b,), b even; other entries stay.
+        mixing: The alphas.
         num_classes: C of the labels.
         seed: Seed of the data set.
         step: Global step; everything drawn depends on (seed, step) alone.
 
     Returns:
-        `image` uint8 as before (mixup rounds), `label` float32 (b, num_classes).
+        ``image`` uint8 as before (mixup rounds), ``label`` float32 (b, num_classes).
     """
     images, labels = batch["image"], tf.one_hot(batch["label"], num_classes)
 
@@ -100,8 +102,9 @@ def mix(
 
     def by_cutmix() -> tuple[tf.Tensor, tf.Tensor]:
         share = draw_share(mixing.cutmix, seed, "cutmix", step)
-        centre = randomness.bits(seed, "cutmix centre", step, [2])
-        return cutmix(images, share, centre)
+        # The name of a stream decides its bits: another spelling would draw other rectangles.
+        center = randomness.bits(seed, "cutmix centre", step, [2])
+        return cutmix(images, share, center)
 
     if not mixing.cutmix:
         mixed, share = by_mixup()
@@ -124,7 +127,7 @@ def draw_share(alpha: float, seed: int, stream: str, step: tf.Tensor | int) -> t
     Args:
         alpha: Above 0.
         seed: Seed of the data set.
-        stream: What it is drawn for.
+        stream: Name of the draw.
         step: Global step.
     """
     one = tf.constant(1.0, tf.float64)
@@ -149,18 +152,18 @@ def partners(rows: tf.Tensor) -> tf.Tensor:
 
 
 def mixup(images: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
-    """Returns uint8 images (b, H, W, C) of which `share` is their own and the rest the partner's."""
+    """Returns share * own + (1 - share) * partner, rounded, for uint8 images (b, H, W, C)."""
     own, other = (tf.cast(each, tf.float32) for each in (images, partners(images)))
     return tf.cast(tf.round(share * own + (1 - share) * other), tf.uint8)
 
 
-def cutmix(images: tf.Tensor, share: tf.Tensor, centre: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def cutmix(images: tf.Tensor, share: tf.Tensor, center: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Replaces one rectangle of all images by that of their partners.
 
     Args:
         images: uint8 (b, H, W, C).
         share: How much of the area stays, before the rectangle is cut at the border of the image.
-        centre: int32 (2,), random bits of the row and the column of its centre.
+        center: int32 (2,), random bits of the row and the column of its center.
 
     Returns:
         (uint8 (b, H, W, C), float32 scalar): the images, and the share of the area that stayed.
@@ -168,7 +171,7 @@ def cutmix(images: tf.Tensor, share: tf.Tensor, centre: tf.Tensor) -> tuple[tf.T
     height, width = images.shape[1:3]
     side = tf.sqrt(1 - share)
     spans = []
-    for size, bits in ((height, centre[0]), (width, centre[1])):
+    for size, bits in ((height, center[0]), (width, center[1])):
         half = tf.cast(side * size, tf.int32) // 2
         middle = tf.math.floormod(bits, size)
         position = tf.range(size)

@@ -1,4 +1,4 @@
-"""For each image another one of its class, as class-wise self-distillation (CS-KD) wants it."""
+"""A partner of the same class for each image, for class-wise self-distillation (CS-KD)."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from tfkd.errors import TfkdError
 
 
 class ClassTable:
-    """The examples of a training source by class, ready for `partners`."""
+    """The examples of a training source, by class."""
 
     def __init__(self, source: ImageSource):
         """Sorts the examples by their labels.
 
         Raises:
-            TfkdError: The source cannot reach an example by its position.
+            TfkdError: The source has no access by position.
         """
         if not isinstance(source, IndexedSource):
             raise TfkdError(
-                "image_pair: found a training set that streams from record files, which are read "
-                "in their order and cannot be reached by position; wanted a set in memory (raise "
-                "in_memory_bytes) or a folder of images"
+                "image_pair: found a training set that streams from record files, which have no "
+                "access by position; wanted a set in memory (raise in_memory_bytes) or a folder of "
+                "images"
             )
-        labels = source.labels({"index": tf.range(source.size)}).numpy()
+        labels = source.all_labels()
         counts = np.bincount(labels)
         # The input pipeline runs on the host, also where the networks do not.
         with tf.device("CPU:0"):
@@ -36,7 +36,7 @@ class ClassTable:
     def partners(
         self, seed: int, epoch: tf.Tensor | int, index: tf.Tensor, label: tf.Tensor
     ) -> tf.Tensor:
-        """Draws a partner for each example: uniform in its class, perhaps the example itself.
+        """Draws a partner for each example, uniformly in its class; it may be the example itself.
 
         Args:
             seed: Seed of the data set.

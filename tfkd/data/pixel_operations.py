@@ -1,14 +1,14 @@
-"""The fourteen operations of RandAugment on pixels, each on a batch of images at once.
+"""The fourteen pixel operations of RandAugment, on batches of images.
 
 Every operation takes uint8 images (n, H, W, C) and levels, int32 (n,), one for each image, and
-returns uint8 images of the same shape. A level is a magnitude bin, 0 .. 30; for operations that
-have two directions it bears a sign. Which strength a bin stands for is that of Cubuk et al.,
-"RandAugment", 2020, as torchvision tabulates it; what is done to the pixels is what Pillow, with
-which the published runs were made, defines: nearest pixels and black corners for the geometric
-operations, the mixture with a degenerate image for the colour ones.
+returns uint8 images of the same shape. A level is a magnitude bin, 0 .. 30, with a sign for
+operations that have two directions. The bins have the strengths of Cubuk et al., "RandAugment",
+2020, as torchvision tabulates them. The pixels are those of Pillow, with which the published runs
+were made: nearest pixels and black corners for the geometric operations, a mixture with a
+degenerate image for the color operations.
 
-All arithmetic on pixel values is on whole numbers that float32 holds exactly, rounded only at
-the end, so that an image is the same on every machine.
+All arithmetic on pixel values is on whole numbers that float32 holds exactly, rounded only at the
+end: an image is the same on every machine.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Operation = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 def identity(images: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
-    """Leaves images alone."""
+    """Returns the images unchanged."""
     del level
     return images
 
@@ -52,7 +52,7 @@ def translate_y(images: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
 
 
 def rotate(images: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
-    """Turns images by `level` degrees counter-clockwise about their middle."""
+    """Turns images by ``level`` degrees counter-clockwise about their center."""
     angle = tf.cast(level, tf.float32) * (math.pi / 180)
     cosine, sine = tf.cos(angle), tf.sin(angle)
     middle_y, middle_x = ((size - 1) / 2 for size in images.shape[1:3])
@@ -62,36 +62,36 @@ def rotate(images: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
 
 
 def brightness(images: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
-    """Mixes images with black (see `_mixed`)."""
+    """Mixes images with black (see ``_mixed``)."""
     pixels = tf.cast(images, tf.float32)
     return _mixed(tf.zeros_like(pixels), pixels, level)
 
 
 def color(images: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
-    """Mixes images with their grey versions (see `_mixed`)."""
+    """Mixes images with their gray versions (see ``_mixed``)."""
     pixels = tf.cast(images, tf.float32)
-    return _mixed(_grey(pixels), pixels, level)
+    return _mixed(_gray(pixels), pixels, level)
 
 
 def contrast(images: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
-    """Mixes images with their mean grey value, a whole number (see `_mixed`)."""
+    """Mixes images with their mean gray value, a whole number (see ``_mixed``)."""
     pixels = tf.cast(images, tf.float32)
-    total = tf.reduce_sum(tf.cast(_grey(pixels), tf.int32), [1, 2, 3], keepdims=True)
+    total = tf.reduce_sum(tf.cast(_gray(pixels), tf.int32), [1, 2, 3], keepdims=True)
     count = images.shape[1] * images.shape[2]
     return _mixed(tf.cast((2 * total + count) // (2 * count), tf.float32), pixels, level)
 
 
 def sharpness(images: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
-    """Mixes images with smoothed ones (see `_mixed`).
+    """Mixes images with smoothed ones (see ``_mixed``).
 
-    A smoothed pixel is the mean of its 3 x 3 neighbourhood in which it counts fivefold, rounded;
-    the pixels at the border are not smoothed.
+    A smoothed pixel is the rounded mean of its 3 x 3 neighborhood, in which it counts fivefold; the
+    pixels at the border are not smoothed.
     """
     height, width, _ = images.shape[1:]
     if min(height, width) < 3:
         return images
     pixels = tf.cast(images, tf.float32)
-    # Sums of slices: a convolution of no images at all has the wrong shape under oneDNN.
+    # Sums of slices: a convolution of an empty batch has the wrong shape under oneDNN.
     columns = pixels[:, :-2] + pixels[:, 1:-1] + pixels[:, 2:]
     squares = columns[:, :, :-2] + columns[:, :, 1:-1] + columns[:, :, 2:]
     means = tf.round((squares + 4 * pixels[:, 1:-1, 1:-1]) / 13)
@@ -163,7 +163,7 @@ OPERATIONS: tuple[Operation, ...] = (
     autocontrast,
     equalize,
 )
-"""All of them; the order decides which one a drawn number means."""
+"""All operations; a drawn number is a position in this order."""
 
 SIGNED = (
     shear_x,
@@ -176,16 +176,16 @@ SIGNED = (
     contrast,
     sharpness,
 )
-"""Those that have two directions."""
+"""The operations that have two directions."""
 
 
 def _over_pixels(values: tf.Tensor) -> tf.Tensor:
-    """Returns one value an image in a shape that spreads over its pixels, (n, 1, 1, 1)."""
+    """Returns one value per image in the shape (n, 1, 1, 1), which broadcasts over its pixels."""
     return values[:, None, None, None]
 
 
 def _warped(images: tf.Tensor, matrix: list[tf.Tensor | float]) -> tf.Tensor:
-    """Returns images each of whose pixels is fetched from elsewhere; outside all is black.
+    """Returns images whose pixels come from other positions; outside the image all is black.
 
     Args:
         images: uint8 (n, H, W, C).
@@ -206,13 +206,13 @@ def _warped(images: tf.Tensor, matrix: list[tf.Tensor | float]) -> tf.Tensor:
 
 
 def _shift(level: tf.Tensor, size: int) -> tf.Tensor:
-    """Returns the pixels to move by, float32 (n,), for images of that size along the axis."""
+    """Returns the pixels to move by, float32 (n,), for images of ``size`` pixels along the axis."""
     pixels = 150 * size * tf.abs(level) // (331 * (BINS - 1))
     return tf.cast(tf.sign(level) * pixels, tf.float32)
 
 
-def _grey(pixels: tf.Tensor) -> tf.Tensor:
-    """Returns the grey values of float32 pixels of 1 or 3 channels, whole numbers (n, H, W, 1).
+def _gray(pixels: tf.Tensor) -> tf.Tensor:
+    """Returns the gray values of float32 pixels of 1 or 3 channels, whole numbers (n, H, W, 1).
 
     0.299 red + 0.587 green + 0.114 blue in 65536ths, rounded.
     """

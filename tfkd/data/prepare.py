@@ -1,4 +1,4 @@
-"""A local official archive to a prepared data set, without network."""
+"""Preparation of a data set from a local official archive, without network."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _CHUNK = 2**20
 
 
 def prepare(name: str, archives: Sequence[str], directory: str | None = None) -> Path:
-    """Prepares a data set from archives on this machine: whole, or not at all.
+    """Prepares a data set from archives on this machine, entirely or not at all.
 
     Args:
-        name: Name of the set: `tiny_imagenet`, or one of tensorflow-datasets, such as `cifar10`.
-        archives: The official files: all that the set would download, under any name; of
-            imagenet2012, of which no checksums are known, under their own.
-        directory: Where to keep prepared sets; None for tensorflow-datasets' own place.
+        name: ``tiny_imagenet``, or a set of tensorflow-datasets, such as ``cifar10``.
+        archives: The official files, all that the set would download, under any name; those of
+            imagenet2012, which have no known checksums, under their own.
+        directory: Folder of the prepared sets; None for tensorflow-datasets' own.
 
     Returns:
         The folder of the prepared set; a set that is there already is left as it is.
@@ -50,12 +50,12 @@ def prepare(name: str, archives: Sequence[str], directory: str | None = None) ->
     }
     if not expected:
         raise TfkdError(
-            f"{name}: tensorflow-datasets records no files for it, so that none can be checked; "
+            f"{name}: tensorflow-datasets records no files of it, and none can be checked; "
             f"wanted a set such as cifar10 or cifar100"
         )
     found = {}
     for archive in archives:
-        filename = _recognised(name, Path(archive), expected)
+        filename = _recognized(name, Path(archive), expected)
         found[filename] = Path(archive).resolve()
     missing = sorted(set(expected) - set(found))
     if missing:
@@ -68,12 +68,12 @@ def prepare(name: str, archives: Sequence[str], directory: str | None = None) ->
 
 
 def _is_prepared(builder) -> bool:
-    """Returns whether the set is there; the builder's own answer comes with a log line if not."""
+    """Whether the set is there; the builder's own answer comes with a log line if not."""
     return (Path(builder.data_dir) / "dataset_info.json").is_file()
 
 
 def _by_name(name: str, archives: Sequence[str], expected: tuple[str, ...]) -> dict[str, Path]:
-    """Returns the files by their official names, which they must bear; all must be tar files."""
+    """Returns the files by name; raises TfkdError unless all are tar files of official names."""
     found = {}
     for archive in map(Path, archives):
         if archive.name not in expected:
@@ -89,7 +89,7 @@ def _by_name(name: str, archives: Sequence[str], expected: tuple[str, ...]) -> d
     return found
 
 
-def _recognised(name: str, archive: Path, expected: dict) -> str:
+def _recognized(name: str, archive: Path, expected: dict) -> str:
     """Returns the official name of a file, after checking its size and checksum."""
     if not archive.is_file():
         raise TfkdError(
@@ -133,7 +133,7 @@ def _prepare(builder, name: str, found: dict[str, Path]) -> None:
 
     target = Path(builder.data_dir)
     if target.is_dir() and not any(target.iterdir()):
-        target.rmdir()  # left over; tensorflow-datasets would take it for a prepared set
+        target.rmdir()  # Left over: tensorflow-datasets would take it for a prepared set.
     root = Path(builder.data_dir_root)
     try:
         with workplace(root, name.replace("/", "_")) as work:
@@ -149,7 +149,7 @@ def _prepare(builder, name: str, found: dict[str, Path]) -> None:
                     try_download_gcs=False,
                 ),
             )
-    # Extraction fails in as many ways as there are formats; the user needs the reason.
+    # Extraction fails in many ways, and the user needs the reason.
     except Exception as error:
         raise TfkdError(f"{name}: cannot be prepared in {root}: {reason(error)}") from error
     if not _is_prepared(builder):

@@ -1,4 +1,4 @@
-"""What is agreed on about well-known data sets: their normalisation, variation, size and archive."""
+"""Well-known data sets: their published normalization, usual augmentation and archives."""
 
 from __future__ import annotations
 
@@ -11,40 +11,39 @@ Values = tuple[float, float, float]
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """What a set is used with unless something else is asked for.
+    """The defaults of a set.
 
     Attributes:
-        mean: Mean of each channel as a fraction of 255, as published recipes have it; None to
-            measure it on the training images.
+        mean: Mean of each channel as a fraction of 255, as in published recipes; None to measure it
+            on the training images.
         std: Standard deviation likewise.
         augment: Name of the augmentation.
-        archives: Names of the official files that `tools/prepare_data.py` takes.
-        unlabelled_test: Whether the labels of the official test images are secret, so that one
-            tests on the validation split.
-        manual: Whether tfkd and tensorflow-datasets cannot download the set, only read its
-            archives.
+        archives: Names of the official files that ``tools/prepare_data.py`` takes.
+        unlabeled_test: Whether the official test images have no public labels; the set is then
+            tested on its validation split.
+        manual: Whether the set cannot be downloaded, only prepared from its archives.
     """
 
     mean: Values | None = None
     std: Values | None = None
     augment: str = "crop_flip"
     archives: tuple[str, ...] = ()
-    unlabelled_test: bool = False
+    unlabeled_test: bool = False
     manual: bool = False
 
     @property
     def statistics(self) -> Statistics | None:
-        """Mean and deviation in pixel units 0..255, where they are agreed on."""
+        """Published mean and deviation in pixel units 0..255, or None."""
         if self.mean is None or self.std is None:
             return None
         return tuple(255 * each for each in self.mean), tuple(255 * each for each in self.std)
 
 
-# A mirrored digit or letter is another sign.
+# A mirrored digit or letter is another sign: no mirroring.
 _SIGNS = Preset(augment="crop")
 
 # CIFAR: the values of the CIFAR-100 comparisons. STL-10 and Tiny-ImageNet: deviation over all
-# pixels of the labelled training images. ImageNet: the values that torch's networks share; the
+# pixels of the labeled training images. ImageNet: the values that torch's networks share; the
 # deviations are smaller than those over all pixels.
 PRESETS: dict[str, Preset] = {
     "digits": Preset(augment="shift"),
@@ -74,7 +73,7 @@ PRESETS: dict[str, Preset] = {
         std=(0.229, 0.224, 0.225),
         augment="imagenet",
         archives=("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"),
-        unlabelled_test=True,
+        unlabeled_test=True,
         manual=True,
     ),
     **dict.fromkeys(("emnist", "kmnist", "mnist", "omniglot", "svhn_cropped"), _SIGNS),
@@ -82,7 +81,7 @@ PRESETS: dict[str, Preset] = {
 
 
 def preset(name: str) -> Preset:
-    """Returns the preset of a set; one without agreements for a set that is not in the table.
+    """Returns the preset of a set; the default one for a set that is not in the table.
 
     Args:
         name: Name of the set, perhaps with a configuration or a version ("emnist/letters").

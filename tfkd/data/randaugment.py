@@ -1,18 +1,18 @@
-"""RandAugment: some operations of a fixed list for each image, all of one magnitude.
+"""RandAugment: random operations of a fixed list for each image, all of one magnitude.
 
 Ekin D. Cubuk, Barret Zoph, Jonathon Shlens and Quoc V. Le, "RandAugment: Practical automated data
 augmentation with a reduced search space", CVPR Workshops 2020, arXiv 1909.13719.
 
 RandAugment(N, M): N operations, each drawn uniformly with replacement from the fourteen of
-`pixel_operations`, are applied one after the other at bin M of 31; an operation that has two
+``pixel_operations``, are applied one after the other at bin M of 31; an operation that has two
 directions takes one of them with probability 1/2. MLD asks for RandAugment(2, 10).
 
 Departure: the class of that name in forks of MLD's code ignores the 10. It draws a magnitude for
-each image uniformly from a range, only lowers brightness, colour, contrast and sharpness, and at
-the end covers a square of up to half the width with a fixed grey. Here it is as in the paper.
+each image uniformly from a range, only lowers brightness, color, contrast and sharpness, and at the
+end covers a square of up to half the width with a fixed gray. Here it is as in the paper.
 
-What happens to an image depends on (seed, epoch, index) alone. The images of a batch are dealt out
-by operation, so that each operation runs once a round, and only on the images that drew it.
+The operations of an image depend on (seed, epoch, index) alone. The images of a batch are grouped
+by operation: each operation runs once a round, only on the images that drew it.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ MAGNITUDE = 10
 
 
 def check_shape(image_shape: tuple[int, int, int]) -> None:
-    """Raises TfkdError unless images (height, width, channels) are grey or RGB."""
+    """Raises TfkdError unless images (height, width, channels) are gray or RGB."""
     if image_shape[2] not in (1, 3):
         raise TfkdError(
             f"image_strong: found images of {image_shape[2]} channels, wanted 1 or 3, on which "
-            f"the colour operations of RandAugment are defined"
+            f"the color operations of RandAugment are defined"
         )
 
 
@@ -44,7 +44,7 @@ def draw(
     rounds: int = ROUNDS,
     magnitude: int = MAGNITUDE,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Draws what happens to some examples in one epoch.
+    """Draws the operations of some examples in one epoch.
 
     Args:
         seed: Seed of the data set.
@@ -55,7 +55,7 @@ def draw(
         magnitude: The paper's M, a bin, 0 .. 30.
 
     Returns:
-        (operations, levels), both int32 (b, rounds): places in `OPERATIONS`, and signed bins.
+        (operations, levels), both int32 (b, rounds): places in ``OPERATIONS``, and signed bins.
     """
     drawn = randomness.example_bits(seed, stream, epoch, index, 2 * rounds)
     operations = tf.math.floormod(drawn[:, :rounds], len(OPERATIONS))
@@ -64,13 +64,13 @@ def draw(
     return operations, tf.where(turned, -magnitude, magnitude)
 
 
-@tf.autograph.experimental.do_not_convert  # takes longer than the tracing, for nothing
+@tf.autograph.experimental.do_not_convert  # AutoGraph is slower than tracing, and not needed.
 def apply(images: tf.Tensor, operations: tf.Tensor, levels: tf.Tensor) -> tf.Tensor:
-    """Applies to each image its operations, in their order.
+    """Applies the operations of each image, in their order.
 
     Args:
         images: uint8 (b, H, W, C), b known, C 1 or 3.
-        operations: int32 (b, rounds), places in `OPERATIONS`.
+        operations: int32 (b, rounds), places in ``OPERATIONS``.
         levels: int32 (b, rounds), bins, with a sign where the operation has two directions.
 
     Returns:

@@ -1,7 +1,7 @@
-"""Named streams of random bits that depend on (seed, stream, counter) and on nothing else.
+"""Named streams of random bits that depend on (seed, stream, counter) alone.
 
-Every draw of the data layer comes from here, so that a batch can be made again from its global
-step alone: no generator carries a state that a checkpoint would have to hold.
+Every draw of the data layer comes from here. No generator has a state that a checkpoint would have
+to hold, and a batch can be made again from its global step.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ def key(seed: int, stream: str, counter: tf.Tensor | int) -> tf.Tensor:
 
     Args:
         seed: The seed of the data set, 0 .. 2**31 - 1.
-        stream: What is drawn ("order", "image", ...); its checksum keeps streams apart, so that a
-            new stream never changes the numbers of the old ones.
+        stream: Name of the draw ("order", "image", ...). Its checksum separates the streams: a new
+            one changes no number of the others.
         counter: The epoch or the global step, an integer scalar.
 
     Returns:
-        An int64 tensor of shape (2,) for the `tf.random.stateless_*` functions.
+        An int64 tensor of shape (2,) for the ``tf.random.stateless_*`` functions.
     """
     high = tf.constant((seed << 32) + zlib.crc32(stream.encode()), tf.int64)
     return tf.stack([high, tf.cast(counter, tf.int64)])
 
 
 def bits(seed: int, stream: str, counter: tf.Tensor | int, shape: list[int]) -> tf.Tensor:
-    """Returns uniform int32 bit patterns of the given shape for one draw (see `key`)."""
-    # The generator is named: "auto" may choose another one on another kind of machine.
+    """Returns uniform int32 bit patterns of the given shape for one draw (see ``key``)."""
+    # The algorithm is given: "auto" may choose another one on another device.
     return tf.random.stateless_uniform(
         shape, key(seed, stream, counter), minval=None, maxval=None, dtype=tf.int32, alg="philox"
     )
 
 
 def permutation(size: int | tf.Tensor, seed: int, stream: str, counter: tf.Tensor) -> tf.Tensor:
-    """Returns a random order of 0 .. size - 1, int32 (size,), for one draw (see `key`)."""
+    """Returns a random order of 0 .. size - 1, int32 (size,), for one draw (see ``key``)."""
     return tf.random.experimental.stateless_shuffle(
         tf.range(size), key(seed, stream, counter), alg="philox"
     )
@@ -58,7 +58,7 @@ def permutation(size: int | tf.Tensor, seed: int, stream: str, counter: tf.Tenso
 def example_bits(
     seed: int, stream: str, epoch: tf.Tensor | int, index: tf.Tensor, columns: int
 ) -> tf.Tensor:
-    """Returns random bits that belong to an example and an epoch, whatever batch they meet in.
+    """Returns random bits of examples in an epoch, which do not depend on their batches.
 
     TensorFlow's stateless generators take one key for a whole tensor; here each row has its own.
     Every number of the key is added in turn and scrambled by the finalizer of SplitMix64 (Steele,
@@ -66,7 +66,7 @@ def example_bits(
 
     Args:
         seed: The seed of the data set, 0 .. 2**31 - 1.
-        stream: What is drawn; streams of other names are independent.
+        stream: Name of the draw; streams of other names are independent.
         epoch: Integer scalar.
         index: int (b,), positions in the un-shuffled training set.
         columns: Draws for each example.
@@ -83,7 +83,7 @@ def example_bits(
 
 
 def _scrambled(state: tf.Tensor) -> tf.Tensor:
-    """Returns uint64 values, each sent to another one so that every bit depends on all."""
+    """Returns uint64 values under a bijection in which every bit depends on all bits."""
     state = tf.bitwise.bitwise_xor(state, tf.bitwise.right_shift(state, _shift(30)))
     state *= 0xBF58476D1CE4E5B9
     state = tf.bitwise.bitwise_xor(state, tf.bitwise.right_shift(state, _shift(27)))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 
 import numpy as np
 import tensorflow as tf
 
 from tfkd.data import decoding, randomness, resizedcrop
 from tfkd.data.decoding import Form
+from tfkd.data.file_digest import file_digest
 from tfkd.data.source import ExampleRefs, ImageSource
 from tfkd.errors import TfkdError
 
@@ -19,20 +21,20 @@ _WINDOW = 1024
 class RecordImages(ImageSource):
     """A range of the examples of one prepared split, read record by record.
 
-    Records cannot be reached by position. An epoch's order is: the files in an order drawn from
-    (seed, epoch), sixteen of them read in turn, and the records shuffled in windows of 1,024.
-    Starting in the middle of an epoch reads the records before it, without decoding them.
+    There is no access by position. In an epoch the files come in an order drawn from (seed, epoch),
+    sixteen of them are read in turn, and their records are shuffled in windows of 1,024. Starting
+    in the middle of an epoch reads the records before it, without decoding them.
     """
 
     def __init__(self, builder, split: str, start: int, stop: int, form: Form):
         """Opens a split of a prepared tensorflow-datasets builder.
 
         Args:
-            builder: The prepared builder, with the features `image` and `label`.
+            builder: The prepared builder, with the features ``image`` and ``label``.
             split: Name of the split.
             start: First example used, counted in the order of the files.
             stop: Example to stop before.
-            form: What the images must look like.
+            form: Size and channels of the images.
 
         Raises:
             TfkdError: The split is not stored as TFRecord files.
@@ -53,7 +55,7 @@ class RecordImages(ImageSource):
         self._offsets = np.cumsum([0, *facts.shard_lengths[:-1]])
 
     def subset(self, count: int) -> RecordImages:
-        """Returns a source of the first examples: the files were shuffled when they were written."""
+        """Returns a source of the first examples: the files were shuffled when written."""
         part = copy.copy(self)
         part.size, part._stop = count, self._start + count
         return part
@@ -72,8 +74,8 @@ class RecordImages(ImageSource):
             return {"index": tf.cast(position - self._start, tf.int32), "record": record}
 
         files = tf.data.Dataset.from_tensor_slices((paths, offsets))
-        walk = files.interleave(one_file, cycle_length=readers)
-        return walk.filter(inside).map(refs)
+        records = files.interleave(one_file, cycle_length=readers)
+        return records.filter(inside).map(refs)
 
     def in_order(self) -> tf.data.Dataset:
         return self._records(self._paths, self._offsets, readers=1)
@@ -95,10 +97,10 @@ class RecordImages(ImageSource):
                 window = randomness.permutation(size, seed, f"{stream}records", counter)
                 return {key: tf.gather(value, window) for key, value in refs.items()}
 
-            walk = self._records(paths, offsets, readers=min(_READERS, len(self._paths)))
-            walk = walk.batch(_WINDOW).enumerate().map(mix).unbatch()
-            walk = walk.batch(batch_size, drop_remainder=True)
-            return walk.skip(tf.where(epoch == first_epoch, tf.cast(skipped, tf.int64), 0))
+            records = self._records(paths, offsets, readers=min(_READERS, len(self._paths)))
+            mixed = records.batch(_WINDOW).enumerate().map(mix).unbatch()
+            batches = mixed.batch(batch_size, drop_remainder=True)
+            return batches.skip(tf.where(epoch == first_epoch, tf.cast(skipped, tf.int64), 0))
 
         return tf.data.Dataset.counter(first_epoch).flat_map(epoch_batches)
 
@@ -111,14 +113,29 @@ class RecordImages(ImageSource):
 
         return tf.map_fn(one, refs["record"], fn_output_signature=kind)
 
-    def resized_crops(self, refs: ExampleRefs, draws: tf.Tensor) -> tf.Tensor:
+    def _encoded(self, record: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns the features of a record; the image is left encoded."""
         import tensorflow_datasets as tfds  # slow to import, wanted here only
 
         encoded = {self._keys[0]: tfds.decode.SkipDecoding()}
+        return self._features.deserialize_example(record, decoders=encoded)
 
+    def all_labels(self) -> np.ndarray:
+        def one(refs: ExampleRefs) -> tf.Tensor:
+            return tf.cast(self._encoded(refs["record"])[self._keys[1]], tf.int32)
+
+        labels = self.in_order().map(one, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        chunks = labels.batch(_WINDOW).prefetch(tf.data.AUTOTUNE)
+        return np.concatenate(list(chunks.as_numpy_iterator()))
+
+    def digest(self) -> str:
+        facts = (file_digest(self._paths), self._start, self._stop, self._form, self._keys)
+        return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+    def resized_crops(self, refs: ExampleRefs, draws: tf.Tensor) -> tf.Tensor:
         def one(each: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
             record, drawn = each
-            contents = self._features.deserialize_example(record, decoders=encoded)[self._keys[0]]
+            contents = self._encoded(record)[self._keys[0]]
             return resizedcrop.decode(contents, drawn, self._form)
 
         kind = tf.TensorSpec(self.image_shape, tf.uint8)

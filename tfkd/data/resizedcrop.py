@@ -1,4 +1,4 @@
-"""The random crops that ImageNet networks are trained on: any part of an image, in one size.
+"""ImageNet's random crops: a random rectangle of an image, resized.
 
 A rectangle of 8 to 100 % of the image's area (uniform) and of a width that is 3/4 to 4/3 of its
 height (uniform in the logarithm), anywhere inside the image, is resized to the size of the crop
@@ -6,8 +6,8 @@ and mirrored with probability 1/2. Christian Szegedy et al., "Going Deeper with 
 2015, section 6, arXiv 1409.4842; the mirror image as in Krizhevsky et al., NIPS 2012.
 
 A rectangle that does not fit is drawn again, ten times in all; then the largest one of an allowed
-shape in the middle is taken. What is drawn depends on (seed, view, epoch, index) alone. Of a JPEG
-only the rectangle is decoded.
+shape in the middle is taken. The draw depends on (seed, view, epoch, index) alone. Of a JPEG, only
+the rectangle is decoded.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import math
 import tensorflow as tf
 
 from tfkd.data import randomness
-from tfkd.data.decoding import Form, decode_as_it_is, resized, uncut
+from tfkd.data.decoding import Form, decode_whole, resized, uncut
 
 SMALLEST_AREA = 0.08
 ASPECTS = (3 / 4, 4 / 3)
@@ -25,7 +25,7 @@ ATTEMPTS = 10
 
 
 def draw(seed: int, stream: str, epoch: tf.Tensor | int, index: tf.Tensor) -> tf.Tensor:
-    """Draws what decides about the crops of some examples in one epoch.
+    """Draws the random numbers of the crops of some examples in one epoch.
 
     Args:
         seed: Seed of the data set.
@@ -38,7 +38,7 @@ def draw(seed: int, stream: str, epoch: tf.Tensor | int, index: tf.Tensor) -> tf
         area, shape, row and column.
     """
     bits = randomness.example_bits(seed, f"{stream} resized", epoch, index, 1 + 4 * ATTEMPTS)
-    # 24 bits are what a float32 holds exactly, so that 1 itself never comes.
+    # A float32 holds 24 bits exactly: nothing is rounded up to 1.
     whole = tf.bitwise.right_shift(tf.bitcast(bits, tf.uint32), tf.constant(8, tf.uint32))
     return tf.cast(whole, tf.float32) * 2.0**-24
 
@@ -47,7 +47,7 @@ def window(draws: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
     """Returns the rectangle to cut from one image.
 
     Args:
-        draws: float32 (1 + 4 * ATTEMPTS,), one row of `draw`.
+        draws: float32 (1 + 4 * ATTEMPTS,), one row of ``draw``.
         height: Rows of the image, int32 scalar.
         width: Columns of the image.
 
@@ -79,11 +79,11 @@ def window(draws: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
 
 
 def decode(contents: tf.Tensor, draws: tf.Tensor, form: Form) -> tf.Tensor:
-    """Returns the crop of one encoded image, decoding no more than it must.
+    """Returns the crop of one encoded image.
 
     Args:
         contents: A JPEG or PNG file.
-        draws: One row of `draw`.
+        draws: One row of ``draw``.
         form: Size and channels of the crop.
 
     Returns:
@@ -104,7 +104,7 @@ def decode(contents: tf.Tensor, draws: tf.Tensor, form: Form) -> tf.Tensor:
         )
 
     def part_of_another() -> tf.Tensor:
-        image = decode_as_it_is(contents, form.channels)
+        image = decode_whole(contents, form.channels)
         top, left, rows, columns = tf.unstack(window(draws, tf.shape(image)[0], tf.shape(image)[1]))
         return image[top : top + rows, left : left + columns]
 

@@ -1,4 +1,4 @@
-"""Every image of a batch turned by 0, 90, 180 and 270 degrees, as SSKD wants it."""
+"""Rotations of every image of a batch by 0, 90, 180 and 270 degrees, for SSKD."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def views(
 ) -> tf.Tensor:
     """Returns the augmented rotations of some rows of a global batch.
 
-    Each image is mirrored or not, once; then turned; then every one of the four is padded and
-    cropped on its own. The crop of a turned and mirrored image is a walk with two fixed strides
-    through the padded one, so that a single gather makes them all.
+    Each image is mirrored or not, once, and turned; then each of the four is padded and cropped on
+    its own. A crop of a turned and mirrored image reads the padded one with two fixed strides: one
+    gather makes all crops.
 
     Args:
-        images: The images as they are, uint8 (b, S, S, C).
-        augmentation: How an image is varied.
+        images: The un-augmented images, uint8 (b, S, S, C).
+        augmentation: The augmentation of the training images.
         seed: Seed of the data set.
         step: Global step, integer scalar.
         batch_size: Rows of the global batch.
@@ -70,9 +70,9 @@ def views(
         TURNS * first_row,
         TURNS * rows,
     )
-    # One row for each of the (4b) views: where its walk starts, and its strides down and right.
-    walks = tf.reshape(tf.gather(_walks(wide), mirrored), [-1, 3])
-    first, down, right = tf.unstack(walks, axis=1)
+    # One row for each of the (4b) views: its first pixel, and its strides down and right.
+    strides = tf.reshape(tf.gather(_strides(wide), mirrored), [-1, 3])
+    first, down, right = tf.unstack(strides, axis=1)
     first += wide * wide * tf.repeat(tf.range(rows), TURNS)
     vertical = down[:, None] * (placement.top[:, None] + tf.range(size))
     horizontal = right[:, None] * (placement.left[:, None] + tf.range(size))
@@ -82,20 +82,20 @@ def views(
 
 
 def turned(images: tf.Tensor) -> tf.Tensor:
-    """Returns square images (b, S, S, C) in their four rotations, in the order of `views`."""
+    """Returns square images (b, S, S, C) in their four rotations, in the order of ``views``."""
     each = [tf.image.rot90(images, turn) for turn in range(TURNS)]
     return tf.reshape(tf.stack(each, axis=1), [-1, *images.shape[1:]])
 
 
-def _walks(wide: int) -> np.ndarray:
-    """Returns how to read a square image row by row as if it were mirrored and turned.
+def _strides(wide: int) -> np.ndarray:
+    """Returns the strides that read a square image as if it were mirrored and turned.
 
     Args:
         wide: Rows and columns of the image.
 
     Returns:
         int32 (2, 4, 3): for plain and mirrored, and for each turn, the position of the first pixel
-        in the image as it is, and the steps to the pixel below and to the one on the right.
+        in the unchanged image, and the steps to the pixel below and to the one on the right.
     """
     plain = np.arange(wide * wide, dtype=np.int32).reshape(wide, wide)
     turned = [[np.rot90(image, turn) for turn in range(TURNS)] for image in (plain, plain[:, ::-1])]

@@ -1,4 +1,4 @@
-"""How one global batch is shared between replicas."""
+"""The division of a global batch between replicas."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Shard:
 
     @classmethod
     def of(cls, batch_size: int, context: tf.distribute.InputContext | None) -> Shard:
-        """Returns the share of one input pipeline; the whole batch where there is no context.
+        """Returns the shard of one input pipeline; the whole batch where there is no context.
 
         Pipeline p of P, with R = replicas / P local replicas, yields slices p*R .. p*R + R - 1.
 
@@ -56,12 +56,12 @@ class Shard:
         """Makes the batches of this pipeline, several at a time, in their order.
 
         Args:
-            batches: Yields (step, refs) with token tensors of shape (batch_size, ...).
+            batches: Yields (step, refs), the tensors of refs of shape (batch_size, ...).
             make: Called with the step, the first row of a slice in the global batch and the refs
                 of the slice, tensors of shape (rows, ...).
 
         Returns:
-            Yields, for every step, what `make` returns for each slice of this pipeline in order.
+            Yields, for every step, what ``make`` returns for each slice of this pipeline in order.
         """
 
         def one(
@@ -84,13 +84,13 @@ class Shard:
             return numbers.map(lambda number: (step, refs, number))
 
         if self.count == 1:
-            walk, function = batches, lambda step, refs: one(step, refs, self.first)
+            slices, function = batches, lambda step, refs: one(step, refs, self.first)
         else:
-            walk, function = batches.flat_map(numbered), one
-        made = walk.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+            slices, function = batches.flat_map(numbered), one
+        made = slices.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         options = tf.data.Options()
         options.deterministic = True
-        # Slices are dealt out here; TensorFlow must not divide them a second time.
+        # The batches are divided here; TensorFlow must not divide them a second time.
         off = tf.data.experimental.AutoShardPolicy.OFF
         options.experimental_distribute.auto_shard_policy = off
         return made.prefetch(tf.data.AUTOTUNE).with_options(options)

@@ -1,23 +1,26 @@
-"""Where images come from: the walk through one split, and the pixels of a batch of it.
+"""Sources of images: the order of the examples, and the pixels and labels of a batch of them.
 
-A walk yields *refs*: small tensors that name examples (a position; for record files the encoded
-record too). Shuffling, skipping and the sharing between replicas work on refs, so that none of
-them costs a decoded image; pixels are made last.
+The order is a stream of *refs*, small tensors that name examples: a position and, for record
+files, the encoded record. Shuffling, skipping and sharding work on refs and decode no image; the
+pixels are made last.
 """
 
 from __future__ import annotations
 
 import abc
+import hashlib
 
 import numpy as np
 import tensorflow as tf
 
-from tfkd.data import holdout, randomness
+from tfkd.data import randomness
 from tfkd.data.augmentation import Augmentation, Placement, crop_pixels
 from tfkd.data.croptable import CropTable
+from tfkd.data.holdout import stratified
 from tfkd.errors import TfkdError
 
 ExampleRefs = dict[str, tf.Tensor]
+"""References to examples: ``index`` int32, the position, and whatever else the source needs."""
 
 
 class ImageSource(abc.ABC):
@@ -39,29 +42,39 @@ class ImageSource(abc.ABC):
     def shuffled(
         self, seed: int, batch_size: int, first_step: int, stream: str = ""
     ) -> tf.data.Dataset:
-        """Returns an endless walk of token batches (batch_size,), from a global step on.
+        """Returns endless batches of refs, tensors (batch_size, ...), from a global step on.
 
-        Each epoch (size // batch_size steps) is shuffled anew, by (seed, epoch) alone. Walks of
-        another stream are independent.
+        Each epoch of size // batch_size steps has a new order, which depends on (seed, stream,
+        epoch) alone.
         """
 
     @abc.abstractmethod
     def pixels(self, refs: ExampleRefs) -> tf.Tensor:
-        """Returns the images as they are, uint8 (B, H, W, C)."""
+        """Returns the un-augmented images, uint8 (B, H, W, C)."""
 
     @abc.abstractmethod
     def labels(self, refs: ExampleRefs) -> tf.Tensor:
         """Returns the labels, int32 (B,)."""
 
     @abc.abstractmethod
+    def all_labels(self) -> np.ndarray:
+        """Returns the labels of all examples in their order, int32 (size,); decodes no image."""
+
+    @abc.abstractmethod
+    def digest(self) -> str:
+        """Returns a digest of images and labels in their order; files by name, size and time."""
+
+    @abc.abstractmethod
     def subset(self, count: int) -> ImageSource:
-        """Returns a source of that many of the examples, the same ones at every call."""
+        """Returns a source of ``count`` of the examples, the same ones at every call."""
 
     def check(self, augmentation: Augmentation) -> None:
-        """Raises TfkdError if the images cannot be varied in that way."""
+        """Raises TfkdError if the source cannot apply the augmentation."""
+        del augmentation
 
     def prepare(self, augmentation: Augmentation) -> None:
-        """Called once before crops of that augmentation are wanted."""
+        """Builds the tables of ``crops`` for the augmentation, where the source has any."""
+        del augmentation
 
     def crops(
         self, refs: ExampleRefs, pixels: tf.Tensor, placement: Placement, augmentation: Augmentation
@@ -70,28 +83,28 @@ class ImageSource(abc.ABC):
 
         Args:
             refs: The examples.
-            pixels: Their images as they are, for sources that have nothing quicker; an entry
-                that nothing uses is dropped from the graph and costs nothing.
+            pixels: Their un-augmented images, for sources that have nothing faster. Where they are
+                not used, the graph drops them and they cost nothing.
             placement: One crop for each example.
-            augmentation: What the placements were drawn for.
+            augmentation: The augmentation that the placements were drawn for.
         """
         del refs
         return crop_pixels(pixels, placement, augmentation)
 
     def resized_crops(self, refs: ExampleRefs, draws: tf.Tensor) -> tf.Tensor:
-        """Returns random rectangles of the images, resized, uint8 (B, H, W, C).
+        """Returns resized random rectangles of the images, uint8 (B, H, W, C).
 
-        Only for sources that passed `check` for such an augmentation.
+        Only for a source whose ``check`` accepts an augmentation with ``resized``.
 
         Args:
             refs: The examples.
-            draws: What `resizedcrop.draw` drew for them.
+            draws: The rows of ``resizedcrop.draw`` for them.
         """
         raise NotImplementedError
 
 
 class IndexedSource(ImageSource):
-    """A source that reaches any example by its position: arrays and image files."""
+    """A source with random access by position: arrays and image files."""
 
     def __init__(self, labels: np.ndarray, image_shape: tuple[int, int, int]):
         """Keeps the labels, integers (N,), and the shape of the images."""
@@ -119,19 +132,22 @@ class IndexedSource(ImageSource):
             start = tf.where(epoch == first_epoch, skipped, 0)
             return tf.data.Dataset.from_tensor_slices({"index": table[start:]})
 
-        # The next epoch's order is made while the present one is running.
+        # The order of the next epoch is drawn while the present one runs.
         return tf.data.Dataset.counter(first_epoch).map(order).prefetch(1).flat_map(batches)
 
     def labels(self, refs: ExampleRefs) -> tf.Tensor:
         return tf.gather(self._labels, refs["index"])
 
+    def all_labels(self) -> np.ndarray:
+        return self._labels.numpy()
+
     def subset(self, count: int) -> ImageSource:
-        kept, _ = holdout.stratified(self._labels.numpy(), self.size - count)
+        kept, _ = stratified(self._labels.numpy(), self.size - count)
         return self.at(kept)
 
     @abc.abstractmethod
     def at(self, positions: np.ndarray) -> ImageSource:
-        """Returns a source of the examples at some positions, integers (n,)."""
+        """Returns a source of the examples at the given positions, integers (n,)."""
 
 
 class MemoryImages(IndexedSource):
@@ -151,8 +167,14 @@ class MemoryImages(IndexedSource):
         if augmentation.resized:
             raise TfkdError(
                 "augmentation 'imagenet': found images in memory, wanted files or records, which "
-                "hold their full size; in memory: none, crop_flip, crop, flip, shift"
+                "keep their full size; in memory: none, crop_flip, crop, flip, shift"
             )
+
+    def digest(self) -> str:
+        digest = hashlib.sha256(repr(self._images.shape).encode())
+        digest.update(self._images.numpy())
+        digest.update(self._labels.numpy())
+        return digest.hexdigest()
 
     def at(self, positions: np.ndarray) -> ImageSource:
         return MemoryImages(self._images.numpy()[positions], self._labels.numpy()[positions])

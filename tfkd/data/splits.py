@@ -1,4 +1,4 @@
-"""What every loader hands over: three opened parts and what is known about them."""
+"""The opened splits of a data set, as every loader returns them."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class Splits:
         mean: Mean of each channel of the training images, in pixel units 0..255.
         std: Standard deviation likewise.
         class_names: Names of the classes, in the order of the labels.
+        task: Name of the task that the labels are for.
     """
 
     train: ImageSource
@@ -30,9 +31,10 @@ class Splits:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     class_names: tuple[str, ...]
+    task: str = "classification"
 
     def with_train_size(self, count: int) -> Splits:
-        """Returns the same set with fewer training images, alike in every class.
+        """Returns the same splits with fewer training images, alike in every class.
 
         Mean and deviation stay those of all of them. Of record files that stream, the first images
         are kept.
@@ -66,6 +68,7 @@ class Splits:
             mean=self.mean,
             std=self.std,
             class_names=self.class_names,
+            task=self.task,
         )
         return DataSet(
             info,

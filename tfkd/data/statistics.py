@@ -17,8 +17,8 @@ def mean_and_std(images: np.ndarray) -> Statistics:
         images: uint8 (N, H, W, C).
 
     Returns:
-        (mean, std), tuples of C floats. The deviation of a channel that never changes is given
-        as 1, so that dividing by it is harmless.
+        (mean, std), tuples of C floats. The deviation of a constant channel is given as 1, by which
+        one can divide.
     """
     channels = images.shape[-1]
     histogram = np.zeros((channels, 256), np.int64)
@@ -27,8 +27,8 @@ def mean_and_std(images: np.ndarray) -> Statistics:
         for channel in range(channels):
             histogram[channel] += np.bincount(chunk[..., channel].ravel(), minlength=256)
     values = np.arange(256.0)
-    share = histogram / histogram.sum(axis=1, keepdims=True)
-    mean = share @ values
-    variance = (share * (values - mean[:, None]) ** 2).sum(axis=1)
+    frequency = histogram / histogram.sum(axis=1, keepdims=True)
+    mean = frequency @ values
+    variance = (frequency * (values - mean[:, None]) ** 2).sum(axis=1)
     std = np.where(variance > 0, np.sqrt(variance), 1.0)
     return tuple(mean.tolist()), tuple(std.tolist())

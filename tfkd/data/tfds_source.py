@@ -1,4 +1,4 @@
-"""Image-classification sets of tensorflow-datasets, by name."""
+"""Image classification sets of tensorflow-datasets, by name."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from tfkd.data import holdout, presets
+from tfkd.data import presets
 from tfkd.data.decoding import Form, fit
+from tfkd.data.holdout import Holdout, stratified
 from tfkd.data.records import RecordImages
 from tfkd.data.source import MemoryImages
 from tfkd.data.splits import Splits
@@ -33,7 +34,7 @@ def builder_for(name: str, directory: str | None):
 
     base = name.split("/")[0].split(":")[0]
     known = tfds.list_builders(with_community_datasets=False)
-    # A prepared set is found in its folder also if its code is not installed.
+    # A prepared set is found in its folder even where its code is not installed.
     prepared = directory is not None and os.path.isdir(os.path.join(directory, base))
     if not base or (base not in known and not prepared):
         names = sorted({*known, *presets.PRESETS})
@@ -50,29 +51,29 @@ def builder_for(name: str, directory: str | None):
 def load(
     name: str,
     *,
-    validation: float | int | None,
+    holdout: Holdout,
     image_size: tuple[int, int] | None,
     directory: str | None,
     download: bool,
     in_memory_bytes: int,
-    centre: bool = False,
+    center: bool = False,
 ) -> Splits:
     """Opens a set of tensorflow-datasets.
 
-    A set without a labelled test split is tested on its validation split and has no validation
+    A set without a labeled test split is tested on its validation split and has no validation
     part.
 
     Args:
         name: Name of the set.
-        validation: None for the set's own validation split, if any; otherwise a fraction or a
-            number of training images to set apart.
+        holdout: How many training images to set apart for validation; if not given, the set keeps
+            its own validation split, if any.
         image_size: (height, width) to resize to; None if all images have one size.
         directory: Folder of the prepared sets; None for tensorflow-datasets' own.
-        download: Download and prepare the set if it is not there. Without it, nothing touches the
-            network.
+        download: Download and prepare the set if it is not there; otherwise the network is never
+            used.
         in_memory_bytes: Sets that are larger when decoded stream from their files; their mean and
             deviation are then measured on the first 4,096 images, unless they are published.
-        centre: Cut the middle of the size `image_size` (see `decoding.Form`).
+        center: Crop the center to ``image_size`` (see ``decoding.Form``).
 
     Raises:
         TfkdError: The set is unknown, not prepared, or not one of image classification.
@@ -83,21 +84,19 @@ def load(
         _download(builder, name)
     _require_prepared(builder, name)
     names = _split_names(builder, name)
-    if validation and "validation" in names:
+    if holdout and "validation" in names:
         raise TfkdError(
-            f"{name}: has a split 'validation' of its own, found validation={validation!r}; "
-            f"wanted only one of them"
+            f"{name}: has a split 'validation' of its own, found {holdout}; wanted only one of them"
         )
-    if validation == 0:
+    if holdout.given:
         names.pop("validation", None)
-    form = _form(builder.info.features[image_key].shape, name, image_size, centre)
+    form = _form(builder.info.features[image_key].shape, name, image_size, center)
     published = presets.preset(name).statistics
 
     sizes = {part: _count(builder, split) for part, split in names.items()}
-    held = holdout.part_size(validation, sizes["train"]) if validation else 0
+    held = holdout.count(sizes["train"])
     if sum(sizes.values()) * form.bytes > in_memory_bytes:
-        # Tensorflow-datasets shuffles a set once when it writes it, so the end is as good a
-        # sample as any other.
+        # Tensorflow-datasets shuffles a set when it writes it: its end is a random sample.
         kept = sizes["train"] - held
         sources = {
             part: RecordImages(builder, split, 0, sizes[part], form)
@@ -116,7 +115,7 @@ def load(
         }
         if held:
             images, labels = arrays["train"]
-            kept, apart = holdout.stratified(labels, held)
+            kept, apart = stratified(labels, held)
             arrays["train"] = images[kept], labels[kept]
             arrays["validation"] = images[apart], labels[apart]
         mean, std = published or mean_and_std(arrays["train"][0])
@@ -161,7 +160,7 @@ def _download(builder, name: str) -> None:
         builder.download_and_prepare(
             download_config=tfds.download.DownloadConfig(try_download_gcs=False)
         )
-    # Whatever fails, the user needs the reason and not the stack of a download library.
+    # Downloads fail in many ways, and the user needs the reason, not the stack of a library.
     except Exception as error:
         raise TfkdError(f"{name}: download failed: {_first_line(error)}") from error
 
@@ -176,11 +175,11 @@ def _require_prepared(builder, name: str) -> None:
 
 
 def not_prepared(name: str, place: str) -> TfkdError:
-    """Returns the error for a set that is not in its place, with all ways to get it.
+    """Returns the error for a set that is not prepared, with all ways to get it.
 
     Args:
         name: Name of the set.
-        place: Where it was looked for.
+        place: The folder in which it was looked for.
     """
     known = presets.preset(name)
     archives = " ".join(f"--archive={each}" for each in known.archives or ("FILE",))
@@ -194,10 +193,10 @@ def not_prepared(name: str, place: str) -> TfkdError:
 
 
 def _split_names(builder, name: str) -> dict[str, str]:
-    """Returns the split of each part: train, test and perhaps validation."""
+    """Returns the name of each split there is: train, test and perhaps validation."""
     present = list(builder.info.splits) or ["train", "test"]
     names = {part: part for part in ("train", "test", "validation") if part in present}
-    if presets.preset(name).unlabelled_test:
+    if presets.preset(name).unlabeled_test:
         names.pop("test", None)
     if "test" not in names and "validation" in names:
         names["test"] = names.pop("validation")
@@ -208,12 +207,12 @@ def _split_names(builder, name: str) -> dict[str, str]:
     return names
 
 
-def _form(shape: tuple, name: str, image_size: tuple[int, int] | None, centre: bool) -> Form:
+def _form(shape: tuple, name: str, image_size: tuple[int, int] | None, center: bool) -> Form:
     channels = shape[2]
     if channels not in (1, 3):
         raise TfkdError(f"{name}: found images of {channels} channels, wanted 1 or 3")
     if image_size is not None:
-        return Form(*image_size, channels=channels, resize=True, centre=centre)
+        return Form(*image_size, channels=channels, resize=True, center=center)
     if None in shape:
         raise TfkdError(f"{name}: has images of several sizes; set image_size to resize them")
     return Form(shape[0], shape[1], channels, resize=False)
@@ -249,8 +248,8 @@ def _arrays(
 
 
 def _first_images(source: RecordImages) -> np.ndarray:
-    walk = source.in_order().take(_STATISTICS_SAMPLE).batch(_CHUNK)
-    return np.concatenate(list(walk.map(source.pixels).as_numpy_iterator()))
+    refs = source.in_order().take(_STATISTICS_SAMPLE).batch(_CHUNK)
+    return np.concatenate(list(refs.map(source.pixels).as_numpy_iterator()))
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,11 +1,11 @@
-"""Tiny-ImageNet: 200 classes of ImageNet at 64 x 64 pixels, from the official `tiny-imagenet-200.zip`.
+"""Tiny-ImageNet, 200 classes at 64 x 64 pixels, from the official ``tiny-imagenet-200.zip``.
 
 Ya Le and Xuan Yang, "Tiny ImageNet visual recognition challenge", Stanford CS 231N, 2015. 500
-training and 50 validation images a class; the labels of the test images were never published, so
-that the validation images are tested on.
+training and 50 validation images a class. The labels of the test images were never published: the
+set is tested on the validation images.
 
-Prepared, the set is an ordinary folder of images, `tiny_imagenet/{train,test}/WNID/*.JPEG`, with
-the words of the classes in `classes.txt`; the classes are in the order of their WordNet numbers.
+Prepared, the set is an ordinary folder of images, ``tiny_imagenet/{train,test}/WNID/*.JPEG``, with
+the words of the classes in ``classes.txt``; the classes are in the order of their WordNet numbers.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ _WANTED = f"wanted the official {_ARCHIVE}"
 _TRAIN_IMAGE = re.compile(rf"{_ROOT}/train/(n\d{{8}})/images/([\w.-]+\.JPEG)")
 _VAL_IMAGE = re.compile(rf"{_ROOT}/val/images/([\w.-]+\.JPEG)")
 _JPEG_START = b"\xff\xd8\xff"
-# What zipfile raises for archives that are cut, damaged, encrypted or packed by unknown methods.
+# The errors of zipfile for archives that are truncated, damaged, encrypted or packed by unknown
+# methods.
 _DAMAGES = (
     zipfile.BadZipFile,
     zlib.error,
@@ -45,7 +46,7 @@ _DAMAGES = (
 
 
 def find(directory: str | None) -> Path:
-    """Returns the folder of images that `prepare` made.
+    """Returns the folder of images that ``prepare`` made.
 
     Args:
         directory: Folder of the prepared sets; None for tensorflow-datasets' own.
@@ -59,21 +60,21 @@ def find(directory: str | None) -> Path:
     return place
 
 
-def described(parts: Splits, place: Path) -> Splits:
-    """Returns the parts of the folder `place` with the words of the classes and the preset."""
+def described(splits: Splits, place: Path) -> Splits:
+    """Returns the splits of the folder ``place`` with the words of the classes and the preset."""
     lines = (place / _CLASSES).read_text("utf-8").splitlines()
     words = dict(line.split("\t", 1) for line in lines)
     mean, std = presets.preset(NAME).statistics
-    names = tuple(words.get(each, each) for each in parts.class_names)
-    return dataclasses.replace(parts, class_names=names, mean=mean, std=std)
+    names = tuple(words.get(each, each) for each in splits.class_names)
+    return dataclasses.replace(splits, class_names=names, mean=mean, std=std)
 
 
 def prepare(archive: str, directory: str | None = None) -> Path:
-    """Unpacks the official archive into a folder of images, all of it or nothing.
+    """Unpacks the official archive into a folder of images, entirely or not at all.
 
     Args:
         archive: The official zip file, under any name.
-        directory: Where to keep prepared sets; None for tensorflow-datasets' own place.
+        directory: Folder of the prepared sets; None for tensorflow-datasets' own.
 
     Returns:
         The folder of the prepared set; a set that is there already is left as it is.
@@ -91,7 +92,7 @@ def prepare(archive: str, directory: str | None = None) -> Path:
             plan = _plan(archive, packed)
             words = _words(archive, packed)
             with workplace(place.parent, NAME) as work:
-                # Another process may have been quicker.
+                # Another process may have been faster.
                 if not (place / _CLASSES).is_file():
                     _unpack(archive, packed, plan, work)
                     lines = [f"{each}\t{words[each]}\n" for each in sorted(words)]
@@ -107,10 +108,10 @@ def prepare(archive: str, directory: str | None = None) -> Path:
 
 
 def _plan(archive: str, packed: zipfile.ZipFile) -> dict[str, PurePosixPath]:
-    """Returns where each image of the archive goes, split/class/file, after checking its layout."""
+    """Returns the target of each image, split/class/file; raises TfkdError for a wrong layout."""
     names = packed.namelist()
     for name in names:
-        # Nothing is unpacked by these names, but such an archive is not the official one.
+        # No such name is ever used as a path, but the official archive has none.
         if name.startswith("/") or "\\" in name or ".." in PurePosixPath(name).parts:
             raise TfkdError(f"{archive}: found the file {name!r}, which leads out of it; {_WANTED}")
     classes = _text(archive, packed, "wnids.txt").split()

@@ -1,14 +1,17 @@
-"""Evaluation: accuracy of networks and SavedModels, and their agreement."""
+"""Evaluation: scores of networks and SavedModels, their agreement, and features of images."""
 
+from tfkd.evaluation.extraction import feature_bytes, features
+from tfkd.evaluation.measuring import Evaluation, agreement, evaluate, scores
 from tfkd.evaluation.predictors import ensemble, predictor, saved_model_predictor
-from tfkd.evaluation.scores import Evaluation, accuracy, agreement, evaluate
 
 __all__ = [
     "Evaluation",
-    "accuracy",
     "agreement",
     "ensemble",
     "evaluate",
+    "feature_bytes",
+    "features",
     "predictor",
     "saved_model_predictor",
+    "scores",
 ]

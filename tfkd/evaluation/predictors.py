@@ -1,4 +1,4 @@
-"""Anything that classifies, as one function from raw pixels to logits."""
+"""Networks and SavedModels as functions from raw pixels to named outputs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from tfkd import adder, models
-from tfkd.core.divergences import mean_of_probabilities
+from tfkd import adder, files, models
+from tfkd.core import tasks
 from tfkd.errors import TfkdError, reason, unknown
 from tfkd.export import describe
+from tfkd.models.graph.outputs import LOGITS, by_name
 
-Predict = Callable[[tf.Tensor], tf.Tensor]
+Predict = Callable[[tf.Tensor], dict[str, tf.Tensor]]
+
+# What classifiers of tfkd serve besides the logits that it is derived from.
+_DERIVED = "probabilities"
 
 
 def predictor(network: models.Network | keras.Model) -> Predict:
@@ -26,45 +30,59 @@ def predictor(network: models.Network | keras.Model) -> Predict:
 
     Returns:
         A ``tf.function``: images (batch, height, width, channels) of any dtype, pixels 0..255, to
-        float32 logits (batch, classes), in inference mode.
+        the outputs (batch, ...) by the names of :func:`tfkd.models.outputs`, in inference mode;
+        floating ones are float32.
+
+    Raises:
+        TfkdError: For outputs without names.
     """
     network = models.as_network(network)
+    if models.is_functional(network.model):
+        models.outputs(network.model)
 
-    def predict(images: tf.Tensor) -> tf.Tensor:
-        logits = network.model(network.preprocess(images), training=False)
-        return tf.cast(logits, tf.float32)
+    def predict(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return _in_float32(by_name(network.model(network.preprocess(images), training=False)))
 
     return as_graph(predict)
 
 
-def ensemble(networks: Sequence[models.Network | keras.Model]) -> Predict:
-    """Returns several networks as one function of raw pixels: the mean of their probabilities.
+def ensemble(
+    networks: Sequence[models.Network | keras.Model], task: tasks.Task | None = None
+) -> Predict:
+    """Returns several networks as one function of raw pixels.
 
     Args:
         networks: One or more, as :func:`predictor` takes them.
+        task: The task that joins their outputs; by default that of the first network. Classifiers
+            are joined to the logarithm of the mean of their probabilities.
 
     Returns:
-        A function like that of :func:`predictor`, of the one network or, of several, of the
-        logarithm of the mean of their probabilities.
+        A function like that of :func:`predictor`; of one network its own.
+
+    Raises:
+        TfkdError: As :func:`predictor`; joining raises it where the task cannot join.
     """
+    networks = [models.as_network(network) for network in networks]
     members = [predictor(network) for network in networks]
     if len(members) == 1:
         return members[0]
-    return as_graph(lambda images: mean_of_probabilities([each(images) for each in members]))
+    task = tasks.create(networks[0].task, networks[0]) if task is None else task
+    # Without conversion an error of the task stays as it is.
+    return as_graph(lambda images: task.ensemble([each(images) for each in members]), False)
 
 
-def as_graph(function: Callable) -> Callable:
+def as_graph(function: Callable, autograph: bool = True) -> Callable:
     """Returns a plain function as a ``tf.function``."""
     # TensorFlow warns of retracing when functions of the same code are traced one after the other,
     # as those of several networks are. A partial object has no code of its own to be counted by.
-    return tf.function(functools.partial(function), reduce_retracing=True)
+    return tf.function(functools.partial(function), autograph=autograph, reduce_retracing=True)
 
 
 def saved_model_predictor(path: str | os.PathLike, signature: str = "serving_default") -> Predict:
     """Returns a SavedModel as a function of raw pixels.
 
     An export of tfkd fits as it is. Another SavedModel fits if its signature takes one image tensor
-    of raw pixels and returns one output, or several of which one is called ``logits``.
+    of raw pixels.
 
     Args:
         path: The folder of the SavedModel.
@@ -72,16 +90,20 @@ def saved_model_predictor(path: str | os.PathLike, signature: str = "serving_def
 
     Returns:
         A function: images (batch, height, width, channels), pixels 0..255, cast to the dtype that
-        the signature wants, to float32 logits (batch, classes).
+        the signature wants, to the outputs (batch, ...) by name; floating ones are float32. One
+        output alone is called ``logits``; beside ``logits`` there are no ``probabilities``.
 
     Raises:
-        TfkdError: When the folder is not a SavedModel, is damaged, or has no such signature.
+        TfkdError: When the folder is not a SavedModel, is damaged, or has no such signature, or the
+            signature takes several inputs.
     """
     if not tf.saved_model.contains_saved_model(str(path)):
         found = "a folder without saved_model.pb" if Path(path).is_dir() else "no such folder"
         raise TfkdError(f"SavedModel {str(path)!r}: found {found}, wanted an exported folder")
     try:
-        loaded = adder.load(path) if _has_adder_op(path) else tf.saved_model.load(str(path))
+        load = adder.load if _has_adder_op(path) else tf.saved_model.load
+        with files.without_wildcards(path) as place:
+            loaded = load(str(place))
     # A damaged file fails in as many ways as it has parts: protocol buffers, variables, functions.
     except Exception as error:
         raise TfkdError(
@@ -92,21 +114,32 @@ def saved_model_predictor(path: str | os.PathLike, signature: str = "serving_def
         raise unknown(f"signature of SavedModel {str(path)!r}:", signature, loaded.signatures)
     function = loaded.signatures[signature]
     inputs = function.structured_input_signature[1]
-    outputs = sorted(function.structured_outputs)
-    if len(inputs) != 1 or (len(outputs) != 1 and "logits" not in outputs):
+    names = {name: name for name in sorted(function.structured_outputs)}
+    if len(inputs) != 1 or not names:
         raise TfkdError(
             f"signature {signature!r} of SavedModel {str(path)!r}: found inputs {sorted(inputs)} "
-            f"and outputs {outputs}, wanted one image and one output or one called 'logits'"
+            f"and outputs {list(names)}, wanted one image and one output or more"
         )
-    (name, spec), *_ = inputs.items()
-    output = "logits" if "logits" in outputs else outputs[0]
+    (image, spec), *_ = inputs.items()
+    if len(names) == 1:
+        names = {LOGITS: next(iter(names))}
+    elif LOGITS in names:
+        names.pop(_DERIVED, None)
 
-    def predict(images: tf.Tensor) -> tf.Tensor:
-        return tf.cast(function(**{name: tf.cast(images, spec.dtype)})[output], tf.float32)
+    def predict(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        found = function(**{image: tf.cast(images, spec.dtype)})
+        return _in_float32({name: found[key] for name, key in names.items()})
 
     # A signature owns its variables through the loaded object, which must outlive this call.
     predict.loaded = loaded
     return predict
+
+
+def _in_float32(outputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    return {
+        name: tf.cast(output, tf.float32) if output.dtype.is_floating else output
+        for name, output in outputs.items()
+    }
 
 
 def _has_adder_op(path: str | os.PathLike) -> bool:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tfkd import data, files
+from tfkd.core import tasks
+from tfkd.core.tasks import Column
 from tfkd.errors import TfkdError
-from tfkd.evaluation.scores import evaluate
+from tfkd.evaluation.measuring import evaluate
 from tfkd.evaluation.subjects import (
     run_data_settings,
     run_subject,
@@ -34,15 +38,17 @@ def report(
         saved_model: A SavedModel; either this or ``run``.
         data_name: A data set as ``tfkd.data.load`` names it; None is the run's own, with the run's
             validation part.
-        which: ``"last"`` or ``"best"`` student of the run.
+        which: The student of the run: ``"last"``, ``"best"`` or the word of a further one.
         directory: Where the named data set lies.
         split: ``"test"``, ``"validation"`` or ``"train"`` (without augmentation).
         batch_size: Images in a batch.
 
     Returns:
-        A dict with ``network`` (the path), ``dataset``, ``split``, ``top1``, ``top5`` (percent,
-        0..100; from 10 classes on), ``loss`` (nats), ``images``, ``images_per_second``, ``params``
-        and ``macs`` (None where unknown).
+        A dict with ``network`` (the path), ``task``, ``dataset``, ``split``, the scores of the
+        task, ``images``, ``images_per_second``, ``params`` and ``macs`` (None where unknown). The
+        scores of classification are ``top1``, ``top5`` (percent, 0..100; from 10 classes on) and
+        ``loss`` (nats); of several exits also ``mean_top1`` and ``exits``, a list with the ``name``
+        of each exit, its scores, and ``params`` and ``macs`` up to there where they are known.
 
     Raises:
         TfkdError: For a network, data set or split that is missing or does not fit.
@@ -60,10 +66,14 @@ def report(
         settings["directory"] = directory
     dataset = data.load(**settings, batch_size=batch_size)
     subject.check(dataset.info)
-    found = evaluate({"network": subject.predict}, split_of(dataset, split))
+    found = evaluate({"network": subject.predict}, split_of(dataset, split), subject.task)
     scores = found.scores["network"]
+    if "exits" in scores:
+        costs = subject.exits
+        scores["exits"] = [{**each, **costs.get(each["name"], {})} for each in scores["exits"]]
     return {
         "network": str(saved_model if run is None else run),
+        "task": subject.task_name,
         "dataset": dataset.info.name,
         "split": split,
         **{key: value for key, value in scores.items() if key != "count"},
@@ -74,24 +84,41 @@ def report(
     }
 
 
-def table(report: dict) -> str:
-    """Returns a report as two lines of text columns; numbers that are not known are left out."""
-    forms = {
-        "dataset": ("data", "{}"),
-        "split": ("split", "{}"),
-        "top1": ("top-1 %", "{:.2f}"),
-        "top5": ("top-5 %", "{:.2f}"),
-        "loss": ("loss", "{:.4f}"),
-        "images": ("images", "{:,}"),
-        "images_per_second": ("images/s", "{:,.0f}"),
-        "params": ("params", "{:,}"),
-        "macs": ("MACs", "{:,}"),
-    }
-    known = [key for key in forms if report.get(key) is not None]
-    cells = [(forms[key][0], forms[key][1].format(report[key])) for key in known]
+def table(report: Mapping[str, Any]) -> str:
+    """Returns a report as two lines of text columns, and a table of the exits where there are some.
+
+    Numbers that are not known are left out.
+    """
+    task = tasks.find(report["task"])
+    columns = (
+        Column("dataset", "data", "{}"),
+        Column("split", "split", "{}"),
+        *task.columns,
+        Column("images", "images", "{:,}"),
+        Column("images_per_second", "images/s", "{:,.0f}"),
+        Column("params", "params", "{:,}"),
+        Column("macs", "MACs", "{:,}"),
+    )
+    lines = _lines([report], columns)
+    if "exits" in report:
+        of_exit = (
+            Column("name", "exit", "{}"),
+            Column("macs", "MACs", "{:,}"),
+            Column("params", "params", "{:,}"),
+            *task.exit_columns,
+        )
+        lines += ["", *_lines(report["exits"], of_exit)]
+    return "\n".join(lines)
+
+
+def _lines(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> list[str]:
+    """Returns a heading and a line for each row; columns that lack a value are left out."""
+    known = [each for each in columns if all(row.get(each.key) is not None for row in rows)]
+    cells = [[each.label, *(each.form.format(row[each.key]) for row in rows)] for each in known]
     widths = [max(map(len, column)) for column in cells]
-    rows = [[text.rjust(width) for text, width in zip(row, widths)] for row in zip(*cells)]
-    return "\n".join("  ".join(row) for row in rows)
+    return [
+        "  ".join(text.rjust(width) for text, width in zip(line, widths)) for line in zip(*cells)
+    ]
 
 
 def write_report(report: dict, path: str | os.PathLike) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from tfkd import models
+from tfkd.core import tasks
 from tfkd.errors import TfkdError
+from tfkd.models.graph.outputs import LOGITS, class_width, in_depth_order, output_sizes
 
 FILE_NAME = "tfkd.json"
 _FORMAT = "tfkd export 1"
@@ -21,6 +24,7 @@ _FORMAT = "tfkd export 1"
 def write(
     directory: Path,
     network: models.Network,
+    outputs: Mapping[str, list[int | None]],
     *,
     fold: bool,
     class_names: Sequence[str] | None,
@@ -31,24 +35,20 @@ def write(
     Args:
         directory: The folder.
         network: The network before folding: its parameters and MACs are the published ones.
-        fold: Whether batch normalisation was folded.
+        outputs: The shape of each output of the export after the batch axis.
+        fold: Whether batch normalization was folded.
         class_names: The names of the classes in the order of the logits, if they are known.
         adder: How adder layers are written; ``None`` for a network without any.
     """
-    input_shape = network.model.input_shape[1:]
-    # Without a fixed image size the work of one image is not a number.
-    cost = None if None in input_shape else models.cost(network.model)
     description = {
         "format": _FORMAT,
         "name": network.name,
-        "input_shape": list(input_shape),
-        "num_classes": network.model.output_shape[-1],
+        **facts(network),
+        "outputs": dict(outputs),
         "class_names": None if class_names is None else list(class_names),
         "preprocess": network.preprocess.to_config(),
         "fold": fold,
         "adder": adder,
-        "params": cost and cost.params,
-        "macs": cost and cost.macs,
         "versions": {
             "tensorflow": tf.__version__,
             "keras": keras.__version__,
@@ -59,6 +59,32 @@ def write(
     (directory / FILE_NAME).write_text(text, encoding="utf-8")
 
 
+def facts(network: models.Network) -> dict[str, Any]:
+    """Returns ``task``, ``input_shape``, ``num_classes``, ``params``, ``macs`` and ``exits``.
+
+    They are as in :func:`describe`.
+    """
+    input_shape = list(network.model.input_shape[1:])
+    # Without a fixed image size the work of one image is not a number.
+    cost = None if None in input_shape else models.cost(network.model)
+    return {
+        "task": tasks.name_of(network),
+        "input_shape": input_shape,
+        "num_classes": class_width(output_sizes(network.model)),
+        "params": cost and cost.params,
+        "macs": cost and cost.macs,
+        "exits": cost and _exit_costs(network.model),
+    }
+
+
+def _exit_costs(model: keras.Model) -> dict[str, dict[str, int]] | None:
+    names = in_depth_order(models.outputs(model))
+    if len(names) < 2 or names[-1] != LOGITS:
+        return None
+    costs = models.exit_costs(model)
+    return {name: {"params": each.params, "macs": each.macs} for name, each in costs.items()}
+
+
 def describe(directory: str | os.PathLike) -> dict:
     """Returns what ``tfkd.json`` in an exported folder says.
 
@@ -66,10 +92,12 @@ def describe(directory: str | os.PathLike) -> dict:
         directory: A folder that ``tfkd.export.save`` wrote.
 
     Returns:
-        A dict with ``name``, ``input_shape`` ``[height, width, channels]``, ``num_classes``,
-        ``class_names`` (a list or None), ``preprocess`` (a config of ``Preprocess``), ``fold``,
-        ``adder`` ("plain", "op", or None without adder layers), ``params``, ``macs`` (of one image;
-        both None for a network of any image size) and ``versions``.
+        A dict with ``name``, ``task``, ``input_shape`` ``[height, width, channels]``, ``outputs``
+        (the shape of each output of the signatures after the batch axis), ``num_classes`` (the
+        width of ``logits``, or None), ``class_names`` (a list or None), ``preprocess`` (a config of
+        ``Preprocess``), ``fold``, ``adder`` ("plain", "op", or None without adder layers),
+        ``params``, ``macs`` (of one image; both None for a network of any image size), ``exits``
+        (``params`` and ``macs`` up to each exit; None for a network with one) and ``versions``.
 
     Raises:
         TfkdError: When the folder is not such an export.
@@ -86,7 +114,14 @@ def describe(directory: str | os.PathLike) -> dict:
         raise TfkdError(f"file {str(path)!r}: found no valid JSON ({error})") from error
     if not isinstance(description, dict) or description.pop("format", None) != _FORMAT:
         raise TfkdError(f"file {str(path)!r}: found something else, wanted format {_FORMAT!r}")
-    return description
+    # Exports of earlier versions are classifiers with one exit.
+    classes = [description.get("num_classes")]
+    usual = {
+        "task": "classification",
+        "outputs": {"logits": classes, "probabilities": classes},
+        "exits": None,
+    }
+    return usual | description
 
 
 def is_export(directory: Path) -> bool:

@@ -1,4 +1,4 @@
-"""A network as a SavedModel: raw pixels in, logits and probabilities out, stock operations only.
+"""A network as a SavedModel: raw pixels in, named outputs out, stock operations only.
 
 Adder layers are rewritten to stock operations as well, unless their compiled op is asked for.
 """
@@ -7,25 +7,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
-import numpy as np
-import tensorflow as tf
 
 from tfkd import files, models
 from tfkd.adder import compiled_operations, has_adder_layers, plain_operations
+from tfkd.core import tasks
 from tfkd.errors import TfkdError, unknown
 from tfkd.export import description
-from tfkd.export.verification import verify as verify_export
-from tfkd.models.saving import in_precision
 
-# A graph is one protocol buffer, which ends at 2 GiB; larger networks keep their weights beside it.
-LARGEST_CONSTANTS = 2**30
-
-# Operations that call back into the Python process that made them.
-_PYTHON_OPERATIONS = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
+# Imported for the exporter that it registers.
+from tfkd.export import named_outputs as _named_outputs  # noqa: F401
+from tfkd.export.exporters import Exported, exporter_of
+from tfkd.models.graph.outputs import class_width, output_sizes
+from tfkd.models.saving import in_precision, load_network
 
 ADDER_FORMS = ("plain", "op")
 
@@ -35,9 +32,9 @@ def save(
     directory: str | os.PathLike,
     *,
     fold: bool = True,
-    class_names: Sequence[str] | None = None,
     verify: bool = True,
     adder: str = "plain",
+    class_names: Sequence[str] | None = None,
 ) -> Path:
     """Writes a network as a SavedModel that loads with plain TensorFlow, without tfkd or Keras.
 
@@ -45,7 +42,11 @@ def save(
 
         serving_default(image: uint8   (batch, height, width, channels), pixels 0..255)
         normalised     (image: float32 (batch, height, width, channels), after preprocessing)
-            -> {"logits": float32 (batch, classes), "probabilities": float32 (batch, classes)}
+            -> the outputs by name, each (batch, ...)
+
+    The outputs are those of the network and what its task derives from them. A classifier gives
+    ``logits`` and ``probabilities``, float32 ``(batch, classes)``; one with several exits gives
+    ``exit1``, ``exit2``, ... as well, and the probabilities of the deepest.
 
     The preprocessing is part of ``serving_default``. The weights are constants of the graph, which
     lets TensorFlow prepare them once. Everything computes in float32, whatever precision the
@@ -53,40 +54,63 @@ def save(
     returns.
 
     Args:
-        network: The network, or a model that takes pixels as they are. It is not changed.
+        network: The network, or a classifier that takes pixels as they are. It is not changed.
         directory: The folder to write: a new one, an empty one, or an earlier export, which is
             replaced once the new one is complete.
-        fold: Whether to fold batch normalisation into the layers before it; the logits stay equal
+        fold: Whether to fold batch normalization into the layers before it; the outputs stay equal
             within rounding, and a network of small convolutions runs about a tenth faster.
-        class_names: The names of the classes in the order of the logits.
         verify: Whether to load the folder again and compare it with the network on random images.
         adder: How adder layers are written: ``"plain"`` in stock operations, which load anywhere
             and are slow; ``"op"`` as the compiled op, for :func:`tfkd.adder.load`. It is nothing to
             networks without adder layers.
+        class_names: The names of the classes in the order of the logits; by default those of the
+            network.
 
     Returns:
         The folder.
 
     Raises:
-        TfkdError: When the network does not map one image to one row of logits, the class names do
-            not fit, the folder is occupied or cannot be written, or the logits of the written
-            export differ by more than 1e-5 of max |logit| (of adder networks, whose layers
-            amplify rounding: see :func:`tfkd.export.verification.verify`) or name another class;
-            the folder is then as it was before.
+        TfkdError: When the network takes something else than one image or its outputs are not those
+            of its task, the class names do not fit, the folder is occupied or cannot be written, or
+            an output of the written export differs by more than 1e-5 of its max |value| (of adder
+            networks, whose layers amplify rounding: see :func:`tfkd.export.verification.verify`) or
+            names another class; the folder is then as it was before.
     """
     network = models.as_network(network)
-    names = _checked(network, class_names)
+    exporter = exporter_of(network.model)
+    task = tasks.create(network.task, network)
+    names = _checked(network, task, class_names)
     form = _adder_form(network.model, adder)
     with files.whole_folder(directory, description.is_export, "an export of tfkd") as folder:
         source = in_precision(network.model)
         model = models.fold(source) if fold else models.stock(source)
+        exported = Exported(network, task, source, model)
         with plain_operations() if form == "plain" else contextlib.nullcontext():
-            module = _serving_module(model, network.preprocess)
-            _write(module, folder)
-        description.write(folder, network, fold=fold, class_names=names, adder=form)
+            served = exporter.write(exported, folder)
+        description.write(folder, network, served, fold=fold, class_names=names, adder=form)
         if verify:
-            verify_export(folder, network, source)
+            exporter.verify(exported, folder)
     return Path(directory)
+
+
+def save_run(
+    run_folder: str | os.PathLike, output: str | os.PathLike, which: str = "last", **settings
+) -> Path:
+    """Writes a student of a run folder as a SavedModel.
+
+    Args:
+        run_folder: The folder of a training run.
+        output: The folder to write.
+        which: The student, as :func:`tfkd.models.saving.load_network` takes it.
+        **settings: ``fold``, ``verify`` and ``adder`` of :func:`save`.
+
+    Returns:
+        The folder that was written.
+
+    Raises:
+        TfkdError: As :func:`tfkd.models.saving.load_network` and :func:`save`.
+    """
+    return save(load_network(run_folder, which), output, **settings)
 
 
 def _adder_form(model: keras.Model, adder: str) -> str | None:
@@ -103,82 +127,22 @@ def _adder_form(model: keras.Model, adder: str) -> str | None:
     return adder
 
 
-def _write(module: tf.Module, folder: Path) -> None:
-    try:
-        tf.saved_model.save(
-            module,
-            str(folder),
-            signatures={"serving_default": module.serve, "normalised": module.serve_normalised},
-        )
-    except tf.errors.OpError as error:
-        raise OSError(error.message) from error
-
-
-def _checked(network: models.Network, class_names: Sequence[str] | None) -> list[str] | None:
+def _checked(
+    network: models.Network, task: tasks.Task, class_names: Sequence[str] | None
+) -> list[str] | None:
     """Returns the class names; raises for a network that cannot be exported or other names."""
-    shapes = network.model.input_shape, network.model.output_shape
-    image, logits = shapes
-    ranks = [len(shape) if isinstance(shape, tuple) else None for shape in shapes]
-    if ranks != [4, 2] or logits[-1] is None:
+    image = network.model.input_shape
+    if not isinstance(image, tuple) or len(image) != 4:
         raise TfkdError(
-            f"network {network.name!r} to export: found input {image} and output {logits}, wanted "
-            "one image (batch, height, width, channels) and one row of logits (batch, classes)"
+            f"network {network.name!r} to export: found input {image}, wanted one image (batch, "
+            "height, width, channels)"
         )
-    if class_names is None:
+    # Probabilities of a network that ends in a softmax would be wrong without notice.
+    task.facts(network)
+    names = network.class_names if class_names is None else class_names
+    if names is None:
         return None
-    if len(class_names) != logits[-1]:
-        raise TfkdError(
-            f"class names of {network.name!r}: found {len(class_names)}, wanted {logits[-1]}"
-        )
-    return [str(name) for name in class_names]
-
-
-def _serving_module(model: keras.Model, preprocess: Callable[[tf.Tensor], tf.Tensor]) -> tf.Module:
-    """Returns a module whose functions ``serve`` and ``serve_normalised`` are the signatures."""
-    module = tf.Module()
-    shape = (None, *model.input_shape[1:])
-    compute = _computation(model, module)
-    # One function holds the weights; both signatures call it, so they are stored once.
-    compute = tf.function(compute, input_signature=[tf.TensorSpec(shape, tf.float32, "image")])
-    _refuse_python_operations(compute, model)
-
-    def outputs(normalised: tf.Tensor) -> dict[str, tf.Tensor]:
-        logits = compute(normalised)
-        return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
-
-    def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        return outputs(preprocess(image))
-
-    module.serve = tf.function(serve, input_signature=[tf.TensorSpec(shape, tf.uint8, "image")])
-    module.serve_normalised = tf.function(
-        outputs, input_signature=[tf.TensorSpec(shape, tf.float32, "image")]
-    )
-    return module
-
-
-def _computation(model: keras.Model, module: tf.Module) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Returns normalised images -> logits, with the weights as constants where they fit."""
-    trainable = [np.asarray(variable) for variable in model.trainable_variables]
-    fixed = [np.asarray(variable) for variable in model.non_trainable_variables]
-    if sum(array.nbytes for array in trainable + fixed) > LARGEST_CONSTANTS:
-        module.network = model
-        return lambda image: model(image, training=False)
-
-    def compute(image: tf.Tensor) -> tf.Tensor:
-        constants = [[tf.constant(array) for array in group] for group in (trainable, fixed)]
-        logits, _ = model.stateless_call(*constants, image, training=False)
-        return logits
-
-    return compute
-
-
-def _refuse_python_operations(compute: tf.types.experimental.PolymorphicFunction, model) -> None:
-    """Raises for a graph that would fail in another process."""
-    graph = compute.get_concrete_function().graph.as_graph_def()
-    nodes = [*graph.node, *(node for each in graph.library.function for node in each.node_def)]
-    found = sorted({node.op for node in nodes} & _PYTHON_OPERATIONS)
-    if found:
-        raise TfkdError(
-            f"model {model.name!r} to export: found {', '.join(found)}, which runs Python code of "
-            "this process, wanted TensorFlow operations only"
-        )
+    classes = class_width(output_sizes(network.model))
+    if classes not in (None, len(names)):
+        raise TfkdError(f"class names of {network.name!r}: found {len(names)}, wanted {classes}")
+    return [str(name) for name in names]

@@ -29,6 +29,7 @@ from tfkd.models.preprocess import Preprocess
 from tfkd.models.registry import check_name, create, names, register
 from tfkd.models.summary import cost_rules as _cost_rules  # noqa: F401
 from tfkd.models.summary.cost import Cost, LayerCost, Work, cost, rule
+from tfkd.models.summary.exit_costs import exit_costs
 
 __all__ = [
     "BatchNormalization",
@@ -42,6 +43,7 @@ __all__ = [
     "check_name",
     "cost",
     "create",
+    "exit_costs",
     "exits",
     "fold",
     "head",

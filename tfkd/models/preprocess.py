@@ -11,7 +11,7 @@ from tfkd.errors import TfkdError, unknown
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Normalises pixels: (pixel - mean) / std for each channel, in float32.
+    """Normalizes pixels: (pixel - mean) / std for each channel, in float32.
 
     Attributes:
         mean: The mean of each channel, in pixel units 0..255; a single value serves all channels,
@@ -41,7 +41,7 @@ class Preprocess:
 
     @classmethod
     def none(cls) -> Preprocess:
-        """Only casts to float32: for a network that normalises inside, or not at all."""
+        """Only casts to float32: for a network that normalizes inside, or not at all."""
         return cls()
 
     def __call__(self, pixels) -> tf.Tensor:

@@ -21,15 +21,19 @@ from pathlib import Path
 from types import ModuleType
 
 import keras
-from keras.src.backend.common import global_state
 
 from tfkd.errors import TfkdError, unknown
 from tfkd.models.graph.calls import is_functional
 from tfkd.models.graph.inspection import final_activation
+from tfkd.models.graph.outputs import in_depth_order, outputs
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _KERAS_APPLICATIONS = "keras.applications"
+# Keras keeps its numbers of unnamed layers in a global store, under this name. The public reset,
+# `keras.utils.clear_session`, drops all other state as well, so the store is taken from the public
+# function that counts in it.
 _COUNTS = "object_name_uids"
+_STORE = keras.backend.get_uid.__globals__["global_state"]
 
 
 def is_reference(name: str) -> bool:
@@ -42,24 +46,26 @@ def is_keras_application(name: str) -> bool:
     return name.partition(":")[0].startswith(_KERAS_APPLICATIONS)
 
 
-def find(reference: str) -> Callable[..., keras.Model]:
-    """Returns the function that a reference names.
+def find(reference: str, kind: str = "network") -> Callable:
+    """Returns the function or class that a reference names.
 
     Args:
         reference: `module:function`, the module as in an import (also from the working folder), or
             `path/to/file.py:function`, the file from the working folder or from the repository.
+        kind: What it names, for messages.
 
     Raises:
         TfkdError: If there is no such module, file or function, or importing it fails.
     """
     place, _, name = reference.rpartition(":")
+    who = f"{kind} {reference!r}"
     if not place or not name:
         raise TfkdError(
-            f"network {reference!r}: found no module and function; wanted module:function or "
+            f"{who}: found no module and function; wanted module:function or "
             "path/to/file.py:function"
         )
     with _working_folder():
-        module = _file(reference, place) if place.endswith(".py") else _module(reference, place)
+        module = _file(who, place) if place.endswith(".py") else _module(who, place)
     found = getattr(module, name, None)
     if not callable(found):
         public = [each for each in dir(module) if not each.startswith("_")]
@@ -157,7 +163,7 @@ def _check(reference: str, model, num_classes: int, input_shape: tuple) -> None:
             f"network {reference!r}: found that it returns {type(model).__name__}; wanted a "
             "functional keras.Model, or a Sequential with an Input"
         )
-    found, shape = model.input_shape, model.output_shape
+    found = model.input_shape
     if not isinstance(found, tuple) or len(found) != 4:
         raise TfkdError(
             f"network {reference!r}: found inputs {found}; wanted one (batch, height, width, "
@@ -168,42 +174,48 @@ def _check(reference: str, model, num_classes: int, input_shape: tuple) -> None:
             f"network {reference!r}: found that it takes images {found[1:]}; wanted {input_shape}, "
             "as those of the data are"
         )
-    if not isinstance(shape, tuple) or len(shape) != 2:
-        raise TfkdError(
-            f"network {reference!r}: found output {shape}; wanted logits (batch, {num_classes})"
-        )
-    if shape[-1] != num_classes:
-        raise TfkdError(
-            f"network {reference!r}: found {shape[-1]} classes; wanted {num_classes}, as many as "
-            "the data have"
-        )
-    activation = final_activation(model)
-    if activation is not None:
-        raise TfkdError(
-            f"network {reference!r}: found that it ends in {activation}; wanted logits: a last "
-            "layer with activation=None"
-        )
+    try:
+        named = outputs(model)
+    except TfkdError as error:
+        raise TfkdError(f"network {reference!r}: {error}") from None
+    for exit in in_depth_order(named):
+        shape = tuple(named[exit].shape)
+        if len(shape) != 2:
+            raise TfkdError(
+                f"network {reference!r}: found output {shape}; wanted {exit} (batch, {num_classes})"
+            )
+        if shape[-1] != num_classes:
+            raise TfkdError(
+                f"network {reference!r}: found {shape[-1]} classes; wanted {num_classes}, as many "
+                "as the data have"
+            )
+        activation = final_activation(model, exit)
+        if activation is not None:
+            raise TfkdError(
+                f"network {reference!r}: found that it ends in {activation}; wanted logits: a last "
+                "layer with activation=None"
+            )
 
 
-def _module(reference: str, name: str) -> ModuleType:
+def _module(who: str, name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise TfkdError(f"network {reference!r}: {name} cannot be imported: {error}") from error
+            raise TfkdError(f"{who}: {name} cannot be imported: {error}") from error
         raise TfkdError(
-            f"network {reference!r}: found no module {error.name!r}; wanted one of the working "
+            f"{who}: found no module {error.name!r}; wanted one of the working "
             "folder or of the Python path"
         ) from None
     except Exception as error:
         reason = _reason(error)
-        raise TfkdError(f"network {reference!r}: {name} cannot be imported: {reason}") from error
+        raise TfkdError(f"{who}: {name} cannot be imported: {reason}") from error
 
 
-def _file(reference: str, name: str) -> ModuleType:
+def _file(who: str, name: str) -> ModuleType:
     path = next((p for p in (Path(name), _REPOSITORY / name) if p.is_file()), None)
     if path is None:
-        raise TfkdError(f"network {reference!r}: no such file {name!r}; wanted a Python file")
+        raise TfkdError(f"{who}: no such file {name!r}; wanted a Python file")
     state = f"{path.resolve()} {path.stat().st_mtime_ns}"
     # Known to Python under a name of its own, a file is run once, and its classes can be found.
     module_name = f"tfkd_user_{path.stem}_{hashlib.sha256(state.encode()).hexdigest()[:8]}"
@@ -216,7 +228,7 @@ def _file(reference: str, name: str) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[module_name]
-        raise TfkdError(f"network {reference!r}: {name} fails: {_reason(error)}") from error
+        raise TfkdError(f"{who}: {name} fails: {_reason(error)}") from error
     return module
 
 
@@ -238,18 +250,15 @@ def _working_folder() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _names_from_the_first() -> Iterator[None]:
-    """Numbers layers without a name as in a new process, so that a config can name them as taps.
-
-    Keras keeps the count under `object_name_uids`, for which it has no public door.
-    """
-    before = dict(global_state.get_global_attribute(_COUNTS, {}))
-    global_state.set_global_attribute(_COUNTS, collections.defaultdict(int))
+    """Numbers layers without a name as in a new process, so that a config can name them as taps."""
+    before = dict(_STORE.get_global_attribute(_COUNTS, {}))
+    _STORE.set_global_attribute(_COUNTS, collections.defaultdict(int))
     try:
         yield
     finally:
-        inside = global_state.get_global_attribute(_COUNTS, {})
+        inside = _STORE.get_global_attribute(_COUNTS, {})
         largest = {key: max(before.get(key, 0), inside.get(key, 0)) for key in {**before, **inside}}
-        global_state.set_global_attribute(_COUNTS, collections.defaultdict(int, largest))
+        _STORE.set_global_attribute(_COUNTS, collections.defaultdict(int, largest))
 
 
 def _reason(error: Exception) -> str:

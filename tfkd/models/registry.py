@@ -129,7 +129,7 @@ def create(
         **kwargs: The network's own arguments.
 
     Returns:
-        A functional model from normalised images (batch, height, width, channels) to float32
+        A functional model from normalized images (batch, height, width, channels) to float32
         logits (batch, num_classes).
 
     Raises:

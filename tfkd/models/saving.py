@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,12 +12,20 @@ import keras
 
 from tfkd import files
 from tfkd.errors import TfkdError, reason, unknown
+from tfkd.models.description import (
+    DESCRIPTION,
+    USUAL_FILES,
+    described,
+    described_before,
+    load_description,
+    write_description,
+)
 from tfkd.models.graph.keras_layers import stock
 from tfkd.models.network import Network, as_network
 from tfkd.models.preprocess import Preprocess
 
-DESCRIPTION = "network.json"
-STEMS = {"last": "student", "best": "student_best"}
+_WORD = re.compile(r"[a-z0-9_]+")
+_CHECKED = ("input_shape", "outputs", "num_classes")
 
 
 def in_precision(model: keras.Model, dtype: str = "float32") -> keras.Model:
@@ -42,43 +51,52 @@ def in_precision(model: keras.Model, dtype: str = "float32") -> keras.Model:
 
 
 def save_network(
-    network: Network | keras.Model,
-    folder: str | os.PathLike,
-    stem: str = "student",
-    class_names: Sequence[str] | None = None,
+    network: Network | keras.Model, folder: str | os.PathLike, which: str = "last"
 ) -> Path:
-    """Writes ``<stem>.keras`` (stock Keras layers, float32) and ``network.json`` into a folder.
+    """Writes a network as a ``.keras`` file (stock Keras layers, float32), with ``network.json``.
 
-    Each file appears whole or not at all: it is written beside its place and then renamed.
+    Each file appears whole or not at all: it is written beside its place and then renamed. Networks
+    of earlier calls stay in the list of ``network.json`` while their files exist.
 
     Args:
         network: A network, or a model that takes pixels as they are.
         folder: An existing or a new folder.
-        stem: The file name without its ending.
-        class_names: The names of the classes in the order of the logits, if they are known.
+        which: ``"last"`` writes ``student.keras``; ``"best"``, or another word of ``a-z``, ``0-9``
+            and ``_``, writes ``student_<word>.keras``.
 
     Returns:
         The path of the ``.keras`` file.
 
     Raises:
-        TfkdError: When the folder cannot be written.
+        TfkdError: For another word, a folder that cannot be written, or one whose ``network.json``
+            is something else.
     """
+    if not _WORD.fullmatch(which):
+        raise TfkdError(
+            f"student {which!r} to save: found characters that a file name may not bear, wanted a "
+            "word of a-z, 0-9 and _"
+        )
+    return _save(network, Path(folder), which, USUAL_FILES.get(which, f"student_{which}.keras"))
+
+
+def save_network_file(network: Network | keras.Model, path: str | os.PathLike) -> Path:
+    """Writes a network as :func:`save_network`, to a ``.keras`` file of any name.
+
+    It is the ``"last"`` one of its folder.
+    """
+    return _save(network, Path(path).parent, "last", Path(path).name)
+
+
+def _save(network: Network | keras.Model, folder: Path, which: str, file: str) -> Path:
     network = as_network(network)
-    folder = Path(folder)
-    model = in_precision(stock(network.model))
-    description = {
-        "name": network.name,
-        "preprocess": network.preprocess.to_config(),
-        "taps": network.taps,
-        "input_shape": list(model.input_shape[1:]),
-        "num_classes": model.output_shape[-1],
-        "class_names": None if class_names is None else [str(name) for name in class_names],
-    }
+    network = network.with_model(in_precision(stock(network.model)))
+    before = described_before(folder)
     wanted = "a folder with write permission and space"
     with files.writing(f"folder {str(folder)!r} for the network", wanted):
         folder.mkdir(parents=True, exist_ok=True)
-    files.write_json(folder / DESCRIPTION, description)
-    return files.write(folder / f"{stem}.keras", model.save)
+    path = files.write(folder / file, network.model.save)
+    write_description(folder, before, which, file, network)
+    return path
 
 
 def save_model(model: keras.Model, path: str | os.PathLike) -> Path:
@@ -92,37 +110,43 @@ def save_model(model: keras.Model, path: str | os.PathLike) -> Path:
 
 
 def load_network(run_folder: str | os.PathLike, which: str = "last") -> Network:
-    """Returns the student of a run folder, ready for pixels 0..255.
+    """Returns a student of a run folder, ready for pixels 0..255.
 
     Args:
         run_folder: A folder that ``save_network`` wrote into.
         which: ``"last"`` is the student after the last epoch, ``"best"`` the one of the epoch with
-            the best validation accuracy.
+            the best validation score; a method may leave further ones, by words of its own.
 
     Raises:
-        TfkdError: When ``which`` is neither, the folder is not a run folder, or a file is missing,
-            damaged or at odds with the other.
+        TfkdError: When ``which`` is none of them, the folder is not a run folder, or a file is
+            missing, damaged or at odds with the other.
     """
-    if which not in STEMS:
-        raise unknown("student", which, STEMS)
-    description = load_description(run_folder)
-    path = Path(run_folder) / f"{STEMS[which]}.keras"
+    description = load_description(run_folder, which)
+    listed = description["files"]
+    if which not in {**USUAL_FILES, **listed}:
+        raise unknown("student", which, listed or USUAL_FILES)
+    path = Path(run_folder) / listed.get(which, USUAL_FILES.get(which))
     if not path.is_file():
         found = sorted(each.name for each in path.parent.glob("*.keras"))
         raise TfkdError(
             f"run folder {str(run_folder)!r}: found {', '.join(found) or 'no .keras file'}, "
             f"wanted {path.name} (a run writes it at the end of its epochs)"
         )
-    model = load_model(path)
-    shape = list(model.input_shape[1:]), model.output_shape[-1]
-    recorded = description["input_shape"], description["num_classes"]
-    if shape != recorded:
+    network = Network(
+        load_model(path),
+        Preprocess.from_config(description["preprocess"]),
+        name=description["name"],
+        task=description["task"],
+        class_names=description["class_names"],
+    )
+    found = described(network)
+    differ = [key for key in _CHECKED if found[key] != description[key]]
+    if differ:
         raise TfkdError(
-            f"network file {str(path)!r}: found input shape and classes {shape}, "
-            f"wanted {recorded} as {DESCRIPTION} beside it says"
+            f"network file {str(path)!r}: found {_shown(found, differ)}; "
+            f"wanted {_shown(description, differ)}, as {DESCRIPTION} beside it says"
         )
-    preprocess = Preprocess.from_config(description["preprocess"])
-    return Network(model, preprocess, name=description["name"], taps=description["taps"])
+    return dataclasses.replace(network, taps=description["taps"])
 
 
 def load_model(path: str | os.PathLike) -> keras.Model:
@@ -144,35 +168,8 @@ def load_model(path: str | os.PathLike) -> keras.Model:
         ) from error
 
 
-def load_description(run_folder: str | os.PathLike) -> dict:
-    """Returns what ``network.json`` of a run folder says.
-
-    Returns:
-        A dict with ``name``, ``preprocess`` (a config of ``Preprocess``), ``taps`` (further names
-        of taps), ``input_shape`` ``[height, width, channels]``, ``num_classes`` and ``class_names``
-        (a list or None).
-
-    Raises:
-        TfkdError: When the folder or the file is missing or is something else.
-    """
-    path = Path(run_folder) / DESCRIPTION
-    if not path.is_file():
-        found = "a folder without that file" if path.parent.is_dir() else "no such folder"
-        raise TfkdError(
-            f"run folder {str(run_folder)!r}: found {found}, "
-            f"wanted the --workdir of a training run, which holds {DESCRIPTION}"
-        )
-    wanted = ("name", "preprocess", "input_shape", "num_classes", "class_names")
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-        known = {key: description[key] for key in wanted}
-        # Folders of earlier versions say nothing of taps: their networks have no other names.
-        return {**known, "taps": description.get("taps", {})}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TfkdError(
-            f"file {str(path)!r}: found something else ({reason(error)}), "
-            f"wanted JSON with {', '.join(wanted)}"
-        ) from error
+def _shown(description: dict, keys: Sequence[str]) -> str:
+    return " and ".join(f"{key} {description[key]}" for key in keys)
 
 
 def _layers(model: keras.Model) -> list[keras.layers.Layer]:

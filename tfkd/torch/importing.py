@@ -11,7 +11,7 @@ from pathlib import Path
 from tfkd import data, models
 from tfkd.data import presets
 from tfkd.errors import TfkdError, TfkdWarning
-from tfkd.models.saving import DESCRIPTION, STEMS, save_network
+from tfkd.models.saving import DESCRIPTION, USUAL_FILES, save_network_file
 from tfkd.torch.checkpoint import read
 from tfkd.torch.porting import port
 
@@ -67,8 +67,8 @@ def import_checkpoint(
     """
     output = Path(output)
     is_file = output.suffix == _SUFFIX
-    folder, stem = (output.parent, output.stem) if is_file else (output, STEMS["last"])
-    _check_free(folder, f"{stem}{_SUFFIX}")
+    path = output if is_file else output / USUAL_FILES["last"]
+    _check_free(path.parent, path.name)
     weights = read(checkpoint, key, prefix)
     try:
         model = port(weights, network, image_size=image_size, **kwargs)
@@ -89,7 +89,7 @@ def import_checkpoint(
             "channels, wanted one of each"
         )
     ported = models.Network(model, preprocess, network)
-    return Imported(save_network(ported, folder, stem), ported, models.cost(model).params)
+    return Imported(save_network_file(ported, path), ported, models.cost(model).params)
 
 
 def chosen_preprocess(

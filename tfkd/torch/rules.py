@@ -86,7 +86,7 @@ def nearest(names: Iterable[str]) -> str | None:
 
 
 def _numbered(count: int) -> dict[str, tuple[str, ...]]:
-    """The convolutions and normalisations of a block, which bear the same names."""
+    """The convolutions and normalizations of a block, which bear the same names."""
     names = [f"{kind}{number + 1}" for number in range(count) for kind in ("conv", "bn")]
     return {name: (name,) for name in names}
 
@@ -128,7 +128,7 @@ def _shuffle(network: str, count: int, *signature: str) -> Rules:
 def _small_vgg() -> Rules:
     layers = {"logits": ("classifier",)}
     for block, tap in enumerate(("stem", "stage1", "stage2", "stage3", "stage4")):
-        # A convolution, its normalisation and a ReLU take three places each; at most four of them.
+        # A convolution, its normalization and a ReLU take three places each; at most four of them.
         for number in range(4):
             layers[f"{tap}_conv{number + 1}"] = (f"block{block}.{3 * number}",)
             layers[f"{tap}_bn{number + 1}"] = (f"block{block}.{3 * number + 1}",)

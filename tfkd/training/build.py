@@ -10,6 +10,7 @@ import ml_collections
 import numpy as np
 
 from tfkd import data, models
+from tfkd.core import tasks
 from tfkd.errors import TfkdError
 from tfkd.training.config import to_dict
 
@@ -27,7 +28,8 @@ def data_set(config: ml_collections.ConfigDict) -> data.DataSet:
         fields.name,
         batch_size=config.train.batch_size,
         seed=config.train.seed,
-        validation=fields.validation,
+        validation_split=fields.validation_split,
+        validation_size=fields.validation_size,
         train_size=fields.train_size,
         image_size=fields.image_size,
         augment=fields.augment,
@@ -40,7 +42,7 @@ def data_set(config: ml_collections.ConfigDict) -> data.DataSet:
 
 
 def preprocess(kind: str, info: data.DataInfo) -> models.Preprocess:
-    """Returns the normalisation that a network gets, by its name in a config.
+    """Returns the normalization that a network gets, by its name in a config.
 
     Args:
         kind: ``dataset``, ``none``, or one of :data:`tfkd.models.preprocess.PUBLISHED`.
@@ -56,33 +58,40 @@ def preprocess(kind: str, info: data.DataInfo) -> models.Preprocess:
     published = models.Preprocess.published(kind)
     if info.image_shape[-1] != 3:
         raise TfkdError(
-            f"preprocess {kind!r}: found images {info.image_shape} of {info.name}, wanted 3 channels"
+            f"preprocess {kind!r}: found images {info.image_shape} of {info.name}, wanted 3 "
+            "channels"
         )
     return published
 
 
-def student(config: ml_collections.ConfigDict, info: data.DataInfo) -> models.Network:
-    """Returns the student, initialised from the seed of the run whatever was made before it.
+def student(
+    config: ml_collections.ConfigDict, info: data.DataInfo, task: str = "classification"
+) -> models.Network:
+    """Returns the student, initialized from the seed of the run whatever was made before it.
 
     Args:
         config: The experiment.
         info: Its data.
+        task: Its task, as :func:`tfkd.tasks.find` takes it.
 
     Raises:
         TfkdError: For an unknown network, or images that it cannot take.
     """
-    return _fresh(config, config.student, config.train.seed, info)
+    return _fresh(config, config.student, config.train.seed, info, task)
 
 
-def trained_teacher(config: ml_collections.ConfigDict, info: data.DataInfo) -> models.Network:
+def trained_teacher(
+    config: ml_collections.ConfigDict, info: data.DataInfo, task: str = "classification"
+) -> models.Network:
     """Returns a teacher that trains beside the student, with fresh weights of its own.
 
     Pixels reach it as they reach the student. Its seed is ``teacher.seed``, or follows from that of
-    the run, but is another one: twins are not to start alike.
+    the run, but is another one: two networks of one architecture are not to start alike.
 
     Args:
         config: The experiment.
         info: Its data.
+        task: Its task.
 
     Raises:
         TfkdError: For an unknown network, or images that it cannot take.
@@ -90,7 +99,7 @@ def trained_teacher(config: ml_collections.ConfigDict, info: data.DataInfo) -> m
     seed = config.teacher.seed
     if seed is None:
         seed = int(np.random.SeedSequence((config.train.seed, _TEACHER)).generate_state(1)[0])
-    return _fresh(config, config.teacher, seed, info)
+    return _fresh(config, config.teacher, seed, info, task)
 
 
 def _fresh(
@@ -98,17 +107,21 @@ def _fresh(
     fields: ml_collections.ConfigDict,
     seed: int,
     info: data.DataInfo,
+    task: str,
 ) -> models.Network:
     """Returns the network of a section of the config, its weights drawn from a seed."""
     keras.utils.set_random_seed(seed)
     name = fields.name
-    model = models.create(name, info.num_classes, info.image_shape, **to_dict(fields.kwargs))
-    if config.train.batch_norm == "local":
+    width = tasks.find(task).width(info)
+    model = models.create(name, width, info.image_shape, **to_dict(fields.kwargs))
+    if not config.train.sync_batch_norm:
         for layer in model.layers:
             if isinstance(layer, models.BatchNormalization):
                 layer.synchronized = False
     seen = preprocess(config.student.preprocess, info)
-    return models.Network(model, seen, name, to_dict(fields.taps))
+    # A task may give a network other outputs than one for each class.
+    classes = info.class_names if width == len(info.class_names) else None
+    return models.Network(model, seen, name, to_dict(fields.taps), task, classes)
 
 
 def check_fits(network: models.Network, info: data.DataInfo, who: str) -> None:
@@ -117,9 +130,8 @@ def check_fits(network: models.Network, info: data.DataInfo, who: str) -> None:
     Raises:
         TfkdError: Naming both.
     """
-    classes = network.model.output_shape[-1]
-    if classes != info.num_classes:
-        raise TfkdError(f"{who} has {classes} classes, but {info.name} has {info.num_classes}")
+    task = tasks.create(network.task, network)
+    task.check_data(task.facts(network), info, who)
     shape = tuple(network.model.input_shape[1:])
     if any(a is not None and a != b for a, b in zip(shape, info.image_shape)):
         raise TfkdError(

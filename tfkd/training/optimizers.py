@@ -1,4 +1,4 @@
-"""Optimizers: SGD in its two published forms, and Keras' Adam and RMSprop, all with one decay rule.
+"""Optimizers: SGD in its two published styles, Keras' Adam and RMSprop, all with one decay rule.
 
 The published recipes come from torch and Caffe, and differ from Keras' optimizers where it shows:
 
@@ -12,65 +12,98 @@ from __future__ import annotations
 import fnmatch
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import keras
 import tensorflow as tf
 
 from tfkd.errors import TfkdError, TfkdWarning, unknown
-from tfkd.training import fields
+from tfkd.settings import NonNegative, Positive, Range, Settings, checked, field
+from tfkd.training.settings_by_name import used
 
 # What `decay_exclude` may name, and the variable names that stand for it in Keras' layers.
 _KINDS = {"bias": ("bias",), "batch_normalization": ("gamma", "beta")}
 
-_COMMON = {"weight_decay": 0.0, "decay": None, "decay_exclude": (), "clip_norm": None}
-_ADAM = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7, **_COMMON}
-_FIELDS = {
-    "sgd": {"momentum": 0.0, "nesterov": False, "form": "torch", **_COMMON},
-    "adam": _ADAM,
-    "adamw": _ADAM,
-    "rmsprop": {"rho": 0.9, "momentum": 0.0, "epsilon": 1e-7, **_COMMON},
+BelowOne = Annotated[float, Range(low=0, below=1)]
+MomentumStyle = Literal["torch", "keras"]
+WeightDecayMode = Literal["coupled", "decoupled"]
+
+
+class OptimizerSettings(Settings):
+    """An optimizer as a config describes it, in its section ``train.optimizer``."""
+
+    name: Literal["sgd", "adam", "adamw", "rmsprop"] = field("sgd", "sgd | adam | adamw | rmsprop")
+    momentum: BelowOne | None = field(
+        None, "momentum of sgd and rmsprop; none: 0.9 of sgd, 0 of rmsprop"
+    )
+    nesterov: bool = field(False, "Nesterov momentum of sgd")
+    momentum_style: MomentumStyle = field(
+        "torch", "torch (learning rate outside the buffer) | keras (inside, as Caffe), of sgd"
+    )
+    weight_decay: NonNegative = field(5e-4, "weight decay")
+    weight_decay_mode: WeightDecayMode | None = field(
+        None, "coupled (L2, added to the gradient) | decoupled; none: the usual one"
+    )
+    decay_exclude: tuple[str, ...] = field(
+        (), "what does not decay: bias, batch_normalization, path patterns"
+    )
+    clip_norm: Positive | None = field(
+        None, "largest norm of the whole gradient; none: no clipping"
+    )
+    beta_1: BelowOne | None = field(
+        None, "decay of the mean of gradients of adam and adamw; none: 0.9"
+    )
+    beta_2: BelowOne | None = field(
+        None, "decay of the mean of squares of adam and adamw; none: 0.999"
+    )
+    rho: BelowOne | None = field(None, "decay of the mean of squares of rmsprop; none: 0.9")
+    epsilon: Positive | None = field(
+        None, "added to the root of adam, adamw and rmsprop; none: 1e-7"
+    )
+
+    def check(self) -> None:
+        if self.name == "adamw" and self.weight_decay_mode == "coupled":
+            raise TfkdError(
+                "optimizer 'adamw' has weight_decay_mode 'coupled'; wanted 'decoupled', which "
+                "makes it AdamW, or the optimizer 'adam'"
+            )
+        _exclusions(self.decay_exclude)
+
+
+_OWN = {
+    "sgd": ("momentum", "nesterov", "momentum_style"),
+    "adam": ("beta_1", "beta_2", "epsilon"),
+    "adamw": ("beta_1", "beta_2", "epsilon"),
+    "rmsprop": ("rho", "momentum", "epsilon"),
 }
+"""Settings that not every optimizer has."""
 
 
 def create(
-    settings: Mapping[str, Any],
+    settings: OptimizerSettings | Mapping[str, Any],
     schedule: float | keras.optimizers.schedules.LearningRateSchedule,
 ) -> keras.optimizers.Optimizer:
     """Makes an optimizer from settings.
 
     Args:
-        settings: ``name`` is ``"sgd"``, ``"adam"``, ``"adamw"`` or ``"rmsprop"``. All take
-            ``weight_decay``, ``decay`` (``"coupled"``, the default, or ``"decoupled"``, which
-            adamw always is), ``decay_exclude`` and ``clip_norm`` (largest norm of the gradient of
-            all variables together); sgd takes ``momentum``, ``nesterov`` and ``form``, the Adam
-            kinds ``beta_1``, ``beta_2`` and ``epsilon``, rmsprop ``rho``, ``momentum`` and
-            ``epsilon``. Keys that only another optimizer uses are set aside, with a warning unless
-            they hold their default.
+        settings: :class:`OptimizerSettings`, or a mapping of them, such as
+            ``config.train.optimizer``. Those of other optimizers are set aside, with a warning
+            unless they hold their default.
         schedule: A learning rate, or a schedule that gives it from the step.
 
     Raises:
-        TfkdError: If a name or field is unknown or a value is out of range.
+        TfkdError: If a name or setting is unknown or a value is out of range.
     """
-    name, values = fields.read("optimizer", settings, _FIELDS)
-    clip_norm = values.pop("clip_norm")
-    if clip_norm is not None:
-        values["global_clipnorm"] = fields.number("clip_norm", clip_norm, above=True)
+    if not isinstance(settings, OptimizerSettings):
+        settings = OptimizerSettings.from_mapping(settings, "optimizer: ")
+    name = settings.name
+    values = used(settings, _OWN)
+    values["global_clipnorm"] = values.pop("clip_norm", None)
     if name == "adamw":
-        if values["decay"] == "coupled":
-            raise TfkdError(
-                "optimizer 'adamw' has decay 'coupled'; wanted 'decoupled', which "
-                "makes it AdamW, or the optimizer 'adam'"
-            )
-        values["decay"] = "decoupled"
-    values["decay"] = values["decay"] or "coupled"
+        values["weight_decay_mode"] = "decoupled"
     if name == "sgd":
-        return SGD(schedule, **values)
-    for field in ("beta_1", "beta_2", "rho", "momentum"):
-        if field in values:
-            values[field] = fields.number(field, values[field], high=1, below=True)
-    values["epsilon"] = fields.number("epsilon", values["epsilon"], above=True)
-    return (RMSprop if name == "rmsprop" else Adam)(schedule, **values)
+        values.setdefault("momentum", 0.9)
+    return {"sgd": SGD, "rmsprop": RMSprop}.get(name, Adam)(schedule, **values)
 
 
 class Decayed:
@@ -86,9 +119,9 @@ class Decayed:
     Args:
         learning_rate: A number, or a schedule that gives it from the step.
         weight_decay: d, at least 0.
-        decay: ``"coupled"`` or ``"decoupled"``.
+        weight_decay_mode: ``"coupled"`` or ``"decoupled"``.
         decay_exclude: What does not decay: ``"bias"``, ``"batch_normalization"`` (scale and offset,
-            gamma and beta, of this and Keras' other normalisation layers) or patterns of variable
+            gamma and beta, of this and Keras' other normalization layers) or patterns of variable
             paths with ``*``, such as ``"stem/*"``.
         **kwargs: Arguments of the Keras optimizer, such as `global_clipnorm`.
 
@@ -100,15 +133,15 @@ class Decayed:
         self,
         learning_rate=0.01,
         weight_decay: float = 0.0,
-        decay: str = "coupled",
+        weight_decay_mode: str = "coupled",
         decay_exclude: Sequence[str] = (),
         **kwargs,
     ):
         if not callable(learning_rate):
-            learning_rate = fields.number("learning_rate", learning_rate)
-        weight_decay = fields.number("weight_decay", weight_decay)
+            learning_rate = checked("learning_rate", NonNegative, learning_rate)
+        weight_decay = checked("weight_decay", NonNegative, weight_decay)
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, **kwargs)
-        self.decay = fields.choice("decay", decay, ("coupled", "decoupled"))
+        self.weight_decay_mode = checked("weight_decay_mode", WeightDecayMode, weight_decay_mode)
         self.decay_exclude = _exclusions(decay_exclude)
         self._decays = ()
 
@@ -144,7 +177,7 @@ class Decayed:
         gradient = tf.cast(tf.convert_to_tensor(gradient), variable.dtype)
         if not self._decays[self._get_variable_index(variable)]:
             return gradient
-        if self.decay == "coupled":
+        if self.weight_decay_mode == "coupled":
             return gradient + self.weight_decay * variable
         rate = tf.cast(learning_rate, variable.dtype)
         variable.assign_sub(rate * self.weight_decay * variable)
@@ -157,14 +190,14 @@ class Decayed:
         """Returns the arguments from which `from_config` makes an equal, fresh optimizer."""
         return {
             **super().get_config(),
-            "decay": self.decay,
+            "weight_decay_mode": self.weight_decay_mode,
             "decay_exclude": list(self.decay_exclude),
         }
 
 
 @keras.saving.register_keras_serializable("tfkd")
 class SGD(Decayed, keras.optimizers.Optimizer):
-    """Stochastic gradient descent with momentum, in the form of torch or of Keras and Caffe.
+    """Stochastic gradient descent with momentum, in the style of torch or of Keras and Caffe.
 
     With gradient g, momentum m and learning rate r, ``"torch"`` keeps gradients in its buffer::
 
@@ -176,17 +209,17 @@ class SGD(Decayed, keras.optimizers.Optimizer):
         v = m * v - r * g
         w = w + v                or, with Nesterov, w = w + m * v - r * g
 
-    The two are the same while r stays as it is. After a drop of r the torch form scales down the
-    momentum gathered before it, the other form lets it run out at the old rate. Each is one fused
+    The two are the same while r stays as it is. After a drop of r the torch style scales down the
+    momentum gathered before it, the other one lets it run out at the old rate. Each is one fused
     kernel a variable.
 
     Args:
         learning_rate: A number, or a schedule that gives it from the step.
         momentum: m, at least 0 and less than 1.
         nesterov: Whether to look ahead along the momentum; needs a momentum.
-        form: ``"torch"`` or ``"keras"``.
+        momentum_style: ``"torch"`` or ``"keras"``.
         weight_decay: As for `Decayed`, as are the following two.
-        decay: ``"coupled"`` or ``"decoupled"``.
+        weight_decay_mode: ``"coupled"`` or ``"decoupled"``.
         decay_exclude: Kinds or patterns of variables that do not decay.
         **kwargs: Arguments of `keras.optimizers.Optimizer`, such as `global_clipnorm`.
 
@@ -199,24 +232,24 @@ class SGD(Decayed, keras.optimizers.Optimizer):
         learning_rate=0.01,
         momentum: float = 0.0,
         nesterov: bool = False,
-        form: str = "torch",
+        momentum_style: str = "torch",
         weight_decay: float = 0.0,
-        decay: str = "coupled",
+        weight_decay_mode: str = "coupled",
         decay_exclude: Sequence[str] = (),
         **kwargs,
     ):
         super().__init__(
             learning_rate=learning_rate,
             weight_decay=weight_decay,
-            decay=decay,
+            weight_decay_mode=weight_decay_mode,
             decay_exclude=decay_exclude,
             **kwargs,
         )
-        self.momentum = fields.number("momentum", momentum, high=1, below=True)
-        self.nesterov = fields.flag("nesterov", nesterov)
+        self.momentum = checked("momentum", BelowOne, momentum)
+        self.nesterov = checked("nesterov", bool, nesterov)
         if self.nesterov and not self.momentum:
             raise TfkdError("nesterov is True with momentum 0; wanted a momentum above 0")
-        self.form = fields.choice("form", form, ("torch", "keras"))
+        self.momentum_style = checked("momentum_style", MomentumStyle, momentum_style)
 
     def build(self, variables):
         """Makes one buffer a variable, unless the momentum is 0."""
@@ -236,7 +269,7 @@ class SGD(Decayed, keras.optimizers.Optimizer):
             return
         kernel = (
             tf.raw_ops.ResourceApplyMomentum
-            if self.form == "torch"
+            if self.momentum_style == "torch"
             else tf.raw_ops.ResourceApplyKerasMomentum
         )
         buffer = self.momentums[self._get_variable_index(variable)].value
@@ -255,7 +288,7 @@ class SGD(Decayed, keras.optimizers.Optimizer):
             **super().get_config(),
             "momentum": self.momentum,
             "nesterov": self.nesterov,
-            "form": self.form,
+            "momentum_style": self.momentum_style,
         }
 
 
@@ -266,7 +299,7 @@ class Adam(Decayed, keras.optimizers.Adam):
     Args:
         learning_rate: A number, or a schedule that gives it from the step.
         weight_decay: As for `Decayed`, as are the following two.
-        decay: ``"coupled"`` (torch's Adam) or ``"decoupled"`` (AdamW).
+        weight_decay_mode: ``"coupled"`` (torch's Adam) or ``"decoupled"`` (AdamW).
         decay_exclude: Kinds or patterns of variables that do not decay.
         **kwargs: Arguments of `keras.optimizers.Adam`.
     """
@@ -279,7 +312,7 @@ class RMSprop(Decayed, keras.optimizers.RMSprop):
     Args:
         learning_rate: A number, or a schedule that gives it from the step.
         weight_decay: As for `Decayed`, as are the following two.
-        decay: ``"coupled"`` or ``"decoupled"``.
+        weight_decay_mode: ``"coupled"`` or ``"decoupled"``.
         decay_exclude: Kinds or patterns of variables that do not decay.
         **kwargs: Arguments of `keras.optimizers.RMSprop`.
     """
@@ -287,12 +320,11 @@ class RMSprop(Decayed, keras.optimizers.RMSprop):
 
 def _exclusions(given: Sequence[str]) -> tuple[str, ...]:
     """Returns the exclusions as a tuple after checking that each is a kind or a pattern."""
-    if isinstance(given, str) or not all(isinstance(each, str) for each in given):
-        raise TfkdError(f"decay_exclude is {given!r}; wanted a list of words and patterns")
-    for each in given:
+    listed = checked("decay_exclude", tuple[str, ...], given)
+    for each in listed:
         if each not in _KINDS and "*" not in each:
             raise unknown("decay_exclude", each, [*_KINDS, "a pattern with *"])
-    return tuple(given)
+    return listed
 
 
 def _path(variable) -> str:

@@ -16,12 +16,12 @@ from typing import Any
 import ml_collections
 
 from tfkd.errors import TfkdError, unknown
-from tfkd.training.config import method
+from tfkd.training.config import methods
 
 SETS = ("cifar100", "imagenet")
 """The sets of images that hyper-parameters were published for."""
 
-TWIN = "twin"
+SELF_TEACHER = "self_teacher"
 """Stands for a teacher that is the student's own architecture, trained alone before."""
 
 
@@ -34,7 +34,7 @@ class Preset:
         weight: Its weight in the total loss.
         settings: Its hyper-parameters, where they are not the defaults.
         student_loss_weight: Weight of the label loss.
-        teacher: Whether it has a teacher (True), none (False) or :data:`TWIN`.
+        teacher: Whether it has a teacher (True), none (False) or :data:`SELF_TEACHER`.
     """
 
     method: str
@@ -42,6 +42,18 @@ class Preset:
     settings: Mapping[str, Any] = field(default_factory=dict)
     student_loss_weight: float = 1.0
     teacher: bool | str = True
+
+    def teacher_network(self, given: str | None, student: str) -> str | None:
+        """Returns the network that teaches: the one given, or, in self-distillation, the student's.
+
+        Raises:
+            TfkdError: When the method has a teacher and none is given.
+        """
+        if self.teacher == SELF_TEACHER:
+            return student
+        if self.teacher and not given:
+            raise TfkdError(f"{self.method} needs a teacher; wanted METHOD,TEACHER,{student}")
+        return given
 
 
 _CIFAR100 = {
@@ -53,7 +65,7 @@ _CIFAR100 = {
     "wsld": Preset("wsld", 2.25, {"temperature": 4.0}),
     "cs_kd": Preset("cs_kd", teacher=False),
     "teacher_free": Preset("teacher_free", teacher=False),
-    "teacher_free_self": Preset("teacher_free", settings={"form": "self"}, teacher=TWIN),
+    "teacher_free_self": Preset("teacher_free", settings={"form": "self"}, teacher=SELF_TEACHER),
     "label_smoothing": Preset("teacher_free", settings={"form": "label_smoothing"}, teacher=False),
     "ps_kd": Preset("ps_kd", teacher=False),
     "nkd": Preset("nkd"),
@@ -67,7 +79,7 @@ _MLD_IMAGENET = {
     "label_weight": 0.5,
     "distillation_weight": 0.5,
 }
-# KD by the weights of the DKD comparison. IPWD, CS-KD, PS-KD, TF-KD and logit standardisation have
+# KD by the weights of the DKD comparison. IPWD, CS-KD, PS-KD, TF-KD and logit standardization have
 # no published values for ImageNet here and keep those for CIFAR-100.
 _IMAGENET = _CIFAR100 | {
     "kd": Preset("kd", 0.5, {"temperature": 1.0}, 0.5),
@@ -135,7 +147,7 @@ def apply(
     teacher: str | None = None,
     student: str | None = None,
 ) -> Preset:
-    """Sets ``distiller`` and ``student_loss_weight`` of a config to the published values.
+    """Sets ``methods`` and ``student_loss_weight`` of a config to the published values.
 
     Args:
         config: The experiment; its teacher is left as it is.
@@ -153,7 +165,8 @@ def apply(
     found = preset(name, images)
     own = _BY_NETWORK.get((name, str(student)), {})
     own = own | _BY_NETWORK.get((name, str(teacher), str(student)), {})
-    config.distiller = (method(found.method, found.weight, **{**found.settings, **own}),)
+    entry = {"weight": found.weight, **found.settings, **own}
+    config.methods = methods(**{found.method: entry})
     config.student_loss_weight = found.student_loss_weight
     return found
 

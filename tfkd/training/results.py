@@ -2,52 +2,57 @@
 
 from __future__ import annotations
 
+import dataclasses
+import numbers
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
-import ml_collections
 import numpy as np
 import tensorflow as tf
 
 from tfkd import data, evaluation, models
-from tfkd.core import Distiller
+from tfkd.core import Distiller, Task, tasks
 from tfkd.evaluation.predictors import Predict
 from tfkd.models.saving import load_model, load_network, save_model, save_network
+from tfkd.training import config as configs
+from tfkd.training.experiment import Experiment
 from tfkd.training.run_folder import RunFolder
 from tfkd.training.run_state import Progress
+from tfkd.training.train_loop import TrainLoop
+
+LAST, BEST, TEACHER = "last", "best", "teacher"
 
 
 def save_students(
-    distiller: Distiller,
-    network: models.Network,
-    folder: RunFolder,
-    progress: Progress,
-    info: data.DataInfo,
-) -> None:
-    """Writes the student of the last epoch and that of the best one.
+    distiller: Distiller, folder: RunFolder, progress: Progress, dataset: data.DataSet
+) -> list[str]:
+    """Writes the student of the last epoch, that of the best one, and the variants of the last.
 
     Args:
-        distiller: The distiller, whose methods may simplify the student.
-        network: The trained student.
+        distiller: The distiller, whose methods may simplify the student or make variants of it.
         folder: The run folder.
         progress: Keeps the variables of the best epoch.
-        info: The data.
+        dataset: The data.
+
+    Returns:
+        The words of the variants.
     """
-
-    def save(stem: str) -> None:
-        clean = network.with_model(distiller.clean_student())
-        save_network(clean, folder.path, stem, class_names=info.class_names)
-
-    save("student")
+    finish = distiller.finish(dataset)
+    student = distiller.clean_student(finish)
+    save_network(student, folder.path, LAST)
+    variants = distiller.variants(student, finish)
+    for word, variant in variants.items():
+        save_network(variant, folder.path, word)
     if progress.best_student is None:
-        save("student_best")
-        return
+        save_network(student, folder.path, BEST)
+        return list(variants)
     last = [np.asarray(variable) for variable in distiller.student_variables]
     _assign(distiller, progress.best_student)
-    save("student_best")
+    save_network(distiller.clean_student(finish), folder.path, BEST)
     _assign(distiller, last)
+    return list(variants)
 
 
 def _assign(distiller: Distiller, values: Sequence[np.ndarray]) -> None:
@@ -66,67 +71,85 @@ def save_teacher(teacher: models.Network, folder: RunFolder) -> models.Network:
         The teacher as it was written.
     """
     model = load_model(save_model(teacher.model, folder.path / "teacher.keras"))
-    return models.Network(model, teacher.preprocess, teacher.name)
+    return dataclasses.replace(teacher, model=model, taps={})
 
 
 def scores(
-    folder: RunFolder, dataset: data.DataSet, teacher: Predict | None
+    folder: RunFolder,
+    dataset: data.DataSet,
+    task: Task,
+    variants: Sequence[str] = (),
+    teacher: Predict | None = None,
 ) -> evaluation.Evaluation:
     """Evaluates the saved students, and the teacher, on the test images in one pass.
 
     Returns:
-        Scores of ``last``, ``best`` and, with a teacher, ``teacher``.
+        Scores of ``last``, ``best``, each variant and, with a teacher, ``teacher``.
     """
     subjects = {
-        "last": evaluation.predictor(load_network(folder.path, "last")),
-        "best": evaluation.predictor(load_network(folder.path, "best")),
+        which: evaluation.predictor(load_network(folder.path, which))
+        for which in (LAST, BEST, *variants)
     }
     if teacher is not None:
-        subjects["teacher"] = teacher
+        subjects[TEACHER] = teacher
     try:
-        return evaluation.evaluate(subjects, dataset.test())
+        return evaluation.evaluate(subjects, dataset.test(), task)
     except tf.errors.InvalidArgumentError as error:
         raise data.explain(error) or error from None
 
 
 def result(
-    config: ml_collections.ConfigDict,
-    info: data.DataInfo,
-    cost: models.Cost,
-    teacher: str | None,
+    experiment: Experiment,
+    distiller: Distiller,
+    loop: TrainLoop,
     progress: Progress,
     found: evaluation.Evaluation,
+    variants: Sequence[str],
+    teacher: str | None,
 ) -> dict[str, Any]:
-    """Returns the content of ``result.json``; percentages go from 0 to 100.
+    """Returns the content of ``result.json``.
 
     Args:
-        config: The experiment.
-        info: Its data.
-        cost: Of the student.
-        teacher: Name of the teacher, or of all of them; ``None`` without one.
+        experiment: The experiment.
+        distiller: Its distiller.
+        loop: Its stages.
         progress: The finished training.
         found: See :func:`scores`.
+        variants: Words of the variants.
+        teacher: Name of the teacher, or of all of them; ``None`` without one.
     """
-    last, best, state = found.scores["last"], found.scores["best"], progress.state
+    config, info = experiment.config, experiment.dataset.info
+    task, score, state = distiller.task, distiller.task.score, progress.state
+    cost = models.cost(distiller.student)
+    last, best = found.scores[LAST], found.scores[BEST]
     content = {
         "experiment": config.experiment or config.student.name,
         "seed": config.train.seed,
         "dataset": info.name,
-        "distiller": [entry["name"] for entry in config.distiller],
+        "task": tasks.name_of(distiller.network("student")),
+        "methods": configs.method_names(config),
         "student": config.student.name,
         "teacher": teacher,
         "params": cost.params,
         "macs": cost.macs,
-        "top1_last": last["top1"],
-        "top1_best": best["top1"],
+        "score": score.key,
+        "score_label": score.label,
+        "score_metric": score.metric,
+        "score_scale": score.scale,
+        "best_score": state.best_score,
         "best_epoch": state.best_epoch,
         "best_selected_on": "validation" if info.validation_size else "test",
-        "loss_last": last["loss"],
-        "teacher_top1": None if teacher is None else found.scores["teacher"]["top1"],
-        "agreement": None if teacher is None else found.agreement("last", "teacher"),
+        f"teacher_{score.key}": None if teacher is None else found.scores[TEACHER][score.key],
+        "agreement": None,
+        "stages": [
+            {"name": stage.name, "epochs": loop.timeline.epochs(number), "steps": length}
+            for number, (stage, length) in enumerate(zip(loop.stages, loop.timeline.lengths))
+        ],
         "epochs": state.epoch,
+        "steps": state.step,
         "images_per_second": round(state.images_per_second, 1),
         "seconds": round(progress.seconds, 2),
+        "summary": task.summary(last, best),
         "versions": {
             "python": platform.python_version(),
             "tensorflow": tf.__version__,
@@ -134,6 +157,35 @@ def result(
             "numpy": np.__version__,
         },
     }
-    if "top5" in last:
-        content["top5_last"], content["top5_best"] = last["top5"], best["top5"]
+    for which, scored in ((LAST, last), (BEST, best)):
+        content |= {f"{key}_{which}": value for key, value in _numbers(scored).items()}
+    if teacher is not None and found.agreements:
+        content["agreement"] = found.agreement(LAST, TEACHER)
+    if variants:
+        content["variants"] = {word: _numbers(found.scores[word]) for word in variants}
+    if "exits" in last:
+        content["exits"] = _exits(distiller.student, last["exits"])
     return content
+
+
+def _numbers(scores: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the numbers of an evaluation without the count of its images."""
+    return {
+        key: float(value)
+        for key, value in scores.items()
+        if isinstance(value, numbers.Real) and key != "count"
+    }
+
+
+def _exits(student: keras.Model, exits: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the scores of each exit with what it costs to get there."""
+    costs = models.exit_costs(student)
+    return [
+        {
+            "name": each["name"],
+            **_numbers(each),
+            "macs": costs[each["name"]].macs,
+            "params": costs[each["name"]].params,
+        }
+        for each in exits
+    ]

@@ -11,7 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tfkd import files
+from tfkd.earlier_version import is_earlier, modernized, modernized_result
 from tfkd.errors import TfkdError
 from tfkd.training.config import differences
 
@@ -80,6 +83,11 @@ class RunFolder:
                 f"workdir {str(self.path)!r} holds a run of another config: {'; '.join(lines[:2])}"
                 f"{more}; wanted the same config or a new --workdir"
             )
+        if is_earlier(found) and self.result() is None:
+            raise TfkdError(
+                f"workdir {str(self.path)!r} holds an unfinished run of an earlier version, which "
+                "this one cannot continue; wanted a new --workdir"
+            )
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Writes the config, unless it is there already."""
@@ -117,8 +125,8 @@ class RunFolder:
     def result(self) -> dict[str, Any] | None:
         """Returns the result of a finished run, or ``None``."""
         try:
-            return json.loads((self.path / "result.json").read_text())
-        except (OSError, ValueError):
+            return modernized_result(json.loads((self.path / "result.json").read_text()))
+        except (OSError, ValueError, LookupError, TypeError):
             return None
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
@@ -140,14 +148,24 @@ class RunFolder:
         writer.writerows(rows)
         self.write_text("metrics.csv", text.getvalue())
 
+    def write_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Writes an ``.npz`` file whole or not at all."""
+        files.write(self.path / name, lambda path: np.savez(path, **arrays))
+
     def write_text(self, name: str, text: str) -> None:
         """Writes a text file whole or not at all."""
         files.write(self.path / name, text)
 
 
 def comparable(config: dict[str, Any]) -> dict[str, Any]:
-    """Returns a plain config without what may change between two calls on one run folder."""
-    copy = json.loads(json.dumps(config))
+    """Returns a plain config without what may change between two calls on one run folder.
+
+    Args:
+        config: Of this version or the one before it.
+    """
+    copy = modernized(json.loads(json.dumps(config)))
+    if copy.get("train", {}).get("epochs", 1) is None:
+        copy["train"]["epochs"] = 1
     for path in _MACHINE:
         inner = copy
         for key in path[:-1]:

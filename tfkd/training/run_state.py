@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,10 +12,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfkd.core import Distiller
+from tfkd.core import Distiller, Stage
+from tfkd.core.tasks import Score
 from tfkd.training import checkpoints
 from tfkd.training import strategy as strategies
 from tfkd.training.run_folder import RunFolder
+from tfkd.training.timeline import Timeline
+
+_RECORDS = "records/"
 
 AGREE_EVERY = 16
 """Calls between two moments at which several workers agree on a checkpoint."""
@@ -29,7 +35,8 @@ class State:
         step: Training steps done, over all stages.
         history: The rows of ``metrics.csv``.
         learning_rate: Rate of the first step of the running epoch.
-        best_value: Best accuracy so far, in percent; -1 before the first.
+        best_score: Best score of the running stage so far, in the unit of its label; ``None``
+            before the first.
         best_epoch: The epoch that reached it, counted from 1.
         seconds: Time of the run before this process.
         images: Training images of the epochs that compiled nothing.
@@ -43,7 +50,7 @@ class State:
     step: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     learning_rate: float = 0.0
-    best_value: float = -1.0
+    best_score: float | None = None
     best_epoch: int = 0
     seconds: float = 0.0
     images: int = 0
@@ -80,7 +87,9 @@ class Progress(keras.callbacks.Callback):
     Args:
         folder: The run folder.
         state: The state to keep.
-        steps_per_epoch: Steps of one epoch.
+        stages: The stages of the run.
+        timeline: Their steps.
+        score: The number that the best epoch is chosen by.
         checkpoint_seconds: Least time between two checkpoints.
         strategy: The strategy; of several workers only the chief writes files.
     """
@@ -90,7 +99,9 @@ class Progress(keras.callbacks.Callback):
         folder: RunFolder,
         state: State,
         *,
-        steps_per_epoch: int,
+        stages: Sequence[Stage],
+        timeline: Timeline,
+        score: Score,
         checkpoint_seconds: float,
         strategy: tf.distribute.Strategy,
     ) -> None:
@@ -98,7 +109,10 @@ class Progress(keras.callbacks.Callback):
         self.folder = folder
         self.state = state
         self.best_student: list[np.ndarray] | None = None
-        self._steps_per_epoch = steps_per_epoch
+        self._stages = stages
+        self._timeline = timeline
+        self._score = score
+        self._records: dict[str, list[np.ndarray]] = {}
         self._checkpoint_seconds = checkpoint_seconds
         self._strategy = strategy
         self._writes = strategies.is_chief(strategy)
@@ -130,11 +144,13 @@ class Progress(keras.callbacks.Callback):
         if best:
             ordered = sorted(best, key=lambda key: int(key.split("/")[1]))
             self.best_student = [arrays.pop(key) for key in ordered]
+        for key in [key for key in arrays if key.startswith(_RECORDS)]:
+            self._records[key.removeprefix(_RECORDS)] = list(arrays.pop(key))
         checkpoints.assign(distiller.state(), arrays)
         for name, value in meta.items():
             setattr(self.state, name, value)
         self._saved_step = self.state.step
-        if self.state.step % self._steps_per_epoch:
+        if not self._ends_epoch(self.state.step):
             self._restored_sums = {
                 name: value for name, value in arrays.items() if name.startswith("metrics/")
             }
@@ -156,7 +172,7 @@ class Progress(keras.callbacks.Callback):
     def enter_stage(self, number: int) -> None:
         """Begins a stage; what was best so far was another, unfinished network."""
         self.state.stage = number
-        self.state.best_value, self.state.best_epoch = -1.0, 0
+        self.state.best_score, self.state.best_epoch = None, 0
         self.best_student = None
 
     def on_epoch_begin(self, epoch, logs=None) -> None:
@@ -174,26 +190,47 @@ class Progress(keras.callbacks.Callback):
         if self._calls % (1 if strategies.is_single(self._strategy) else AGREE_EVERY):
             return
         # The end of an epoch belongs to on_epoch_end, which first evaluates it and writes its row.
-        if self._due() and self.model.step % self._steps_per_epoch:
+        if self._due() and not self._ends_epoch(self.model.step):
             self.save()
+
+    def _ends_epoch(self, step: int) -> bool:
+        return self._timeline.ends_epoch(self.state.stage, step)
 
     def on_epoch_end(self, epoch, logs=None) -> None:
         logs = {name: float(value) for name, value in (logs or {}).items()}
         self.state.epoch += 1
-        row = {"epoch": self.state.epoch, "learning_rate": self.state.learning_rate, **logs}
-        self.state.history.append(row)
-        value = logs.get("val_accuracy")
-        if value is not None and 100 * value > self.state.best_value:
-            self.state.best_value = 100 * value
-            self.state.best_epoch = self.state.epoch
-            self.best_student = [np.asarray(v) for v in self.model.student_variables]
+        numbers = {"learning_rate": self.state.learning_rate, **logs}
+        stage = self._stages[self.state.stage].name
+        self.state.history.append({"epoch": self.state.epoch, "stage": stage, **numbers})
+        self._note_best(logs)
+        for objective, _ in self.model.active_objectives():
+            for name, array in objective.records().items():
+                listed = self._records.setdefault(f"{objective.name}/{name}", [])
+                listed.append(np.asarray(array))
         if self._writes:
             self.folder.write_metrics(self.state.history)
+            if self._records:
+                self.folder.write_arrays("records.npz", self._stacked_records())
             with self._events.as_default():
-                for name, number in row.items():
+                for name, number in numbers.items():
                     tf.summary.scalar(name, number, step=self.state.epoch)
         if self._due():
             self.save()
+
+    def _note_best(self, logs: Mapping[str, float]) -> None:
+        """Keeps the student where its score is the best of the stage."""
+        found = logs.get(f"val_{self._score.metric}")
+        if found is None:
+            return
+        value, best = self._score.scale * found, self.state.best_score
+        # Written so that a NaN is never the best.
+        if value > (-math.inf if best is None else best):
+            self.state.best_score = value
+            self.state.best_epoch = self.state.epoch
+            self.best_student = [np.asarray(v) for v in self.model.student_variables]
+
+    def _stacked_records(self) -> dict[str, np.ndarray]:
+        return {name: np.stack(arrays) for name, arrays in self._records.items()}
 
     def _due(self) -> bool:
         """Returns whether a checkpoint is due; equal on all workers, whose clocks may differ."""
@@ -212,6 +249,7 @@ class Progress(keras.callbacks.Callback):
             return
         for position, value in enumerate(self.best_student or ()):
             arrays[f"best/{position}"] = value
+        arrays |= {_RECORDS + name: array for name, array in self._stacked_records().items()}
         meta = {**vars(self.state), "seconds": self.seconds}
         self._store.save(arrays, meta, self.state.step)
 

@@ -9,42 +9,65 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import keras
 import tensorflow as tf
 
 from tfkd.errors import TfkdError
-from tfkd.training import fields
+from tfkd.settings import Count, Fraction, NonNegative, Positive, Range, Settings, checked, field
+from tfkd.training.settings_by_name import used
 
-_WARMUP = {"warmup_epochs": 0.0, "warmup_factor": 0.1}
-_FIELDS = {
-    "constant": _WARMUP,
-    "step": {"milestones": (), "factor": 0.1, **_WARMUP},
-    "cosine": {"per_step": False, "final_rate": 0.0, **_WARMUP},
+
+class ScheduleSettings(Settings):
+    """A learning-rate schedule as a config describes it, in its section ``train.schedule``."""
+
+    name: Literal["constant", "step", "cosine"] = field("step", "constant | step | cosine")
+    milestones: tuple[NonNegative, ...] = field((), "epochs at which step multiplies the rate")
+    decay_factor: Positive = field(0.1, "factor of step at each milestone")
+    per_step: bool = field(False, "whether cosine moves with every step instead of every epoch")
+    final_rate: NonNegative = field(0.0, "last rate of cosine")
+    warmup_epochs: NonNegative = field(0.0, "length of the linear warm-up")
+    warmup_factor: Fraction = field(0.1, "first rate of the warm-up as a part of the base rate")
+
+    def check(self) -> None:
+        _check_increasing(self.milestones)
+
+
+_OWN = {
+    "constant": (),
+    "step": ("milestones", "decay_factor"),
+    "cosine": ("per_step", "final_rate"),
 }
+"""Settings that not every schedule has."""
 
 
 def create(
-    settings: Mapping[str, Any], *, base_rate: float, steps_per_epoch: int, epochs: float
+    settings: ScheduleSettings | Mapping[str, Any],
+    *,
+    base_rate: float,
+    steps_per_epoch: int,
+    epochs: float,
 ) -> keras.optimizers.schedules.LearningRateSchedule:
     """Makes the learning-rate schedule of a run, or of one stage of it.
 
     Args:
-        settings: ``name`` is ``"constant"``, ``"step"`` or ``"cosine"``; the other keys are the
-            arguments of `Constant`, `Step` and `Cosine` below. Keys that only another schedule
-            uses are set aside, with a warning unless they hold their default.
+        settings: :class:`ScheduleSettings`, or a mapping of them, such as
+            ``config.train.schedule``. Those of other schedules are set aside, with a warning unless
+            they hold their default.
         base_rate: The learning rate that the schedule scales.
         steps_per_epoch: Optimizer steps in one epoch.
         epochs: Length of the run in epochs; where a cosine ends.
 
     Raises:
-        TfkdError: If a name or field is unknown or a value is out of range.
+        TfkdError: If a name or setting is unknown or a value is out of range.
     """
-    name, values = fields.read("schedule", settings, _FIELDS)
-    if name == "constant":
+    if not isinstance(settings, ScheduleSettings):
+        settings = ScheduleSettings.from_mapping(settings, "schedule: ")
+    values = used(settings, _OWN)
+    if settings.name == "constant":
         return Constant(base_rate, steps_per_epoch, **values)
-    if name == "step":
+    if settings.name == "step":
         return Step(base_rate, steps_per_epoch, **values)
     return Cosine(base_rate, steps_per_epoch, epochs, **values)
 
@@ -73,13 +96,10 @@ class Constant(keras.optimizers.schedules.LearningRateSchedule):
         warmup_epochs: float = 0.0,
         warmup_factor: float = 0.1,
     ):
-        self.base_rate = fields.number("base_rate", base_rate, above=True)
-        per_epoch = fields.number("steps_per_epoch", steps_per_epoch, low=1)
-        if per_epoch != int(per_epoch):
-            raise TfkdError(f"steps_per_epoch is {steps_per_epoch!r}; wanted a whole number")
-        self.steps_per_epoch = int(per_epoch)
-        self.warmup_epochs = fields.number("warmup_epochs", warmup_epochs)
-        self.warmup_factor = fields.number("warmup_factor", warmup_factor, high=1)
+        self.base_rate = checked("base_rate", Positive, base_rate)
+        self.steps_per_epoch = checked("steps_per_epoch", Count, steps_per_epoch)
+        self.warmup_epochs = checked("warmup_epochs", NonNegative, warmup_epochs)
+        self.warmup_factor = checked("warmup_factor", Fraction, warmup_factor)
         self._warmup_steps = self._first_step(self.warmup_epochs)
 
     def _first_step(self, epochs: float) -> int:
@@ -117,14 +137,14 @@ class Step(Constant):
     """The base rate, multiplied by a factor at each milestone.
 
     As in torch's MultiStepLR: with milestones (150, 180), epochs 0..149 have the base rate, epochs
-    150..179 have ``factor`` times it, and so on. A milestone within an epoch acts from the first
-    step that does not lie before it.
+    150..179 have ``decay_factor`` times it, and so on. A milestone within an epoch acts from the
+    first step that does not lie before it.
 
     Args:
         base_rate: The learning rate before the first milestone.
         steps_per_epoch: Optimizer steps in one epoch.
         milestones: Times of the changes in epochs, increasing.
-        factor: What the rate is multiplied by at each of them.
+        decay_factor: What the rate is multiplied by at each of them.
         warmup_epochs: As for `Constant`.
         warmup_factor: As for `Constant`.
 
@@ -137,29 +157,32 @@ class Step(Constant):
         base_rate: float,
         steps_per_epoch: int,
         milestones: Sequence[float] = (),
-        factor: float = 0.1,
+        decay_factor: float = 0.1,
         warmup_epochs: float = 0.0,
         warmup_factor: float = 0.1,
     ):
         super().__init__(base_rate, steps_per_epoch, warmup_epochs, warmup_factor)
-        if isinstance(milestones, (str, bytes)) or not hasattr(milestones, "__iter__"):
-            raise TfkdError(f"milestones is {milestones!r}; wanted a list of epochs")
-        self.milestones = tuple(fields.number("a milestone", each) for each in milestones)
-        if any(late <= early for early, late in zip(self.milestones, self.milestones[1:])):
-            raise TfkdError(f"milestones are {list(milestones)!r}; wanted increasing epochs")
-        self.factor = fields.number("factor", factor, above=True)
+        self.milestones = checked("milestones", tuple[NonNegative, ...], milestones)
+        _check_increasing(self.milestones)
+        self.decay_factor = checked("decay_factor", Positive, decay_factor)
 
     def _settled(self, step: tf.Tensor) -> tf.Tensor:
         if not self.milestones:
             return super()._settled(step)
         # A table, and not a power computed in the graph, so that every rate is exact.
-        rates = [self.base_rate * self.factor**passed for passed in range(len(self.milestones) + 1)]
+        rates = [
+            self.base_rate * self.decay_factor**passed for passed in range(len(self.milestones) + 1)
+        ]
         starts = tf.constant([self._first_step(each) for each in self.milestones], tf.int64)
         passed = tf.math.count_nonzero(step >= starts)
         return tf.gather(tf.constant(rates, tf.float64), passed)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "milestones": list(self.milestones), "factor": self.factor}
+        return {
+            **super().get_config(),
+            "milestones": list(self.milestones),
+            "decay_factor": self.decay_factor,
+        }
 
 
 @keras.saving.register_keras_serializable("tfkd")
@@ -196,9 +219,11 @@ class Cosine(Constant):
         warmup_factor: float = 0.1,
     ):
         super().__init__(base_rate, steps_per_epoch, warmup_epochs, warmup_factor)
-        self.epochs = fields.number("epochs", epochs, above=True)
-        self.per_step = fields.flag("per_step", per_step)
-        self.final_rate = fields.number("final_rate", final_rate, high=self.base_rate)
+        self.epochs = checked("epochs", Positive, epochs)
+        self.per_step = checked("per_step", bool, per_step)
+        self.final_rate = checked(
+            "final_rate", Annotated[float, Range(low=0, high=self.base_rate)], final_rate
+        )
         if self.warmup_epochs >= self.epochs:
             raise TfkdError(
                 f"warmup_epochs is {self.warmup_epochs:g} of {self.epochs:g} epochs; "
@@ -221,3 +246,8 @@ class Cosine(Constant):
             "per_step": self.per_step,
             "final_rate": self.final_rate,
         }
+
+
+def _check_increasing(milestones: Sequence[float]) -> None:
+    if any(late <= early for early, late in zip(milestones, milestones[1:])):
+        raise TfkdError(f"milestones: found {list(milestones)!r}, wanted increasing epochs")

@@ -39,8 +39,8 @@ def create(name: str = "auto") -> tf.distribute.Strategy:
         return _mirrored(tuple(device.name for device in devices))
     if not _workers():
         raise TfkdError(
-            "strategy 'multi_worker': found no TF_CONFIG in the environment, wanted the cluster and "
-            "the task of this worker as JSON"
+            "strategy 'multi_worker': found no TF_CONFIG in the environment, wanted the cluster "
+            "and the task of this worker as JSON"
         )
     return _multi_worker()
 

@@ -13,12 +13,13 @@ import keras
 import ml_collections
 
 from tfkd import data, models
+from tfkd.core import tasks
 from tfkd.errors import TfkdError, reason
 from tfkd.models.references import is_keras_application
 from tfkd.models.saving import DESCRIPTION, load_description, load_model, load_network
 from tfkd.training import build, config_checks
 from tfkd.training import config as configs
-from tfkd.training.run_folder import comparable
+from tfkd.training.run_folder import RunFolder, comparable
 
 
 def reference(config: ml_collections.ConfigDict) -> tuple[ml_collections.ConfigDict, Path]:
@@ -64,7 +65,6 @@ def check(config: ml_collections.ConfigDict, workdir: Path) -> None:
     """
     if not configs.has_teacher(config):
         return
-    _check_features(config)
     student, taken = workdir.resolve(), {}
     for where, one in _each(config):
         if one.teacher.config:
@@ -83,23 +83,6 @@ def check(config: ml_collections.ConfigDict, workdir: Path) -> None:
                 "two folders"
             )
         _check_another(taken, where, path, one.teacher)
-
-
-def _check_features(config: ml_collections.ConfigDict) -> None:
-    """Refuses a method that reads features where several teachers have them."""
-    count = len(list(_each(config)))
-    for objective in configs.objectives(config) if count > 1 else ():
-        features = {
-            tap
-            for (network, _), taps in objective.requires.taps.items()
-            for tap in taps
-            if network == "teacher" and tap != "logits"
-        }
-        if features:
-            raise TfkdError(
-                f"{objective.name} reads {sorted(features)} of 'teacher': found {count} teachers, "
-                "wanted one, or a method that reads logits alone"
-            )
 
 
 def _check_another(
@@ -160,6 +143,7 @@ def obtain(
     config: ml_collections.ConfigDict,
     info: data.DataInfo,
     train: Callable[[ml_collections.ConfigDict, Path], dict],
+    task: str = "classification",
 ) -> list[models.Network]:
     """Returns the teachers; none where the config names none.
 
@@ -167,36 +151,66 @@ def obtain(
         config: The experiment of the student.
         info: Its data.
         train: ``train(config, workdir)`` runs an experiment, or finds it finished.
+        task: Its task.
 
     Raises:
         TfkdError: When a teacher cannot be found, or does not fit the data.
     """
     if not configs.has_teacher(config):
         return []
-    return [_obtain(where, one, info, train) for where, one in _each(config)]
 
-
-def _obtain(
-    where: str,
-    config: ml_collections.ConfigDict,
-    info: data.DataInfo,
-    train: Callable[[ml_collections.ConfigDict, Path], dict],
-) -> models.Network:
-    fields = config.teacher
-    if fields.weights:
-        network = _from_weights(where, config, info)
-    elif fields.config:
-        teacher, folder = reference(config)
+    def trained(where: str, one: ml_collections.ConfigDict) -> models.Network:
+        teacher, folder = reference(one)
         try:
             train(teacher, folder)
         except TfkdError as error:
             raise type(error)(f"{where}: {error}") from None
-        network = load_network(folder, fields.which)
+        return load_network(folder, one.teacher.which)
+
+    return [_network(where, one, info, task, trained) for where, one in _each(config)]
+
+
+def sketch(
+    config: ml_collections.ConfigDict, info: data.DataInfo, task: str = "classification"
+) -> list[models.Network]:
+    """Returns networks like the teachers, those that are yet to be trained with fresh weights.
+
+    Arguments and errors are those of :func:`obtain`.
+    """
+    if configs.trains_teacher(config):
+        return [build.trained_teacher(config, info, task)]
+    if not configs.has_teacher(config):
+        return []
+
+    def untrained(where: str, one: ml_collections.ConfigDict) -> models.Network:
+        teacher, folder = reference(one)
+        if RunFolder(folder).result() is not None:
+            return load_network(folder, one.teacher.which)
+        try:
+            return build.student(teacher, info, task)
+        except TfkdError as error:
+            raise TfkdError(f"{where}.config {one.teacher.config}: {error}") from None
+
+    return [_network(where, one, info, task, untrained) for where, one in _each(config)]
+
+
+def _network(
+    where: str,
+    config: ml_collections.ConfigDict,
+    info: data.DataInfo,
+    task: str,
+    from_config: Callable[[str, ml_collections.ConfigDict], models.Network],
+) -> models.Network:
+    fields = config.teacher
+    if fields.weights:
+        network = _from_weights(where, config, info, task)
+    elif fields.config:
+        network = from_config(where, config)
     elif fields.workdir:
         network = load_network(_folder(config), fields.which)
     else:
         _check_trained(where, fields)
-        network = _by_name(config, info)
+        network = _by_name(config, info, task)
     taps = {**network.taps, **configs.to_dict(fields.taps)}
     network = dataclasses.replace(network, taps=taps)
     build.check_fits(network, info, f"{where} {network.name}")
@@ -220,20 +234,23 @@ def _check_trained(where: str, fields: ml_collections.ConfigDict) -> None:
         )
 
 
-def _by_name(config: ml_collections.ConfigDict, info: data.DataInfo) -> models.Network:
+def _by_name(config: ml_collections.ConfigDict, info: data.DataInfo, task: str) -> models.Network:
     """Returns the network of ``teacher.name``, with whatever weights it starts from."""
     fields = config.teacher
     # A function that draws something draws the same when the run is continued.
     keras.utils.set_random_seed(config.train.seed if fields.seed is None else fields.seed)
     model = models.create(
-        fields.name, info.num_classes, info.image_shape, **configs.to_dict(fields.kwargs)
+        fields.name,
+        tasks.find(task).width(info),
+        info.image_shape,
+        **configs.to_dict(fields.kwargs),
     )
     seen = build.preprocess(fields.preprocess or "dataset", info)
-    return models.Network(model, seen, fields.name)
+    return models.Network(model, seen, fields.name, task=task)
 
 
 def _from_weights(
-    where: str, config: ml_collections.ConfigDict, info: data.DataInfo
+    where: str, config: ml_collections.ConfigDict, info: data.DataInfo, task: str
 ) -> models.Network:
     fields = config.teacher
     path = Path(fields.weights)
@@ -243,12 +260,12 @@ def _from_weights(
             seen = models.Preprocess.from_config(load_description(path.parent)["preprocess"])
         else:
             seen = build.preprocess(fields.preprocess or "dataset", info)
-        return models.Network(load_model(path), seen, path.stem)
+        return models.Network(load_model(path), seen, path.stem, task=task)
     if not fields.name:
         raise TfkdError(
             f"{where}.weights {str(path)!r} needs {where}.name, the network of the weights"
         )
-    network = _by_name(config, info)
+    network = _by_name(config, info, task)
     try:
         network.model.load_weights(path)
     except (ValueError, OSError, KeyError) as error:

@@ -4,159 +4,130 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
 
 import keras
-import ml_collections
 import tensorflow as tf
 
 from tfkd import data
-from tfkd.core import Distiller, Objective, Stage
-from tfkd.errors import TfkdError
-from tfkd.training import config as configs
-from tfkd.training import optimizers, schedules
+from tfkd.core import Distiller
+from tfkd.training.experiment import Experiment, batch_keys
 from tfkd.training.run_state import Progress, State
+from tfkd.training.timeline import Timeline
 
 
-def stages(config: ml_collections.ConfigDict, objectives: Sequence[Objective]) -> list[Stage]:
-    """Returns the stages of a run: those of the one method that has any, or a single one.
+class TrainLoop:
+    """Takes a distiller through the stages of an experiment.
 
     Args:
-        config: The experiment.
-        objectives: Its methods.
-
-    Raises:
-        TfkdError: When several methods have stages of their own.
+        experiment: The experiment.
+        distiller: Its distiller, made inside the scope of the strategy.
+        strategy: The strategy.
     """
-    staged = {each.name: list(each.stages()) for each in objectives if each.stages() is not None}
-    if len(staged) > 1:
-        raise TfkdError(
-            f"several methods with stages of their own: {', '.join(staged)}; wanted one"
+
+    def __init__(
+        self, experiment: Experiment, distiller: Distiller, strategy: tf.distribute.Strategy
+    ) -> None:
+        self.distiller = distiller
+        self.stages = experiment.stages(distiller)
+        self.timeline = Timeline(
+            [
+                stage.length(experiment.dataset.steps_per_epoch, experiment.epochs)
+                for stage in self.stages
+            ],
+            experiment.dataset.steps_per_epoch,
         )
-    if staged:
-        return next(iter(staged.values()))
-    return [Stage("train", config.train.epochs)]
+        self._experiment = experiment
+        self._strategy = strategy
+        self._dataset = experiment.dataset
 
+    def prepare(self, number: int) -> None:
+        """Compiles the distiller for a stage and makes every variable that training will use.
 
-def batch_keys(distiller: Distiller) -> list[str]:
-    """Returns what the methods read of a batch besides image and label."""
-    return sorted({key for each in distiller.objectives for key in each.requires.all_keys})
+        Args:
+            number: Of the stage.
 
+        Raises:
+            TfkdError: When the batches lack something that a method needs.
+        """
+        stage, train = self.stages[number], self._experiment.config.train
+        with self._strategy.scope():
+            self.distiller.enter_stage(stage)
+            self._dataset = self._experiment.dataset
+            if stage.data is not None:
+                self._dataset = stage.data(self.distiller, self._dataset)
+            self.distiller.compile(
+                optimizer=self._experiment.optimizer(stage),
+                steps_per_execution=train.steps_per_execution,
+                jit_compile=train.jit_compile,
+            )
+            # A checkpoint also holds the sums of the metrics, so these have to exist before it is
+            # read.
+            spec = self._dataset.train(batch_keys=batch_keys(self.distiller)).element_spec
+            self.distiller.prepare_for(spec)
 
-def prepare(
-    config: ml_collections.ConfigDict, distiller: Distiller, stage: Stage, dataset: data.DataSet
-) -> None:
-    """Compiles the distiller for a stage and makes every variable that training will use.
+    def run(self, progress: Progress) -> None:
+        """Trains all stages from where the run stands, and writes the last checkpoint.
 
-    Args:
-        config: The experiment.
-        distiller: The distiller, inside the scope of its strategy.
-        stage: The stage.
-        dataset: The data.
+        Args:
+            progress: Where the run stands; the distiller is prepared for its stage.
+        """
+        progress.start()
+        for number in range(len(self.stages)):
+            if progress.state.step < self.timeline.last_step(number):
+                if number != progress.state.stage:
+                    self.prepare(number)
+                    progress.enter_stage(number)
+                self._fit(number, progress)
+                progress.state.step = self.distiller.step
+        self.distiller.limit_steps(None)
+        progress.finish()
 
-    Raises:
-        TfkdError: When the batches lack something that a method needs.
-    """
-    distiller.enter_stage(stage)
-    if stage.optimizer is not None:
-        optimizer = stage.optimizer(dataset.steps_per_epoch)
-    else:
-        schedule = schedules.create(
-            configs.settings(config.train.schedule),
-            base_rate=config.train.learning_rate,
-            steps_per_epoch=dataset.steps_per_epoch,
-            epochs=stage.epochs,
-        )
-        optimizer = optimizers.create(configs.optimizer_settings(config), schedule)
-    distiller.compile(
-        optimizer=optimizer,
-        steps_per_execution=config.train.steps_per_execution,
-        jit_compile=config.train.jit_compile,
-    )
-    # A checkpoint also holds the sums of the metrics, so these have to exist before it is read.
-    distiller.prepare_for(dataset.train(batch_keys=batch_keys(distiller)).element_spec)
-
-
-def fit(
-    config: ml_collections.ConfigDict,
-    distiller: Distiller,
-    listed: Sequence[Stage],
-    prepare_stage: Callable[[int], None],
-    dataset: data.DataSet,
-    strategy: tf.distribute.Strategy,
-    progress: Progress,
-) -> None:
-    """Trains all stages from where the run stands, and writes the last checkpoint.
-
-    Args:
-        config: The experiment.
-        distiller: The distiller, prepared for the stage in which the run stands.
-        listed: All stages.
-        prepare_stage: ``prepare_stage(number)`` prepares the distiller for another one.
-        dataset: The data.
-        strategy: Its strategy.
-        progress: Where the run stands.
-    """
-    per_epoch = dataset.steps_per_epoch
-    wanted = batch_keys(distiller)
-    progress.start()
-    first_step = 0
-    for number, stage in enumerate(listed):
-        last_step = first_step + per_epoch * stage.epochs
-        done = progress.state.step
-        if done < last_step:
-            if number != progress.state.stage:
-                with strategy.scope():
-                    prepare_stage(number)
-                progress.enter_stage(number)
-            _fit(
-                distiller,
-                _distributed(
-                    strategy,
-                    # Endless: Keras counts its calls, and some of an epoch that goes on after a
-                    # kill have nothing left to do.
-                    lambda context, done=done: dataset.train(
+    def _fit(self, number: int, progress: Progress) -> None:
+        stage, train = self.stages[number], self._experiment.config.train
+        done, wanted = progress.state.step, batch_keys(self.distiller)
+        epochs = self.timeline.epochs(number)
+        evaluation = {}
+        if stage.evaluate:
+            evaluation = {
+                "validation_data": self._validation(),
+                "validation_steps": _validation_steps(self._dataset),
+                "validation_freq": _evaluated_epochs(epochs, train.evaluate_every),
+            }
+        try:
+            self.distiller.fit(
+                # Endless: Keras counts its calls, and some of an epoch that goes on after a kill
+                # have nothing left to do.
+                self._distributed(
+                    lambda context: self._dataset.train(
                         done, batch_keys=wanted, input_context=context
-                    ),
+                    )
                 ),
-                initial_epoch=(done - first_step) // per_epoch,
-                epochs=stage.epochs,
-                steps_per_epoch=per_epoch,
-                validation_data=_validation(dataset, strategy),
-                validation_steps=_validation_steps(dataset),
-                validation_freq=_evaluated_epochs(stage.epochs, config.train.evaluate_every),
+                initial_epoch=self.timeline.epochs_done(number, done),
+                epochs=epochs,
+                steps_per_epoch=self.timeline.steps_per_epoch,
                 callbacks=[
-                    _StepLimit(first_step, per_epoch),
-                    _Throughput(dataset.batch_size, progress.state),
+                    _StepLimit(self.timeline, number),
+                    _Throughput(self._dataset.batch_size, progress.state),
                     progress,
                 ],
-                verbose=config.train.verbose,
+                verbose=train.verbose,
                 shuffle=False,
+                **evaluation,
             )
-            progress.state.step = distiller.step
-        first_step = last_step
-    distiller.limit_steps(None)
-    progress.finish()
+        except tf.errors.InvalidArgumentError as error:
+            # An image of a streamed data set that cannot be read is named in one line.
+            raise data.explain(error) or error from None
 
+    def _distributed(self, make):
+        """Returns the data set of one process, or that of each replica."""
+        if self._strategy.num_replicas_in_sync == 1 and self._strategy.cluster_resolver is None:
+            return make(None)
+        return self._strategy.distribute_datasets_from_function(make)
 
-def _fit(distiller: Distiller, *args, **kwargs) -> None:
-    """As ``fit``; an image of a streamed data set that cannot be read is named in one line."""
-    try:
-        distiller.fit(*args, **kwargs)
-    except tf.errors.InvalidArgumentError as error:
-        raise data.explain(error) or error from None
-
-
-def _distributed(strategy: tf.distribute.Strategy, make):
-    """Returns the data set of one process, or that of each replica."""
-    if strategy.num_replicas_in_sync == 1 and strategy.cluster_resolver is None:
-        return make(None)
-    return strategy.distribute_datasets_from_function(make)
-
-
-def _validation(dataset: data.DataSet, strategy: tf.distribute.Strategy):
-    part = dataset.validation if dataset.info.validation_size else dataset.test
-    return _distributed(strategy, lambda context: part(input_context=context))
+    def _validation(self):
+        dataset = self._dataset
+        part = dataset.validation if dataset.info.validation_size else dataset.test
+        return self._distributed(lambda context: part(input_context=context))
 
 
 def _validation_steps(dataset: data.DataSet) -> int:
@@ -172,13 +143,13 @@ def _evaluated_epochs(epochs: int, every: int) -> list[int]:
 class _StepLimit(keras.callbacks.Callback):
     """Ends each epoch at its own last step, also after a continuation in the middle of it."""
 
-    def __init__(self, first_step: int, steps_per_epoch: int) -> None:
+    def __init__(self, timeline: Timeline, stage: int) -> None:
         super().__init__()
-        self._first_step = first_step
-        self._steps_per_epoch = steps_per_epoch
+        self._timeline = timeline
+        self._stage = stage
 
     def on_epoch_begin(self, epoch, logs=None) -> None:
-        self.model.limit_steps(self._first_step + (epoch + 1) * self._steps_per_epoch)
+        self.model.limit_steps(self._timeline.end_of_epoch(self._stage, epoch))
 
 
 class _Throughput(keras.callbacks.Callback):

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from tfkd.training.curves import COLOURS
+from tfkd.training.compare.curves import COLORS
 from tfkd.tuning.space import Dimension
 
 _WIDE = 20.0
@@ -39,16 +39,15 @@ def draw(
     figure = Figure(figsize=(6.4, 4.2), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    on = "test" if scored[0]["scored_on"] == "test" else "validation"
     if len(space) == 1:
-        _curve(axes, scored, space[0], on)
+        _curve(axes, scored, space[0])
     else:
-        _map(figure, axes, scored, space, on)
+        _map(figure, axes, scored, space)
     figure.savefig(path, metadata={"Software": None})
     return Path(path)
 
 
-def _curve(axes: Axes, rows: Sequence[Mapping[str, Any]], dimension: Dimension, on: str) -> None:
+def _curve(axes: Axes, rows: Sequence[Mapping[str, Any]], dimension: Dimension) -> None:
     values = [row["values"][dimension.fields[0]] for row in rows]
     if dimension.numeric:
         places = np.asarray(values, float)
@@ -63,15 +62,16 @@ def _curve(axes: Axes, rows: Sequence[Mapping[str, Any]], dimension: Dimension, 
     scores = np.asarray([row["score"] for row in rows])
     # Words have no order that a line could follow.
     dotted, line = ("o:", "o-") if dimension.numeric else ("o", "o")
+    on = rows[0]["scored_on"]
     if on != "test":
-        tests = np.asarray([row["top1_best"] for row in rows])
-        axes.plot(places[order], tests[order], dotted, color=COLOURS[0], label="test, same student")
-    axes.plot(places[order], scores[order], line, color=COLOURS[2], label=on, linewidth=1.8)
+        tests = np.asarray([row["test_best"] for row in rows])
+        axes.plot(places[order], tests[order], dotted, color=COLORS[0], label="test, same student")
+    axes.plot(places[order], scores[order], line, color=COLORS[2], label=on, linewidth=1.8)
     top = int(scores.argmax())
-    axes.scatter(places[top], scores[top], s=160, facecolors="none", edgecolors=COLOURS[1],
+    axes.scatter(places[top], scores[top], s=160, facecolors="none", edgecolors=COLORS[1],
                  linewidths=2, label="best", zorder=3)  # fmt: skip
     axes.set_xlabel("\n".join(dimension.fields))
-    axes.set_ylabel("top-1 (%)")
+    axes.set_ylabel(rows[0]["score_label"])
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.25)
@@ -82,7 +82,6 @@ def _map(
     axes: Axes,
     rows: Sequence[Mapping[str, Any]],
     space: Sequence[Dimension],
-    on: str,
 ) -> None:
     down, across = space
     texts = [[json.dumps(value) for value in each.options().values()] for each in space]
@@ -93,15 +92,15 @@ def _map(
         ]
         scores[tuple(place)] = row["score"]
     shown = axes.imshow(scores, cmap="viridis", aspect="auto")
-    figure.colorbar(shown, ax=axes, label=f"{on} top-1 (%)")
+    figure.colorbar(shown, ax=axes, label=f"{rows[0]['scored_on']} {rows[0]['score_label']}")
     middle = (np.nanmin(scores) + np.nanmax(scores)) / 2
     for (y, x), score in np.ndenumerate(scores):
         if np.isnan(score):
             continue
-        colour = "white" if score < middle else "black"
-        frame = {"boxstyle": "round", "facecolor": "none", "edgecolor": colour}
+        color = "white" if score < middle else "black"
+        frame = {"boxstyle": "round", "facecolor": "none", "edgecolor": color}
         best = score == np.nanmax(scores)
-        axes.text(x, y, f"{score:.2f}", ha="center", va="center", color=colour,
+        axes.text(x, y, f"{score:.2f}", ha="center", va="center", color=color,
                   bbox=frame if best else None)  # fmt: skip
     axes.set_xticks(range(len(across.values)), [_label(value) for value in across.values])
     axes.set_yticks(range(len(down.values)), [_label(value) for value in down.values])

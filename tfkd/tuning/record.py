@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import warnings
 from collections.abc import Callable, Sequence
@@ -10,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from tfkd.core.step.nonfinite import NonFiniteLoss
+from tfkd.earlier_version import is_earlier
 from tfkd.errors import TfkdError, TfkdWarning
 from tfkd.training import config as configs
 from tfkd.training.run_folder import RunFolder
 
 FILE = "search.json"
+_RESULTS = ("score", "scored_on", "score_label", "test_best", "test_last", "seconds")
 
 
 def best(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
@@ -24,16 +25,25 @@ def best(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """Returns what a row says of a finished run."""
+    """Returns what a row says of a finished run.
+
+    Raises:
+        TfkdError: When the run recorded no score of its best epoch.
+    """
     result = RunFolder(folder).result()
-    with open(folder / "metrics.csv", newline="") as file:
-        epochs = {int(row["epoch"]): row for row in csv.DictReader(file)}
+    if result["best_score"] is None:
+        raise TfkdError(
+            f"run folder {str(folder)!r}: found no best_score in result.json, wanted a run of this "
+            "version whose student was evaluated"
+        )
+    key = result["score"]
     return {
-        # The epoch whose student is kept as the best one; in the last stage, if there are several.
-        "score": 100 * float(epochs[result["best_epoch"]]["val_accuracy"]),
+        # Of the epoch whose student is kept as the best one; in the last stage, if it has several.
+        "score": result["best_score"],
         "scored_on": result["best_selected_on"],
-        "top1_best": result["top1_best"],
-        "top1_last": result["top1_last"],
+        "score_label": result["score_label"],
+        "test_best": result[f"{key}_best"],
+        "test_last": result[f"{key}_last"],
         "seconds": result["seconds"],
         "error": None,
     }
@@ -80,8 +90,14 @@ class Record:
             there = {key: found[key] for key in self._identity}
             self._written = {row["trial"]: row for row in found["rows"]}
             self._failed = {row["trial"]: row["error"] for row in found["rows"] if row["error"]}
+            earlier = is_earlier(found["config"])
         except (ValueError, OSError, KeyError, TypeError) as error:
             raise TfkdError(f"{path}: not readable as a search ({error!r})") from None
+        if earlier:
+            raise TfkdError(
+                f"{name} holds a search of the version before, which cannot be continued; wanted a "
+                "new --workdir"
+            )
         lines = configs.differences(there, self._identity)
         if lines:
             more = f" and {len(lines) - 2} more" if len(lines) > 2 else ""
@@ -111,14 +127,14 @@ class Record:
             row |= train()
         except NonFiniteLoss as error:
             print(f"{self.folder(number)} failed: {error}", flush=True)
-            row |= dict.fromkeys(("score", "scored_on", "top1_best", "top1_last", "seconds"))
+            row |= dict.fromkeys(_RESULTS)
             self._append({**row, "error": str(error)})
             raise
         if row["scored_on"] == "test" and not self._warned:
             self._warned = True
             warnings.warn(
                 "the data set holds no validation images: trials are scored on its test images, "
-                "which then promise too much; wanted data.validation",
+                "which then promise too much; wanted data.validation_size",
                 TfkdWarning,
                 stacklevel=2,
             )

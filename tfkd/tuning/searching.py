@@ -40,12 +40,12 @@ def search(
 ) -> list[dict[str, Any]]:
     """Runs a config with the values of its ``search_space``, each trial in a run folder of its own.
 
-    Trials are scored by the best accuracy on the validation images; only where a data set holds
-    none out do the test images decide, which is said in a warning. Trial N lies in ``trials/N`` and
-    is what :func:`tfkd.training.run` makes of its config. A trial whose loss is not finite has no
-    score; the search goes on. The same call continues a search that was killed: finished trials are
-    not repeated, the interrupted one continues where it stopped, and all numbers are those of a
-    search that was not interrupted.
+    Trials are scored on the validation images, by the best epoch's score of the task; only where a
+    data set holds none out do the test images decide, which is said in a warning. Trial N lies in
+    ``trials/N`` and is what :func:`tfkd.training.run` makes of its config. A trial whose loss is
+    not finite has no score; the search goes on. The same call continues a search that was killed:
+    finished trials are not repeated, the interrupted one continues where it stopped, and all
+    numbers are those of a search that was not interrupted.
 
     The folder then also holds ``search.json`` (the rows, written after every trial),
     ``scores.png`` where one or two dimensions were varied, and ``keras_tuner/``.
@@ -59,10 +59,10 @@ def search(
         trials: The most trials; by default all of a grid, 10 of the others. May be raised later.
 
     Returns:
-        A row for each trial, in their order: ``trial``, ``values`` (by field), ``score`` (percent
-        on the validation images), ``scored_on``, ``top1_best`` and ``top1_last`` (percent on the
-        test images, of the best and the last student), ``seconds``, ``folder`` (below the workdir)
-        and ``error`` (why there is no score).
+        A row for each trial, in their order: ``trial``, ``values`` (by field), ``score`` (on the
+        validation images), ``scored_on``, ``score_label`` (name and unit of the score),
+        ``test_best`` and ``test_last`` (the same on the test images, of the best and the last
+        student), ``seconds``, ``folder`` (below the workdir) and ``error`` (why there is no score).
 
     Raises:
         TfkdError: For a wrong config, search space, method or folder, or when no trial has a score.

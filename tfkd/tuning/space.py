@@ -14,7 +14,7 @@ from typing import Any
 import keras_tuner
 import ml_collections
 
-from tfkd.errors import TfkdError, unknown
+from tfkd.errors import TfkdError
 from tfkd.training import config as configs
 from tfkd.training import config_checks
 
@@ -185,8 +185,7 @@ def _check_field(config: ml_collections.ConfigDict, field: Any) -> type | None:
     # Of all sections that may have keywords of their own, only those of networks preprocess.
     if section.endswith(".kwargs") and section.removesuffix("kwargs") + "preprocess" in known:
         return None
-    names = [name for name in known if not name.startswith("search_space")]
-    raise unknown("config field", field, names)
+    raise configs.unknown_field(config, str(field))
 
 
 def _typed(

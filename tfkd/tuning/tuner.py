@@ -12,8 +12,8 @@ from keras_tuner.engine import base_tuner
 from tfkd.core.step.nonfinite import NonFiniteLoss
 from tfkd.tuning.space import Dimension, chosen_values, hyperparameters
 
-OBJECTIVE = "validation_top1"
-"""What keras-tuner makes large: the best accuracy on the validation images, in percent."""
+OBJECTIVE = "score"
+"""What keras-tuner makes large: the best score of the task on the validation images."""
 
 ORACLES = {
     "grid": keras_tuner.oracles.GridSearchOracle,

@@ -1,4 +1,4 @@
-// How the rows of all images are cut into pieces whose input a thread copies at once.
+// Bands: how the rows of all images are cut, so that a thread copies the input of one at a time.
 
 #ifndef TFKD_ADDER_NATIVE_BANDS_H_
 #define TFKD_ADDER_NATIVE_BANDS_H_
@@ -24,14 +24,14 @@ inline int64_t EvenPiece(int64_t total, int64_t most) {
   return (total + pieces - 1) / pieces;
 }
 
-// How many images make a band, 0 where not even one fits: as many as `fitting` while their results,
-// some floats of a panel each, take no more than `most`; one where these alone take more.
+// The images of a band, 0 where not even one fits: up to `fitting`, as long as their results (of
+// `results` floats an image, in a panel) take at most `most`; one where a single image takes more.
 inline int64_t ImagesOfBand(int64_t fitting, int64_t results, int64_t most) {
   return std::min(fitting, std::max<int64_t>(1, most / results));
 }
 
-// Calls function(band) for pieces of a range of the rows of all images, none of which has more
-// than `most` rows. Those of several images are about even: few kinds of them are to be listed.
+// Calls function(band) for the bands of a range of the rows of all images, of at most `most` rows
+// each. Bands of several images are about even, so that few kinds of them have to be listed.
 template <typename Function>
 void ForEachBand(int64_t first, int64_t end, int64_t rows_of_image, int64_t most,
                  const Function& function) {

@@ -1,4 +1,4 @@
-// What the ops of every device share: their attributes and the checks of their inputs.
+// The ops without their device: attributes, checks of the inputs, and outputs.
 
 #ifndef TFKD_ADDER_NATIVE_CHECKED_OP_H_
 #define TFKD_ADDER_NATIVE_CHECKED_OP_H_
@@ -22,7 +22,7 @@ inline absl::Status CheckAttributes(const std::vector<int64_t>& strides,
   return absl::OkStatus();
 }
 
-// What both ops share: the attributes, and the sizes that inputs and attributes make.
+// The base of both ops: attributes, and the sizes that follow from them and the inputs.
 class AdderOp : public tensorflow::OpKernel {
  public:
   explicit AdderOp(tensorflow::OpKernelConstruction* context) : tensorflow::OpKernel(context) {
@@ -88,7 +88,8 @@ class ForwardOp : public AdderOp {
   }
 };
 
-// TfkdAdderConv2DInputGrad likewise, by InputGradient(context, sizes, input, filter, gradient, result).
+// TfkdAdderConv2DInputGrad likewise, whose InputGradient(context, sizes, input, filter, gradient,
+// result) does the work.
 template <typename Device>
 class InputGradientOp : public AdderOp {
  public:

@@ -1,9 +1,9 @@
 // Forward: -sum |x - f| = sum x + sum f - 2 sum max(x, f), so that the inner loop is a maximum and
 // an addition. The sums of x over a window are made of sums over pixels, those of f once.
 //
-// Where x and f share a large offset, the difference of these sums would lose what matters. So a
-// constant is first subtracted from both, one for each channel: |(x - s) - (f - s)| = |x - f|, with
-// a padded pixel being -s. What lies outside and is left out of the sums adds a constant, -|f|.
+// Where x and f share a large offset, these sums would cancel. So a shift is first subtracted from
+// both, one for each channel: |(x - s) - (f - s)| = |x - f|, with a padded pixel being -s. Taps
+// outside the image that are left out of the loops add a constant, -|f|.
 
 #include <algorithm>
 #include <cmath>
@@ -11,12 +11,14 @@
 #include <vector>
 
 #include "bands.h"
+#include "border_regions.h"
+#include "buffer.h"
 #include "kernels.h"
-#include "level.h"
 #include "panels.h"
-#include "parts.h"
 #include "pixels.h"
+#include "prefetcher.h"
 #include "reduction.h"
+#include "simd_dispatch.h"
 #include "tiling.h"
 
 namespace tfkd {
@@ -25,28 +27,28 @@ namespace {
 // Input rows that a thread copies at once should stay in its second-level cache.
 constexpr int64_t kBandFloats = 32 * 1024;
 
-// To start and end large tiles does not pay for few terms, as those of 1x1 kernels may be.
+// Starting and ending large tiles does not pay for few terms, as 1x1 kernels may have.
 constexpr int64_t kFewTerms = 32, kPixelsForFewTerms = 7;
 
 // The filters, shifted and laid out for the inner loop.
 struct PackedFilter {
   PackedFilter(const Geometry& sizes, const float* filter, const std::vector<Panel>& panels,
-               const std::vector<Part>& parts, const Level& level, const Parallel& parallel);
+               const std::vector<Region>& regions, const Level& level, const Parallel& parallel);
 
   // Panel by panel, for each term a value for each filter of the panel; then 0s.
   Buffer values;
-  // By part: of each filter, the sum of what a pixel of the part sees less that of |f| elsewhere.
+  // By region and filter: the sum of the shifted taps that are seen, less that of the other |f|.
   Buffer sums;
-  Buffer shift, padded;  // Of each channel; what a padded pixel is then.
-  float padded_sum;      // Over the channels.
+  Buffer shift, padded;  // By channel: the shift, and the value of a shifted padded pixel.
+  float padded_sum;      // Of `padded`, over the channels.
 
  private:
   void Pack(const Geometry& sizes, const float* filter, const Panel& panel,
-            const std::vector<Part>& parts, const Level& level);
+            const std::vector<Region>& regions, const Level& level);
 };
 
-// The constant to subtract: the mean, rounded so coarsely that it is 0 for filters which lie about
-// 0, and that subtracting it costs no digits: a multiple of a power of two not below the spread.
+// The shift of a channel: the mean of its filters, rounded to a multiple of a power of two that is
+// not below their spread. So it is 0 for filters around 0, and subtracting it costs no digits.
 float ShiftOf(const Geometry& s, const float* filter, int64_t channel, const Level& level) {
   const int64_t taps = s.kernel_height * s.kernel_width;
   const auto mean_of = [&](float center, bool absolute) {
@@ -65,10 +67,10 @@ float ShiftOf(const Geometry& s, const float* filter, int64_t channel, const Lev
 }
 
 PackedFilter::PackedFilter(const Geometry& s, const float* filter,
-                           const std::vector<Panel>& panels, const std::vector<Part>& parts,
+                           const std::vector<Panel>& panels, const std::vector<Region>& regions,
                            const Level& level, const Parallel& parallel)
     : values(s.kernel_height * s.kernel_width * s.channels * TotalWidth(panels)),
-      sums(parts.size() * TotalWidth(panels)),
+      sums(regions.size() * TotalWidth(panels)),
       shift(s.channels),
       padded(s.channels) {
   const int64_t taps = s.kernel_height * s.kernel_width;
@@ -78,16 +80,16 @@ PackedFilter::PackedFilter(const Geometry& s, const float* filter,
   std::fill_n(padded.data(), s.channels, 0.0f);
   level.shift(padded.data(), 0, shift.data(), 1, s.channels, padded.data(), &padded_sum);
   parallel(panels.size(), 4 * taps * s.channels * level.width, [&](int64_t first, int64_t end) {
-    for (int64_t i = first; i < end; ++i) Pack(s, filter, panels[i], parts, level);
+    for (int64_t i = first; i < end; ++i) Pack(s, filter, panels[i], regions, level);
   });
 }
 
 void PackedFilter::Pack(const Geometry& s, const float* filter, const Panel& panel,
-                        const std::vector<Part>& parts, const Level& level) {
+                        const std::vector<Region>& regions, const Level& level) {
   const int64_t taps = s.kernel_height * s.kernel_width;
   const float* from = filter + panel.first;
   float* to = values.data() + taps * s.channels * panel.first;
-  std::vector<double> totals(parts.size() * panel.width), seen(panel.width), unseen(panel.width);
+  std::vector<double> totals(regions.size() * panel.width), seen(panel.width), unseen(panel.width);
   for (int64_t tap = 0; tap < taps; ++tap) {
     std::fill(seen.begin(), seen.end(), 0.0);
     std::fill(unseen.begin(), unseen.end(), 0.0);
@@ -96,19 +98,19 @@ void PackedFilter::Pack(const Geometry& s, const float* filter, const Panel& pan
     from += s.channels * s.filters;
     to += s.channels * panel.width;
     double* total = totals.data();
-    for (const Part& part : parts) {
-      const auto& each = part.Sees(tap / s.kernel_width, tap % s.kernel_width) ? seen : unseen;
+    for (const Region& region : regions) {
+      const auto& each = region.Sees(tap / s.kernel_width, tap % s.kernel_width) ? seen : unseen;
       for (int64_t f = 0; f < panel.width; ++f) *total++ += each[f];
     }
   }
-  const int64_t step = sums.size() / parts.size();
-  for (size_t part = 0; part < parts.size(); ++part)
-    std::copy_n(totals.data() + part * panel.width, panel.width,
-                sums.data() + part * step + panel.first);
+  const int64_t step = sums.size() / regions.size();
+  for (size_t region = 0; region < regions.size(); ++region)
+    std::copy_n(totals.data() + region * panel.width, panel.width,
+                sums.data() + region * step + panel.first);
 }
 
-// The input rows that a band of output rows sees, padded at the sides and shifted. Of a kernel that
-// is one pixel high or wide, only the rows or columns that are used are kept.
+// The input rows that a band of output rows sees, padded at the sides and shifted. For a kernel of
+// one row or column, only the rows or columns in use are kept.
 struct Window {
   explicit Window(const Geometry& s)
       : row_stride(s.kernel_height == 1 ? 1 : s.stride_height),
@@ -139,14 +141,14 @@ class Forwarder {
             {s_.output_height, s_.kernel_height, s_.stride_height, -s_.pad_top, s_.height})),
         columns_(SpansOf(
             {s_.output_width, s_.kernel_width, s_.stride_width, -s_.pad_left, s_.width})),
-        parts_(PartsOf(rows_, columns_, s_.kernel_width)),
-        packed_(s_, filter, panels_, parts_, level_, parallel),
+        regions_(RegionsOf(rows_, columns_, s_.kernel_width)),
+        packed_(s_, filter, panels_, regions_, level_, parallel),
         window_(s_) {
     const int64_t row = window_.columns * s_.channels, kernel_row = s_.kernel_width * s_.channels;
-    for (const Part& part : parts_)
+    for (const Region& region : regions_)
       reductions_.emplace_back(
-          part.rows.Taps(), part.columns.Taps() * s_.channels, row,
-          part.rows.first_tap * kernel_row + part.columns.first_tap * s_.channels, kernel_row);
+          region.rows.Taps(), region.columns.Taps() * s_.channels, row,
+          region.rows.first_tap * kernel_row + region.columns.first_tap * s_.channels, kernel_row);
     const int64_t images =
         ImagesOfBand(kBandFloats / (window_.Rows(s_, s_.output_height) * row),
                      s_.output_height * s_.output_width * panels_[0].width, kBandFloats);
@@ -168,11 +170,11 @@ class Forwarder {
 
  private:
   struct Scratch {
-    // For so many output rows of a band.
+    // For a band of this many output rows.
     Scratch(const Forwarder& owner, int64_t rows)
         : Scratch(owner, rows, owner.KeptRows(rows) * owner.window_.columns) {}
 
-    // Of what lies outside the image the sum is 0.
+    // The sums of cells outside the image are 0.
     Buffer cells, cell_sums, row_sums, pixel_sums, partial;
     Pixels pixels;
 
@@ -182,19 +184,19 @@ class Forwarder {
           cell_sums(kept),
           row_sums(kept),
           pixel_sums(rows * owner.s_.output_width),
-          // What a whole vector would write beyond the last filter of a pixel.
+          // For the last panel, whose vectors would write beyond the last filter of a pixel.
           partial(owner.panels_.back().valid < owner.panels_.back().width
                       ? rows * owner.s_.output_width * owner.panels_.back().width
                       : 0) {}
   };
 
-  // Of the input, for some rows of an image, or all of several.
+  // The input rows that some output rows of an image see, or all those of several.
   int64_t KeptRows(int64_t rows) const {
     const int64_t image = s_.output_height;
     return rows < image ? window_.Rows(s_, rows) : rows / image * window_.Rows(s_, image);
   }
 
-  // Of rows outside the image nothing is copied: no pixel sees them.
+  // Rows outside the image are not copied: no pixel sees them.
   void Copy(const Band& band, Scratch* scratch) const {
     const int64_t columns = window_.columns, channels = s_.channels;
     const float* shift = packed_.shift.data();
@@ -229,11 +231,11 @@ class Forwarder {
     if (!pixels->Renew(band)) return;
     const int64_t first = band.first, rows = band.end - first, kept = window_.Rows(s_, rows);
     pixels->Fill(
-        parts_, band.images, first, band.end,
-        [&](const Part& part, int64_t image, int64_t i, int64_t j) {
+        regions_, band.images, first, band.end,
+        [&](const Region& region, int64_t image, int64_t i, int64_t j) {
           const int64_t row =
-              image * kept + (i - first) * window_.row_stride + part.rows.first_tap;
-          const int64_t column = j * window_.column_stride + part.columns.first_tap;
+              image * kept + (i - first) * window_.row_stride + region.rows.first_tap;
+          const int64_t column = j * window_.column_stride + region.columns.first_tap;
           return (row * window_.columns + column) * s_.channels;
         },
         [&](int64_t image, int64_t i, int64_t j) {
@@ -241,8 +243,8 @@ class Forwarder {
         });
   }
 
-  // The sum of x over what each output of a band sees: along the rows of the input, then over
-  // these, then what is padded at the sides of rows that see it.
+  // Sums x over the window of each output of a band: along the input rows, then down the columns,
+  // then the padding at the sides, for rows that are not cut there.
   void AddUp(const Band& band, Scratch* scratch) const {
     const int64_t columns = window_.columns, rows = window_.Rows(s_, band.end - band.first);
     const float* sums = scratch->cell_sums.data();
@@ -281,14 +283,14 @@ class Forwarder {
     const int64_t count = pixels.numbers.size(), row = s_.width * s_.channels;
     float* output =
         output_ + (band.image * s_.output_height + band.first) * s_.output_width * s_.filters;
-    // Where the input of the next band starts, counted over all images.
+    // The first input row of the next band, counted over all images.
     const int64_t next_row =
         (band.image + band.images - 1) * s_.height + band.end * s_.stride_height;
-    // Of an input that is not all seen, more would be fetched than is read.
+    // Where the kernel skips input, more would be fetched than is read.
     const bool all = window_.row_step == 1 && window_.column_step == 1;
-    Ahead ahead(input_, s_.batch * s_.height * row, next_row * row,
-                all ? count * s_.stride_height * s_.stride_width * s_.channels : 0,
-                panels_.size() * CountTiles(pixels, reductions_, Most(panels_[0])));
+    Prefetcher prefetcher(input_, s_.batch * s_.height * row, next_row * row,
+                          all ? count * s_.stride_height * s_.stride_width * s_.channels : 0,
+                          panels_.size() * CountTiles(pixels, reductions_, Most(panels_[0])));
     for (const Panel& panel : panels_) {
       const bool whole = panel.valid == panel.width;
       Tile tile = {};
@@ -299,10 +301,10 @@ class Forwarder {
       tile.pixel_sums = scratch->pixel_sums.data();
       ComputeTiles(
           pixels, reductions_, Most(panel), level_.forward[panel.vectors - 1], tile,
-          [&](size_t part, Tile* tile) {
-            tile->filter_sums = packed_.sums.data() + part * TotalWidth(panels_) + panel.first;
+          [&](size_t region, Tile* tile) {
+            tile->filter_sums = packed_.sums.data() + region * TotalWidth(panels_) + panel.first;
           },
-          [&] { ahead.Step(); });
+          [&] { prefetcher.Step(); });
       if (!whole)
         for (int64_t pixel = 0; pixel < count; ++pixel)
           std::copy_n(tile.sums + pixel * panel.width, panel.valid,
@@ -323,10 +325,10 @@ class Forwarder {
   const Level& level_;
   const std::vector<Panel> panels_;
   const std::vector<Span> rows_, columns_;
-  const std::vector<Part> parts_;
+  const std::vector<Region> regions_;
   const PackedFilter packed_;
   const Window window_;
-  std::vector<Reduction> reductions_;  // By part.
+  std::vector<Reduction> reductions_;  // By region.
   int64_t band_rows_;
 };
 

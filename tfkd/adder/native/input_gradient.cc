@@ -1,48 +1,50 @@
 // Input gradient: a pixel gathers from all outputs that saw it, so that every result is written by
 // one thread and no sum is scattered.
 //
-// With stride s, the row h lies h + pad = a (mod s) and is seen by the kernel rows a, a + s, ...
-// only; the same goes for columns. Pixels of the same two remainders, a phase, are sums over the
-// same part of the kernel, of a window of the output gradient that moves on by one from pixel to
-// pixel. Where windows reach over the border, the gradient is 0; times a filter that is not a number
-// that is none either, where it is not left out.
+// With stride s, an input row h with h + pad = a (mod s) is seen by the kernel rows a, a + s, ...
+// only; the same goes for columns. Pixels of the same remainder are a phase: they are sums over the
+// same taps of the kernel, and over a window of the output gradient that moves on by one from pixel
+// to pixel. Beyond the border a window sees gradients of 0; these still make NaN of a NaN filter
+// where their taps are not left out.
 
 #include <algorithm>
 #include <vector>
 
 #include "bands.h"
+#include "border_regions.h"
+#include "buffer.h"
 #include "kernels.h"
-#include "level.h"
 #include "panels.h"
-#include "parts.h"
 #include "pixels.h"
+#include "prefetcher.h"
 #include "reduction.h"
+#include "simd_dispatch.h"
 #include "tiling.h"
 
 namespace tfkd {
 namespace {
 
-// Rows of gradients that a thread copies at once should stay in its second-level cache.
+// Gradient rows that a thread copies at once should stay in its second-level cache.
 constexpr int64_t kBandFloats = 32 * 1024;
 
 int64_t FloorDivide(int64_t value, int64_t divisor) {
   return (value >= 0 ? value : value - divisor + 1) / divisor;
 }
 
-// The pixels of an axis that the same part of the kernel sees.
+// The pixels of an axis that the same taps of the kernel see.
 struct Phase {
   Phase(int64_t remainder, int64_t size, int64_t kernel, int64_t stride, int64_t pad)
       : remainder(remainder),
         taps(remainder < kernel ? (kernel - remainder + stride - 1) / stride : 0),
         first((remainder - pad % stride + stride) % stride),
         count(first < size ? (size - first + stride - 1) / stride : 0),
-        // Of the outputs that see the first pixel, the last; the kernel's first tap belongs to it.
+        // The last output that sees the first pixel; it does so by the kernel's first tap.
         last_output((first + pad - remainder) / stride) {}
 
-  // What the pixels see of `outputs`.
+  // The windows of the pixels on an axis of `outputs`.
   Axis Sees(int64_t outputs) const { return {count, taps, 1, last_output - taps + 1, outputs}; }
 
-  // The pixels of the phase before a place of the axis.
+  // The number of pixels of the phase before a place of the axis.
   int64_t Before(int64_t place, int64_t stride) const {
     return std::max<int64_t>(0, (place - first + stride - 1) / stride);
   }
@@ -77,13 +79,13 @@ class Gatherer {
            PhasesOf(s_.width, s_.kernel_width, s_.stride_width, s_.pad_left)) {
         const int64_t row = columns.taps * s_.filters;
         phases_.push_back({rows, columns, rows.taps * row, packed,
-                           PartsOf(SpansOf(rows.Sees(s_.output_height)),
-                                   SpansOf(columns.Sees(s_.output_width)), columns.taps)});
+                           RegionsOf(SpansOf(rows.Sees(s_.output_height)),
+                                     SpansOf(columns.Sees(s_.output_width)), columns.taps)});
         packed += phases_.back().terms * TotalWidth(panels_);
-        for (const Part& part : phases_.back().parts)
+        for (const Region& region : phases_.back().regions)
           phases_.back().reductions.emplace_back(
-              part.rows.Taps(), part.columns.Taps() * s_.filters, columns_ * s_.filters,
-              part.rows.first_tap * row + part.columns.first_tap * s_.filters, row);
+              region.rows.Taps(), region.columns.Taps() * s_.filters, columns_ * s_.filters,
+              region.rows.first_tap * row + region.columns.first_tap * s_.filters, row);
       }
     parallel(panels_.size(), s_.kernel_height * s_.kernel_width * s_.filters * level_.width * 4,
              [&](int64_t first, int64_t end) {
@@ -109,12 +111,12 @@ class Gatherer {
       const int64_t row = s_.width * s_.channels, all = s_.batch * s_.height * row;
       const int64_t place = (band.image * s_.height + band.first) * row;
       const int64_t count = band.images * (band.end - band.first) * row;
-      Ahead ahead[] = {
+      Prefetcher prefetchers[] = {
           {input_, all, place + count, count, tiles},
           {result_, all, place + count, count, tiles},
       };
       for (size_t i = 0; i < phases_.size(); ++i)
-        Compute(phases_[i], scratch.pixels[i], place, outputs.values, ahead, &scratch);
+        Compute(phases_[i], scratch.pixels[i], place, outputs.values, prefetchers, &scratch);
     });
   }
 
@@ -122,7 +124,7 @@ class Gatherer {
   struct Scratch {
     Scratch(const Gatherer& owner, int64_t rows)
         : outputs(owner.OutputRows(rows) * owner.columns_ * owner.s_.filters),
-          // What whole vectors would read and write beyond the last channel of a pixel.
+          // For the last panel, whose vectors would reach beyond the last channel of a pixel.
           own(Partial(owner, rows)),
           partial(Partial(owner, rows)),
           pixels(owner.phases_.size()) {}
@@ -136,31 +138,31 @@ class Gatherer {
     std::vector<Pixels> pixels;  // By phase.
   };
 
-  // Of outputs, at most, that see some rows of an image, or all of several images.
+  // The most output rows that see some rows of an image, or all those of several.
   int64_t OutputRows(int64_t rows) const {
     const int64_t seen = std::min(rows, s_.height) + s_.kernel_height;
     return std::max<int64_t>(1, rows / s_.height) * std::min(s_.output_height, seen);
   }
 
-  // The pixels whose rows and columns are of two phases.
-  struct Both {
+  // The pixels whose rows are of one phase and whose columns are of another.
+  struct PhasePair {
     Phase rows, columns;
-    int64_t terms, packed;  // Of the filters: in a panel, and where the first panel starts.
-    std::vector<Part> parts;
-    std::vector<Reduction> reductions;  // By part.
+    int64_t terms, packed;  // Of the filters: terms in a panel, and offset of the first panel.
+    std::vector<Region> regions;
+    std::vector<Reduction> reductions;  // By region.
   };
 
-  // Gradients of output rows from `first_row` on, columns from first_column_ on; `rows` of an image
-  // lie before those of the next.
+  // Gradients of output rows from `first_row` on and columns from first_column_ on. Images are
+  // `rows` rows apart.
   struct Outputs {
     int64_t first_row, rows;
     const float* values;
   };
 
-  // For each phase and panel: for each term a value for each channel of the panel. The windows run
-  // forward through the gradient, hence backward through the kernel.
+  // Lays out a panel for each phase: for each term, a value for each channel. Windows run forward
+  // through the gradient, hence backward through the kernel.
   void Pack(const float* filter, const Panel& panel) {
-    for (const Both& phase : phases_) {
+    for (const PhasePair& phase : phases_) {
       float* to = packed_.data() + phase.packed + phase.terms * panel.first;
       for (int64_t t = phase.rows.taps - 1; t >= 0; --t)
         for (int64_t u = phase.columns.taps - 1; u >= 0; --u) {
@@ -198,18 +200,19 @@ class Gatherer {
     return {first, end - first, scratch->outputs.data()};
   }
 
-  // Lists the pixels of a phase in a band, and returns how many tiles they take.
-  int64_t List(const Both& phase, const Band& band, const Outputs& outputs, Pixels* pixels) const {
+  // Lists the pixels of a phase in a band, and returns the number of their tiles.
+  int64_t List(const PhasePair& phase, const Band& band, const Outputs& outputs,
+               Pixels* pixels) const {
     const Axis rows = phase.rows.Sees(s_.output_height);
     const Axis columns = phase.columns.Sees(s_.output_width);
     if (pixels->Renew(band))
       pixels->Fill(
-          phase.parts, band.images, phase.rows.Before(band.first, s_.stride_height),
+          phase.regions, band.images, phase.rows.Before(band.first, s_.stride_height),
           phase.rows.Before(band.end, s_.stride_height),
-          [&](const Part& part, int64_t image, int64_t i, int64_t j) {
+          [&](const Region& region, int64_t image, int64_t i, int64_t j) {
             const int64_t row =
-                image * outputs.rows + rows.start + i + part.rows.first_tap - outputs.first_row;
-            const int64_t column = columns.start + j + part.columns.first_tap - first_column_;
+                image * outputs.rows + rows.start + i + region.rows.first_tap - outputs.first_row;
+            const int64_t column = columns.start + j + region.columns.first_tap - first_column_;
             return (row * columns_ + column) * s_.filters;
           },
           [&](int64_t image, int64_t i, int64_t j) {
@@ -220,9 +223,9 @@ class Gatherer {
     return panels_.size() * CountTiles(*pixels, phase.reductions, Most(panels_[0]));
   }
 
-  // The pixels of one phase in a band, whose first float is at `place` of input and result.
-  void Compute(const Both& phase, const Pixels& pixels, int64_t place, const float* outputs,
-               Ahead (&ahead)[2], Scratch* scratch) const {
+  // Computes the pixels of a phase in a band, whose first float is at `place` of input and result.
+  void Compute(const PhasePair& phase, const Pixels& pixels, int64_t place, const float* outputs,
+               Prefetcher (&prefetchers)[2], Scratch* scratch) const {
     for (const Panel& panel : panels_) {
       const bool whole = panel.valid == panel.width;
       const float* input = input_ + place + panel.first;
@@ -243,7 +246,7 @@ class Gatherer {
           pixels, phase.reductions, Most(panel), level_.gradient[panel.vectors - 1], tile,
           [](size_t, Tile*) {},
           [&] {
-            for (Ahead& each : ahead) each.Step();
+            for (Prefetcher& each : prefetchers) each.Step();
           });
       if (!whole)
         for (const int64_t pixel : pixels.numbers)
@@ -261,7 +264,7 @@ class Gatherer {
   const std::vector<Panel> panels_;
   const int64_t first_column_, columns_;
   Buffer packed_;
-  std::vector<Both> phases_;  // By row phase, then column phase.
+  std::vector<PhasePair> phases_;  // By row phase, then column phase.
   int64_t band_rows_;
 };
 

@@ -1,4 +1,4 @@
-// What the op asks of the kernels. No TensorFlow here: they can be built and measured alone.
+// The kernels as the op calls them. No TensorFlow here: they can be built and measured alone.
 
 #ifndef TFKD_ADDER_NATIVE_KERNELS_H_
 #define TFKD_ADDER_NATIVE_KERNELS_H_
@@ -9,8 +9,8 @@
 
 namespace tfkd {
 
-// Calls work(first, end) for ranges that together are [0, total), on several threads as it likes.
-// `cost` is that of one element, in multiply-adds. Results do not depend on how the range is cut.
+// Calls work(first, end) for ranges that together are [0, total), on one or several threads. `cost`
+// is the multiply-adds of one element. Results do not depend on how the range is cut.
 using Parallel = std::function<void(int64_t total, int64_t cost,
                                     const std::function<void(int64_t first, int64_t end)>& work)>;
 

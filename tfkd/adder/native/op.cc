@@ -5,7 +5,7 @@
 #include "checked_op.h"
 #include "geometry.h"
 #include "kernels.h"
-#include "level.h"
+#include "simd_dispatch.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/shape_inference.h"
@@ -100,12 +100,12 @@ padding: Zeros on top, bottom, left and right of x.
 x_gradient: Of the shape of x.
 )doc");
 
-// Cycles of work: to wake another thread takes about as long.
+// Cycles of work below which it stays on one thread: waking another takes about as long.
 constexpr int64_t kLeastShared = 300 * 1000;
 
 // Runs the kernels on TensorFlow's own threads.
 Parallel OnWorkersOf(OpKernelContext* context) {
-  // Of two vectors; TensorFlow asks for cycles.
+  // Multiply-adds of a cycle, on two vectors: TensorFlow asks for cycles.
   const int64_t of_cycle = 2 * CurrentLevel().width;
   const auto* workers = context->device()->tensorflow_cpu_worker_threads();
   return [workers, of_cycle](int64_t total, int64_t cost,
@@ -137,14 +137,14 @@ REGISTER_KERNEL_BUILDER(Name("TfkdAdderConv2DInputGrad").Device(tensorflow::DEVI
 }  // namespace
 }  // namespace tfkd
 
-// For tests and measurements, by way of ctypes.
+// For tests and measurements, called by ctypes.
 extern "C" {
 
 __attribute__((visibility("default"))) const char* tfkd_adder_instructions() {
   return tfkd::CurrentLevel().name;
 }
 
-// Returns whether this processor has the instructions; they are in use then.
+// Puts instructions to use. Returns false where this processor lacks them.
 __attribute__((visibility("default"))) bool tfkd_adder_use_instructions(const char* name) {
   return tfkd::SelectLevel(name);
 }

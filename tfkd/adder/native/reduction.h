@@ -1,4 +1,4 @@
-// The long sums of both kernels, cut into pieces.
+// Runs and blocks: how the long sums of both kernels are cut.
 //
 // Both kernels are sums over three nested indices (rows and columns of the window, then channels
 // or filters), of which the inner two lie side by side in memory. Such a stretch is a run. Runs are
@@ -12,7 +12,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "level.h"
+#include "simd_dispatch.h"
 
 namespace tfkd {
 

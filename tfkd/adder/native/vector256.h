@@ -1,4 +1,4 @@
-// Vectors of 8 floats, with FMA: for levels that differ in how many registers there are.
+// Vectors of 8 floats with FMA, for the two levels that differ in their number of registers.
 
 #ifndef TFKD_ADDER_NATIVE_VECTOR256_H_
 #define TFKD_ADDER_NATIVE_VECTOR256_H_
@@ -24,7 +24,7 @@ struct Vector256 {
   static Value AddScaled(Value sum, Value value, Value scale) {
     return _mm256_fmadd_ps(value, scale, sum);
   }
-  // A constant that the compiler does not know, lest it turn multiply-adds into additions.
+  // A constant hidden from the compiler, which would turn multiply-adds by it into additions.
   static Value Hidden(float constant) {
     Value value = _mm256_set1_ps(constant);
     asm("" : "+v"(value));

@@ -18,7 +18,7 @@ def experiments(tiny: bool) -> Iterator[Experiment]:
         _case(name, iter(pipeline)) for name, pipeline in pipelines(batch_size, images).items()
     ]
     yield Experiment(
-        f"pad 4, crop, mirror, normalise, {images:,} images 32x32x3 in memory",
+        f"pad 4, crop, mirror, normalize, {images:,} images 32x32x3 in memory",
         f"batch of {batch_size} images",
         cases,
         [

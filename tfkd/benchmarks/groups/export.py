@@ -1,4 +1,4 @@
-"""An exported ResNet-20, batch normalisation folded, beside Keras' own export of the same network."""
+"""An exported ResNet-20, batch normalization folded, beside Keras' export of the same network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Function = Callable[[tf.Tensor], tf.Tensor]
 
 
 def experiments(tiny: bool) -> Iterator[Experiment]:
-    """Yields one comparison for each batch size; normalised float32 images go in."""
+    """Yields one comparison for each batch size; normalized float32 images go in."""
     name, shape = ("resnet8", (8, 8, 3)) if tiny else ("resnet20", (32, 32, 3))
     model = as_trained(name, 100, shape)
     with tempfile.TemporaryDirectory() as folder:
@@ -46,7 +46,7 @@ def experiments(tiny: bool) -> Iterator[Experiment]:
 
 
 def agreement(wanted: np.ndarray, found: np.ndarray) -> tuple[dict[str, object], bool]:
-    """Returns the error and the equality of classes of two arrays of logits, and whether both do."""
+    """Returns error and equality of classes of two arrays of logits, and whether both are right."""
     error = float(np.max(np.abs(wanted - found)) / np.max(np.abs(wanted)))
     same = bool(np.array_equal(np.argmax(wanted, -1), np.argmax(found, -1)))
     return {"max error": error, "same arg-max": same}, error <= _ERROR and same

@@ -52,8 +52,8 @@ def experiments(tiny: bool) -> Iterator[Experiment]:
     """Yields one comparison for each pair of networks.
 
     Every step goes through the train function that `fit` calls, with Keras' SGD, a momentum of 0.9
-    and the top-1 accuracy as metric. Keras gets normalised float32 images; tfkd gets pixels, as its
-    pipelines yield them, and normalises them in the step.
+    and the top-1 accuracy as metric. Keras gets normalized float32 images; tfkd gets pixels, as its
+    pipelines yield them, and normalizes them in the step.
     """
     for pair in _TINY_PAIRS if tiny else _PAIRS:
         yield _experiment(pair, (8, 8, 3) if tiny else (32, 32, 3), 4 if tiny else 64)
@@ -87,11 +87,11 @@ def _experiment(pair: _Pair, shape: tuple[int, int, int], batch_size: int) -> Ex
         f"{pair.teacher} -> {pair.student}, temperature {_TEMPERATURE:g}",
         f"step of {batch_size} images",
         [
-            Case("keras.distillation", steps.step(keras_distiller, data.normalised)),
+            Case("keras.distillation", steps.step(keras_distiller, data.normalized)),
             Case("tfkd float32", steps.step(own, data.pixels)),
             Case("tfkd bfloat16", steps.step(half, data.pixels)),
             Case("tfkd with taps", steps.step(tapping, data.pixels)),
-            Case("student alone", steps.step(alone, data.normalised)),
+            Case("student alone", steps.step(alone, data.normalized)),
             Case("teacher forward", _forward(frozen_copy(teacher).model, data.images)),
         ],
         [

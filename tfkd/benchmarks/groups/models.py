@@ -16,7 +16,7 @@ _TAPS = ("stage1", "stage2", "stage3", "pre_pool", "pooled", "logits")
 
 
 def experiments(tiny: bool) -> Iterator[Experiment]:
-    """Yields one comparison for each network: written with Keras alone, tfkd's, and tapped but unused."""
+    """Yields one comparison for each network: in Keras alone, tfkd's, and tapped but unused."""
     shape, batch_size = ((8, 8, 3), 4) if tiny else ((32, 32, 3), 64)
     depth, width = (8, 1) if tiny else (20, 2)
     for name, plain in (

@@ -1,4 +1,4 @@
-"""What a run costs beside its training steps: its start, and its logging, files and progress bar."""
+"""The cost of a run besides its training steps: start, logging, files and progress bar."""
 
 from __future__ import annotations
 

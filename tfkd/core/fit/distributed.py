@@ -10,21 +10,28 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Callable
 
 import tensorflow as tf
 
+from tfkd.core.host import Host
 from tfkd.core.step.replicas import mirrors
 from tfkd.errors import TfkdError
 
 
-class DistributedFit:
-    """Mix-in for a ``keras.Model`` with its own ``train_step``, ``test_step``, ``train_results`` and
-    ``test_results`` (the metrics of an epoch and of an evaluation).
+class DistributedFit(Host):
+    """Mix-in for a ``keras.Model`` with steps of its own.
+
+    Those are ``train_step`` and ``test_step``, and ``train_results`` and ``test_results``, the
+    metrics of an epoch and of an evaluation.
 
     The model must hold all its variables (optimizer and metrics included) before the first call: a
     variable made inside a compiled function under a strategy ends in an error that names no cause.
     :meth:`prepare_for` is called with the form of a batch in time to make them.
     """
+
+    train_function: Callable | None
+    test_function: Callable | None
 
     def may_step(self) -> tf.Tensor:
         """Returns whether another training step may run; a scalar bool read inside the graph."""

@@ -14,11 +14,14 @@ from tfkd.core.checks import check_batch
 from tfkd.core.fit.callbacks import EpochClock, StopOnNonFinite
 from tfkd.core.fit.distributed import DistributedFit
 from tfkd.core.step.updates import check_optimizer
+from tfkd.core.tasks.task import Task
 from tfkd.errors import TfkdError
 
 
 class Trainer(DistributedFit):
     """The part of :class:`tfkd.Distiller` that overrides methods of ``keras.Model``."""
+
+    task: Task
 
     def call(self, inputs, training: bool = False):
         images = inputs["image"] if isinstance(inputs, Mapping) else inputs
@@ -41,8 +44,8 @@ class Trainer(DistributedFit):
         if loss is not None:
             self.task = self.task.with_loss(loss)
         kwargs.setdefault("jit_compile", False)
-        # Keras holds the task's metrics, names and resets them; the step itself updates them, because
-        # they see the batch and all outputs.
+        # Keras holds the task's metrics, names and resets them; the step itself updates them,
+        # because they see the batch and all outputs.
         self.metrics_are_own = metrics is None and "weighted_metrics" not in kwargs
         if self.metrics_are_own:
             with self.distribute_strategy.scope():
@@ -97,8 +100,8 @@ class Trainer(DistributedFit):
         waiting = [each.name for each in self.objectives if each.requires.epochs]
         if waiting and not int(self.clock.epochs.numpy()):
             raise TfkdError(
-                f"{waiting[0]} needs the number of epochs of the run: found none, wanted set_epochs "
-                "before train_on_batch, or fit"
+                f"{waiting[0]} needs the number of epochs of the run: found none, wanted "
+                "set_epochs before train_on_batch, or fit"
             )
         return super().train_on_batch(*args, **kwargs)
 
@@ -136,7 +139,7 @@ class Trainer(DistributedFit):
     def export(self, filepath, *args, **kwargs) -> None:
         """Exports the student alone, as ``keras.Model.export`` does.
 
-        :func:`tfkd.export.save` also puts the normalisation of the pixels inside.
+        :func:`tfkd.export.save` also puts the normalization of the pixels inside.
         """
         self.clean_student().model.export(filepath, *args, **kwargs)
 

@@ -30,7 +30,7 @@ def scales(optimizer: keras.optimizers.Optimizer) -> bool:
 
 
 class Clipping:
-    """An optimizer's clipping, of all gradients that are not normalised.
+    """An optimizer's clipping, of all gradients that are not normalized.
 
     Replicas trace one step in turns, so that the optimizer's settings are read here, before any of
     them sets them aside.

@@ -168,8 +168,8 @@ class Context:
         ``sum_i w_i l_i / B`` over the B samples of all replicas; with a mask,
         ``sum_i m_i w_i l_i / sum_i m_i``, or 0 where it chooses none. ``w`` is the batch's
         ``sample_weight``, or 1. In evaluation, where rows of weight 0 fill the last batch, the
-        divisor is ``sum_i m_i w_i``. Further axes of the loss are averaged. On replicas the value is
-        scaled so that the mean over replicas, which is what the distiller forms, is this global
+        divisor is ``sum_i m_i w_i``. Further axes of the loss are averaged. On replicas the value
+        is scaled so that the mean over replicas, which is what the distiller forms, is this global
         mean.
 
         Args:
@@ -206,7 +206,7 @@ class Context:
         return tf.repeat(weights, tf.shape(ones)[0] // tf.maximum(tf.shape(weights)[0], 1))
 
     def gather(self, tensor: tf.Tensor) -> tf.Tensor:
-        """Returns the rows of all replicas in order, differentiably; see :func:`gathering.gather`."""
+        """Returns the rows of all replicas in order, differentiably: :func:`replicas.gather`."""
         return gather(tensor)
 
     def own_rows(self, tensor: tf.Tensor) -> tf.Tensor:

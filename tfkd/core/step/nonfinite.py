@@ -1,4 +1,4 @@
-"""The stop at the first non-finite loss: kept in the graph, so that it also works inside a loop of steps."""
+"""The stop at the first non-finite loss, in the graph, so that a loop of steps ends as well."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ class NonFiniteWatch:
         name = self._names[int(self.term.numpy())]
         what = "the gradient" if name == GRADIENT else f"loss {name!r}"
         raise NonFiniteLoss(
-            f"{what} is not finite at step {step} (epoch {int(self.epoch.numpy()) + 1}); training has "
-            "stopped, and no gradient was applied from that step on"
+            f"{what} is not finite at step {step} (epoch {int(self.epoch.numpy()) + 1}); training "
+            "has stopped, and no gradient was applied from that step on"
         )
 
     def reset(self) -> None:

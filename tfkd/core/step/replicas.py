@@ -1,4 +1,4 @@
-"""What replicas tell one another: sums, gathered batches, and the rows that are this replica's own."""
+"""What replicas tell one another: sums, gathered batches, and which rows are their own."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from tfkd import models
+from tfkd.core.host import Host
 from tfkd.core.objective import NetworkView
 from tfkd.core.step.context import Context
 from tfkd.core.step.losses import StepLosses, combine, label_losses
@@ -17,7 +18,7 @@ from tfkd.core.step.updates import Pairs, apply_if, gradients_are_finite
 from tfkd.core.step.views import STUDENT
 
 
-class Steps:
+class Steps(Host):
     """The part of :class:`tfkd.Distiller` that runs inside a compiled step.
 
     A method with a step of its own overrides ``train_step`` and builds it from :meth:`forward`,

@@ -32,8 +32,8 @@ def apply_if(
 ) -> None:
     """Applies gradients where ``ok`` holds, and then lets objectives write their state.
 
-    Without a strategy nothing at all is touched otherwise. Under one that mirrors variables, even on
-    a single replica, an optimizer cannot stand in a condition, so that a bad step applies zero
+    Without a strategy nothing at all is touched otherwise. Under one that mirrors variables, even
+    on a single replica, an optimizer cannot stand in a condition, so that a bad step applies zero
     gradients; no further step runs.
 
     Args:
@@ -81,8 +81,8 @@ def check_optimizer(
     scaled = scales(optimizer) or getattr(inner(optimizer), "loss_scale_factor", None) is not None
     if scaled and any(map(is_normalized, variables)):
         raise TfkdError(
-            f"optimizer {optimizer.name!r} for adder layers: found loss scaling, which would divide "
-            "their normalised gradients, wanted none: train in float32 or mixed_bfloat16"
+            f"optimizer {optimizer.name!r} for adder layers: found loss scaling, which would "
+            "divide their normalized gradients, wanted none: train in float32 or mixed_bfloat16"
         )
     steps = getattr(inner(optimizer), "gradient_accumulation_steps", None)
     if steps and mirrors(strategy):

@@ -23,7 +23,7 @@ def union_of_taps(requirements: Iterable[Requires]) -> Taps:
     taps: Taps = {}
     for requires in requirements:
         for view, names in requires.taps.items():
-            union = taps.setdefault(tuple(view), [])
+            union = taps.setdefault(view, [])
             union.extend(name for name in names if name not in union)
     return {
         view: (["logits"] if "logits" in names else []) + [n for n in names if n != "logits"]
@@ -71,8 +71,8 @@ class ViewPlan:
                 self._runners[network, view] = self._runner(network, self.taps[network, view])
             elif network in self._companions:
                 # One that started as a copy of the student has its taps under the same names.
-                twin = self._networks["student"].with_model(self._companions[network].model)
-                self._runners[network, view] = _tapped(twin, self.taps[network, view])
+                copy = self._networks["student"].with_model(self._companions[network].model)
+                self._runners[network, view] = _tapped(copy, self.taps[network, view])
             elif companions is not None:
                 raise unknown("network", network, known)
         self._constant = self._constant_views(given)
@@ -94,8 +94,8 @@ class ViewPlan:
             features = sorted(set(taps) - set(self._task.taps(self._networks[self._teachers[0]])))
             if features:
                 raise TfkdError(
-                    f"taps {features} of 'teacher' with {len(self._teachers)} teachers: name one of "
-                    "them, as in 'teacher:0'"
+                    f"taps {features} of 'teacher' with {len(self._teachers)} teachers: name one "
+                    "of them, as in 'teacher:0'"
                 )
             for name in self._teachers:
                 union = self.taps.setdefault((name, view), [])
@@ -127,7 +127,7 @@ class ViewPlan:
 
     @property
     def gives_agreement(self) -> bool:
-        """Whether the teacher's outputs on the main view are read, to be held against the student's."""
+        """Whether the teacher's outputs on the main view are read, for the agreement."""
         taps = self.taps.get(("teacher", "main"), ())
         known = type(self._task).agreement is not Task.agreement
         whole = bool(taps) and set(self.output_names("teacher")) <= set(taps)
@@ -153,8 +153,8 @@ class ViewPlan:
                 found[name, view] = {tap: (None, *shape) for tap, shape in shapes.items()}
         for network, view in self.taps:
             if network == "teacher" and (network, view) not in found and self._teachers:
-                own = found[self._teachers[0], view]
-                found[network, view] = {tap: own[tap] for tap in self.taps[network, view]}
+                first = found[self._teachers[0], view]
+                found[network, view] = {tap: first[tap] for tap in self.taps[network, view]}
         return found
 
     def run(

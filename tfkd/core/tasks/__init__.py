@@ -2,7 +2,7 @@
 
 from tfkd.core.tasks.classification import Classification
 from tfkd.core.tasks.multi_exit import MultiExitClassification
-from tfkd.core.tasks.registry import create, find, names, register
+from tfkd.core.tasks.registry import create, find, name_of, names, register
 from tfkd.core.tasks.task import Column, Evaluator, SampleMean, Score, Scores, Task
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Task",
     "create",
     "find",
+    "name_of",
     "names",
     "register",
 ]

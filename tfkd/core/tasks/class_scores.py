@@ -103,7 +103,7 @@ class _Sums:
     def __init__(self, topk: Sequence[int], calibration: bool) -> None:
         self._topk = topk
         self._calibration = calibration
-        self._sums: collections.Counter = collections.Counter()
+        self._sums: dict[str, float] = collections.defaultdict(float)
         self._gaps = np.zeros(BINS)
 
     def add(self, logits: np.ndarray, label: np.ndarray, weight: np.ndarray) -> None:

@@ -28,8 +28,8 @@ class Classification(Task):
     :meth:`for_network`.
 
     Args:
-        loss: The label loss: a Keras loss name, function or object of ``(labels, logits)``. ``None``
-            is softmax cross-entropy on logits, for class numbers and for dense labels.
+        loss: The label loss: a Keras loss name, function or object of ``(labels, logits)``.
+            ``None`` is softmax cross-entropy on logits, for class numbers and for dense labels.
 
     Raises:
         TfkdError: For a loss of probabilities.
@@ -37,19 +37,19 @@ class Classification(Task):
 
     name = "classification"
     score = Score(metric="accuracy", key="top1", label="top-1 %")
-    columns = (
+    columns: tuple[Column, ...] = (
         Column("top1", "top-1 %"),
         Column("top5", "top-5 %"),
         Column("loss", "loss", "{:.4f}"),
     )
-    compared = ("classes",)
+    compared: tuple[str, ...] = ("classes",)
 
     def __init__(self, loss=None) -> None:
         self._loss = keras.losses.get(loss)
         if _wants_probabilities(self._loss):
             raise TfkdError(
-                f"label loss {loss!r}: found a loss of probabilities, wanted one of logits: None, or "
-                "a Keras loss object with from_logits=True"
+                f"label loss {loss!r}: found a loss of probabilities, wanted one of logits: None, "
+                "or a Keras loss object with from_logits=True"
             )
 
     @classmethod
@@ -66,6 +66,12 @@ class Classification(Task):
 
     def facts(self, network: models.Network) -> dict[str, Any]:
         return {"classes": class_count(network, LOGITS)}
+
+    def check_data(self, facts: Mapping[str, Any], info, who: str) -> None:
+        if facts["classes"] != info.num_classes:
+            raise TfkdError(
+                f"{who} has {facts['classes']} classes, but {info.name} has {info.num_classes}"
+            )
 
     def check_batch(self, spec: Mapping[str, tf.TypeSpec], facts: Mapping[str, Any]) -> None:
         width = _label_width(spec)

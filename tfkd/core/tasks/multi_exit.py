@@ -36,6 +36,7 @@ class MultiExitClassification(Classification):
         Column("top5", "top-5 %"),
         Column("loss", "loss", "{:.4f}"),
     )
+    exit_columns = (Column("top1", "top-1 %"), Column("ece", "ECE %"))
 
     @classmethod
     def for_network(cls, network: models.Network) -> Task:
@@ -50,8 +51,8 @@ class MultiExitClassification(Classification):
         if len(set(counts.values())) > 1:
             listed = ", ".join(f"{name} {count}" for name, count in counts.items())
             raise TfkdError(
-                f"exits of network {network.name!r}: found different class counts ({listed}), wanted "
-                "the same at every exit"
+                f"exits of network {network.name!r}: found different class counts ({listed}), "
+                "wanted the same at every exit"
             )
         return {"classes": counts["logits"], "exits": exits}
 

@@ -38,7 +38,8 @@ def find(name: str) -> type[Task]:
     """Returns the class of a task.
 
     Args:
-        name: One of :func:`names`, or ``module:Class`` or ``path/to/file.py:Class`` for another one.
+        name: One of :func:`names`, or ``module:Class`` or ``path/to/file.py:Class`` for another
+            one.
 
     Raises:
         TfkdError: When there is none of that name.
@@ -61,3 +62,12 @@ def create(name: str, network: models.Network) -> Task:
         network: The network whose outputs the task reads.
     """
     return find(name).for_network(network)
+
+
+def name_of(network: models.Network) -> str:
+    """Returns the name by which :func:`find` finds the task that :func:`create` makes of a network.
+
+    Of a network with several exits it is another one than ``network.task``.
+    """
+    task = type(create(network.task, network))
+    return task.name if _TASKS.get(task.name) is task else network.task

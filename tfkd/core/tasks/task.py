@@ -99,10 +99,13 @@ class Task(abc.ABC):
 
     name: str
     score: Score
-    columns: Sequence[Column] = ()
+    columns: tuple[Column, ...] = ()
     """The numbers of an evaluation that tables show, the score first."""
 
-    compared: Sequence[str] = ()
+    exit_columns: tuple[Column, ...] = ()
+    """The numbers of each exit, where the scores tell of ``exits``."""
+
+    compared: tuple[str, ...] = ()
     """The facts that must be equal in all networks of a distillation."""
 
     @classmethod
@@ -132,6 +135,19 @@ class Task(abc.ABC):
         """
         del network
         return {}
+
+    def check_data(self, facts: Mapping[str, Any], info, who: str) -> None:
+        """Checks that a network goes with a data set.
+
+        Args:
+            facts: Those of the network.
+            info: The :class:`tfkd.data.DataInfo`.
+            who: What the network is called in messages.
+
+        Raises:
+            TfkdError: When it does not.
+        """
+        del facts, info, who
 
     def label_terms(self, student: models.Network) -> tuple[str, ...]:
         """Returns the names of the parts of the label loss; ``()`` where it is one."""
@@ -177,6 +193,7 @@ class Task(abc.ABC):
         Raises:
             TfkdError: When they do not fit.
         """
+        del spec, facts
 
     def has_soft_labels(self, spec: Mapping[str, tf.TypeSpec], facts: Mapping[str, Any]) -> bool:
         """Whether labels are distributions instead of class numbers."""
@@ -241,11 +258,21 @@ class Task(abc.ABC):
         """
         raise TfkdError(f"task {self.name!r}: found loss={loss!r}, wanted the task's own loss")
 
-    def summary(self, scores: Mapping[str, Any]) -> str:
-        """Returns the score in words: ``top-1 93.06 %``."""
-        return f"{self.score.label.removesuffix(' %')} {scores[self.score.key]:.2f}" + (
-            " %" if self.score.label.endswith(" %") else ""
-        )
+    def summary(self, scores: Mapping[str, Any], best: Mapping[str, Any] | None = None) -> str:
+        """Returns the score in words: ``top-1 93.06 % (best 94.17 %)``.
+
+        Args:
+            scores: What the evaluator found.
+            best: The same of the best epoch, if it is told as well.
+        """
+        label = self.score.label
+        unit = " %" if label.endswith(" %") else ""
+
+        def number(found: Mapping[str, Any]) -> str:
+            return f"{found[self.score.key]:.2f}{unit}"
+
+        words = f"{label.removesuffix(' %')} {number(scores)}"
+        return words if best is None else f"{words} (best {number(best)})"
 
 
 class SampleMean(keras.metrics.Mean):

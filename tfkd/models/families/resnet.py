@@ -5,13 +5,13 @@ without a factor have 16, 16, 32 and 64 channels in stem and stages, the `x4` on
 and 256; `widths=(stem, stage 1, stage 2, stage 3)` makes any of them thinner or wider.
 
 `adder=True` is the adder form: every convolution of the blocks and shortcuts is an adder layer; the
-stem stays a convolution and the classifier a linear layer, with batch normalisation of the logits
+stem stays a convolution and the classifier a linear layer, with batch normalization of the logits
 in place of a bias. `logit_normalization=True` alone gives the convolutional network of the same
 graph, layer for layer.
 
 Source: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", 2015,
 https://arxiv.org/abs/1512.03385, in the variant that the distillation papers compare on: a 1x1
-convolution with batch normalisation wherever a block changes the shape. Adder form: Chen et al.,
+convolution with batch normalization wherever a block changes the shape. Adder form: Chen et al.,
 "AdderNet: Do We Really Need Multiplications in Deep Learning?", CVPR 2020,
 https://arxiv.org/abs/1912.13200, as in the authors' code.
 """
@@ -80,7 +80,7 @@ def resnet(
         input_shape: Height, width and channels of an image.
         name: The model's name.
         adder: Whether blocks and shortcuts are made of adder layers.
-        logit_normalization: Whether the classifier has batch normalisation in place of a bias.
+        logit_normalization: Whether the classifier has batch normalization in place of a bias.
 
     Returns:
         A functional model from images to logits.

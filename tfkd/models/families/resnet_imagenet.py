@@ -7,7 +7,7 @@ for small images (`resnet18_cifar resnet50_cifar`) with a 3x3 convolution; `stem
 before the pooling. `width=64` makes any of them thinner or wider.
 
 `adder=True` is the adder form: every convolution of the blocks and shortcuts is an adder layer; the
-stem stays a convolution and the classifier a linear layer, followed by batch normalisation of the
+stem stays a convolution and the classifier a linear layer, followed by batch normalization of the
 logits. `logit_normalization=True` alone gives the convolutional network of the same graph.
 
 Source: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", 2015,

@@ -98,13 +98,13 @@ def _unit(inputs, *, stage: int, unit: int, last: bool):
 
 
 def _pointwise(inputs, channels: int, prefix: str, number: int):
-    """A 1x1 convolution and its normalisation."""
+    """A 1x1 convolution and its normalization."""
     features = convolution(inputs, channels, 1, name=f"{prefix}_conv{number}", start=torch_uniform)
     return normalization(features, name=f"{prefix}_bn{number}")
 
 
 def _depthwise(inputs, stride: int, prefix: str, number: int):
-    """A depthwise 3x3 convolution and its normalisation."""
+    """A depthwise 3x3 convolution and its normalization."""
     features = depthwise_convolution(
         inputs, stride, name=f"{prefix}_conv{number}", start=torch_uniform
     )

@@ -4,10 +4,10 @@ Five blocks of 3x3 convolutions with biases, 64, 128, 256, 512 and 512 channels 
 is `stem`, the others `stage1..4`, each tapped at its last ReLU and, as `stem_pre`, `stage1_pre..`,
 before it.
 
-- For small images (`vgg8 vgg11 vgg13 vgg16_cifar vgg19`): with batch normalisation; the first three
+- For small images (`vgg8 vgg11 vgg13 vgg16_cifar vgg19`): with batch normalization; the first three
   blocks end in a 2x2 max pooling, and the fourth only for images 64 pixels high; the mean over
   the last feature map feeds one linear layer.
-- For ImageNet (`vgg16_imagenet`, and `vgg16_bn_imagenet` with batch normalisation): every
+- For ImageNet (`vgg16_imagenet`, and `vgg16_bn_imagenet` with batch normalization): every
   block ends in a max pooling, the last one in `pre_pool`, which is averaged to 7x7 where it has
   another size; two hidden layers of `hidden=4096` units with dropout follow. `pooled` is the second
   one's output: the vector that the logits are linear in.
@@ -95,7 +95,7 @@ def imagenet_vgg(
 
     Args:
         convolutions: The number of convolutions of each of the five blocks.
-        normalized: Whether batch normalisation follows every convolution.
+        normalized: Whether batch normalization follows every convolution.
         hidden: The units of each of the two hidden layers.
         num_classes: The number of classes.
         input_shape: Height, width and channels of an image.

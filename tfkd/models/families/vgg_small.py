@@ -1,12 +1,12 @@
 """VGG-small, the network of six 3x3 convolutions on which binary and adder networks are compared.
 
-Two convolutions each of 128, 256 and 512 channels with batch normalisation and ReLU, and a 2x2 max
+Two convolutions each of 128, 256 and 512 channels with batch normalization and ReLU, and a 2x2 max
 pooling after every pair; the last feature map, flattened, feeds one linear layer. `stem` is the
 first ReLU, `stage1..3` are the last ones of the pairs, and `pooled` is the flattened vector.
 
 `adder=True` is the adder form: all convolutions but the first are adder layers, and the logits are
-normalised in place of a bias. `logit_normalization=True` alone gives the convolutional network of the
-same graph.
+normalized in place of a bias. `logit_normalization=True` alone gives the convolutional network of
+the same graph.
 
 A reconstruction: neither the AdderNet nor the PKKD paper says how its VGG-small is wired (pooling,
 classifier). This one has the 0.60 G multiplications between first and last layer that are reported

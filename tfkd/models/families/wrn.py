@@ -1,10 +1,10 @@
 """The wide residual networks: WRN 16-1, 16-2, 40-1, 40-2, and of any depth and width.
 
 A 3x3 stem of 16 channels and three stages of n = (depth - 4) / 6 blocks with strides 1, 2, 2 and
-16, 32 and 64 times `width` channels. A block normalises *before* it convolves; where it changes the
-number of channels, its shortcut is a bare 1x1 convolution of the normalised input, otherwise the
+16, 32 and 64 times `width` channels. A block normalizes *before* it convolves; where it changes the
+number of channels, its shortcut is a bare 1x1 convolution of the normalized input, otherwise the
 input itself. So `stem` and `stage1..3` are bare sums, and `stage1_pre..`, the features before a
-ReLU, are those sums after the normalisation that comes next.
+ReLU, are those sums after the normalization that comes next.
 
 Source: Zagoruyko and Komodakis, "Wide Residual Networks", 2016, https://arxiv.org/abs/1605.07146,
 without dropout, as the distillation papers compare on them.
@@ -82,7 +82,7 @@ def wrn(
 
 
 def _block(inputs, filters: int, stride: int, *, stage: int, block: int, last: bool):
-    """shortcut + two 3x3 convolutions, each of them after normalisation and ReLU."""
+    """shortcut + two 3x3 convolutions, each of them after normalization and ReLU."""
     prefix = f"stage{stage}_block{block}"
     active = normalization(inputs, name=f"{prefix}_bn1")
     if block == 1 and stage > 1:

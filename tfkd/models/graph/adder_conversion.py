@@ -1,4 +1,4 @@
-"""The adder twin of a convolutional network, and the check that adder layers are normalised."""
+"""The adder form of a convolutional network, and the check that adder layers are normalized."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _NORMALIZATIONS = (
     layers.GroupNormalization,
     layers.RMSNormalization,
 )
-# Layers with weights whose output is made of products.
+# Layers with weights whose outputs are sums of products.
 _WEIGHTED = (layers.Conv2D, layers.Dense, layers.DepthwiseConv2D, layers.SeparableConv2D)
-# A normalisation after these still meets sums of distances.
+# The output of these is still a sum of distances where the input is.
 _LINEAR = (
     layers.Add,
     layers.Average,
@@ -38,30 +38,30 @@ _LINEAR = (
 
 
 def convert(model: keras.Model, keep: Iterable[str] | None = None, eta: float = 0.2) -> keras.Model:
-    """Builds the twin of a convolutional network whose convolutions are adder layers.
+    """Builds the adder form of a convolutional network: adder layers in place of convolutions.
 
     As in the published networks the first convolution (the stem) and the last layers with weights
     (the classifier) stay as they are, and so do depthwise, grouped and dilated convolutions. Every
-    other `Conv2D` becomes an `AdderConv2D` of the same name, size and stride with fresh filters and
-    without bias, followed by batch normalisation: the one that is there, begun anew, or a new one
-    named `<name>_bn`. An activation of the convolution then becomes a layer `<name>_activation`.
-    Every other layer keeps its weights. Zeros of Keras' `"same"` padding lie on both sides of the
-    image in the twin, where at stride 2 Keras puts them right and below.
+    other ``Conv2D`` becomes an ``AdderConv2D`` of the same name, size and stride with fresh filters
+    and without bias, followed by batch normalization: the one that is there with fresh weights, or
+    a new one named ``<name>_bn``. An activation of the convolution becomes a layer
+    ``<name>_activation`` after it. Every other layer keeps its weights. With ``"same"`` padding at
+    stride 2, zeros lie on all sides of the image, where Keras puts them right and below only.
 
-    The published networks have batch normalisation of the logits besides;
-    `tfkd.models.create(name, num_classes, adder=True)` builds them.
+    The published networks normalize the logits as well;
+    ``tfkd.models.create(name, num_classes, adder=True)`` builds them.
 
     Args:
         model: A functional model, or a Sequential with an input shape; it is not changed.
-        keep: Names of convolutions that stay, in place of the first one; `()` for none.
-        eta: The size of the filters' gradient, as for `AdderConv2D`.
+        keep: Names of convolutions that stay, in place of the first one; ``()`` for none.
+        eta: The size of the filters' gradient, as for ``AdderConv2D``.
 
     Returns:
-        A functional model that shares nothing with `model`.
+        A functional model that shares nothing with ``model``.
 
     Raises:
-        TfkdError: If the model is subclassed, nothing in it can be converted, or a name in `keep`
-            is none of its layers.
+        TfkdError: The model is subclassed, nothing in it can be converted, or a name in ``keep`` is
+            none of its layers.
     """
     graph_of(model)
     replaced = _replaced(model, keep)
@@ -78,18 +78,18 @@ def convert(model: keras.Model, keep: Iterable[str] | None = None, eta: float = 
             return remade(layer)
         return _adder(layer, eta, normalize=id(layer) not in normalized)
 
-    twin, made = rebuild(model, make)
+    converted, made = rebuild(model, make)
     for original, clone in made:
         if id(original) not in replaced and id(original) not in fresh:
             copy_weights(original, clone)
-    return twin
+    return converted
 
 
 def check_normalized(model: keras.Model) -> None:
-    """Warns of adder layers without a normalisation after them.
+    """Warns of adder layers without a normalization after them.
 
-    Their outputs are large and negative, so that the activation after them is dead. Pooling, sums
-    and the like may stand between. Nothing is known of subclassed models.
+    Their outputs are large and negative, so the activation after them is dead. Pooling, sums and
+    the like may stand between. Subclassed models are not checked.
 
     Args:
         model: Any Keras model.
@@ -102,8 +102,8 @@ def check_normalized(model: keras.Model) -> None:
     found = sorted(set(_not_normalized(model)))
     if found:
         warnings.warn(
-            f"model {model.name!r}: found no normalisation after adder layers {', '.join(found)}, "
-            "wanted batch normalisation after every one",
+            f"model {model.name!r}: found no normalization after adder layers {', '.join(found)}, "
+            "wanted batch normalization after every one",
             TfkdWarning,
             stacklevel=2,
         )
@@ -179,7 +179,7 @@ def _graphs(model: keras.Model) -> list[keras.Model]:
 def _followed_by_normalization(
     model: keras.Model, replaced: dict[int, keras.Layer]
 ) -> dict[int, keras.Layer]:
-    """The normalisation that alone reads a replaced layer without activation, by the layer."""
+    """The normalization that alone reads a replaced layer without activation, by the layer."""
     found = {}
     for graph in _graphs(model):
         readers = _readers(graph)
@@ -220,7 +220,7 @@ def _adder(layer: layers.Conv2D, eta: float, *, normalize: bool) -> list[keras.L
 
 
 def _not_normalized(model: keras.Model) -> list[str]:
-    """The names of adder layers whose outputs reach something else than a normalisation."""
+    """The names of adder layers whose outputs reach something else than a normalization."""
     return [
         call.name
         for graph in _graphs(model)
@@ -231,7 +231,7 @@ def _not_normalized(model: keras.Model) -> list[str]:
 
 
 def _is_normalized(call: Call, readers: dict[int, list[Call]], ends: list) -> bool:
-    """Whether all that reads the output of a call is a normalisation, at once or after sums."""
+    """Whether the output of a call reaches only normalizations, at once or after sums."""
     if any(call.output is end for end in ends):
         return False
     return all(

@@ -6,11 +6,11 @@ Keras has no public way to list the calls of a functional model, so this file us
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import keras
-from keras.src.models.functional import Functional
 
 from tfkd.errors import TfkdError
 
@@ -66,9 +66,10 @@ def is_functional(model) -> bool:
     """Whether a graph of layers says all of a model: a functional one, or a built Sequential."""
     if isinstance(model, keras.Sequential):
         return type(model).call is keras.Sequential.call and model._functional is not None
-    if not isinstance(model, Functional):
+    functional = _functional_class()
+    if not isinstance(model, functional):
         return False
-    return type(model).call in (Functional.call, InferenceModel.call)
+    return type(model).call in (functional.call, InferenceModel.call)
 
 
 def like(model: keras.Model, inputs, outputs, name: str) -> keras.Model:
@@ -77,7 +78,15 @@ def like(model: keras.Model, inputs, outputs, name: str) -> keras.Model:
     return kind(inputs, outputs, name=name)
 
 
-def graph_of(model: keras.Model) -> Functional:
+@functools.cache
+def _functional_class() -> type[keras.Model]:
+    """The class that ``keras.Model(inputs, outputs)`` makes, which has no public name."""
+    # With names of their own these two leave Keras' numbers of unnamed layers as they are.
+    image = keras.Input((1,), name="input")
+    return type(keras.Model(image, image, name="functional"))
+
+
+def graph_of(model: keras.Model) -> keras.Model:
     """The functional model that holds a model's graph: itself, or a Sequential's inner one.
 
     Raises:

@@ -1,6 +1,6 @@
-"""Folding batch normalisation into the layer before it: the same outputs with fewer operations.
+"""Folding batch normalization into the layer before it: the same outputs with fewer operations.
 
-At inference a batch normalisation is a scale and a shift per channel,
+At inference a batch normalization is a scale and a shift per channel,
 
     gamma * (y - mean) / sqrt(variance + epsilon) + beta = scale * y + (beta - scale * mean),
 
@@ -18,7 +18,7 @@ import numpy as np
 from tfkd.errors import TfkdError
 from tfkd.models.graph.calls import Call, all_calls, calls, graph_of, is_functional
 from tfkd.models.graph.keras_layers import copy_weights, rebuild, remade, stock_layer
-from tfkd.models.graph.outputs import outputs
+from tfkd.models.graph.outputs import outputs_if_named
 from tfkd.models.graph.taps import find_tap
 from tfkd.models.layers.batch_normalization import BatchNormalization
 from tfkd.models.layers.grouped_convolution import GroupedConvolution
@@ -43,13 +43,13 @@ _DTYPES = (None, "float32", "bfloat16", "float16")
 
 
 def fold(model: keras.Model, keep: Iterable[str] = (), dtype: str | None = None) -> keras.Model:
-    """Copies a model for inference, with batch normalisation folded into convolutions and Dense.
+    """Copies a model for inference, with batch normalization folded into convolutions and Dense.
 
-    A batch normalisation is folded if it is over the last axis, is called once, and reads a
+    A batch normalization is folded if it is over the last axis, is called once, and reads a
     convolution or Dense layer that has no activation, is called once and is read by nothing else.
     In its place stands an `Identity` of the same name, which becomes no operation, so all layer
-    names stay taps; the tap of a folded convolution is the normalised one, unless it is in `keep`.
-    Batch normalisations that cannot be folded are kept, as stock Keras layers.
+    names stay taps; the tap of a folded convolution is the normalized one, unless it is in `keep`.
+    Batch normalizations that cannot be folded are kept, as stock Keras layers.
 
     Args:
         model: A functional model, or a Sequential with an input shape; it is not changed.
@@ -68,7 +68,7 @@ def fold(model: keras.Model, keep: Iterable[str] = (), dtype: str | None = None)
     if dtype not in _DTYPES:
         raise TfkdError(f"fold: found dtype={dtype!r}; wanted one of {_DTYPES}")
     graph_of(model)
-    kept = {find_tap(model, name) for name in keep} - set(outputs(model))
+    kept = {find_tap(model, name) for name in keep} - set(outputs_if_named(model))
     pairs = _foldable(model, kept)
     folded_away = {id(normalization) for _, normalization in pairs}
     normalization_of = {id(layer): normalization for layer, normalization in pairs}
@@ -99,7 +99,7 @@ def fold(model: keras.Model, keep: Iterable[str] = (), dtype: str | None = None)
 def _foldable(
     model: keras.Model, kept: set[str]
 ) -> list[tuple[keras.Layer, keras.layers.BatchNormalization]]:
-    """The pairs of a layer and the batch normalisation that can become part of it.
+    """The pairs of a layer and the batch normalization that can become part of it.
 
     Args:
         model: A model with a graph.
@@ -138,7 +138,7 @@ def _graphs(model: keras.Model) -> list[keras.Model]:
 
 
 def _can_be_folded(call: Call) -> bool:
-    """Whether a call is a plain batch normalisation over the last axis, at inference."""
+    """Whether a call is a plain batch normalization over the last axis, at inference."""
     layer = call.operation
     return (
         type(layer) in (layers.BatchNormalization, BatchNormalization)
@@ -162,7 +162,7 @@ def _can_take_a_scale(layer: keras.Operation) -> bool:
 def _set_folded_weights(
     original: keras.Layer, normalization: keras.layers.BatchNormalization, clone: keras.Layer
 ) -> None:
-    """Sets a layer's weights to the original's followed by the normalisation, in float64."""
+    """Sets a layer's weights to the original's followed by the normalization, in float64."""
     variance = _array(normalization.moving_variance) + normalization.epsilon
     scale = 1.0 / np.sqrt(variance)
     if normalization.scale:

@@ -11,7 +11,6 @@ import random
 from collections.abc import Callable, Sequence
 
 import keras
-from keras.src.saving.serialization_lib import SafeModeScope
 
 from tfkd.adder import AdderConv2D
 from tfkd.errors import TfkdError, reason
@@ -24,9 +23,9 @@ def stock(model: keras.Model) -> keras.Model:
     """Clones a model with stock Keras layers in place of tfkd's, and the same weights.
 
     The copy computes the same function at inference (equal but for the order of rounding, as stock
-    batch normalisation is composed of other operations), has the same layer names, and its
+    batch normalization is composed of other operations), has the same layer names, and its
     `.keras` file loads without tfkd, unless it has adder layers. Training it further differs in one
-    thing: stock batch normalisation keeps the biased variance.
+    thing: stock batch normalization keeps the biased variance.
 
     Args:
         model: A functional model, or a Sequential with an input shape.
@@ -82,14 +81,28 @@ def remade(layer: keras.Layer, kind: type | None = None, **changes) -> keras.Lay
     """
     kind = type(layer) if kind is None else kind
     try:
-        # A Python function in a Lambda layer is not read from a file here, so it is safe to revive.
-        with SafeModeScope(safe_mode=False):
-            return kind.from_config({**layer.get_config(), **changes})
+        return _from_config(kind, {**layer.get_config(), **changes})
     except Exception as error:
         raise TfkdError(
             f"layer {layer.name!r}: found a {type(layer).__name__} that cannot be cloned "
             f"({reason(error)}); wanted one that from_config(get_config()) makes again"
         ) from error
+
+
+def _from_config(kind: type, config: dict) -> keras.Layer:
+    """Returns ``kind.from_config(config)``, with Python functions in Lambda layers allowed.
+
+    They are not read from a file here, so they are safe. Only Keras' deserialization passes this on
+    to layers inside of layers; it finds the class by a name that is made for it.
+    """
+    name = "tfkd>layer"
+    try:
+        return keras.saving.deserialize_keras_object(
+            {"class_name": name, "config": config}, custom_objects={name: kind}, safe_mode=False
+        )
+    except TypeError as error:
+        # Keras wraps a TypeError of `from_config` in one with advice and the whole config.
+        raise error.__context__ or error from None
 
 
 def rebuild(

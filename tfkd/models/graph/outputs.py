@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import keras
 
@@ -31,17 +32,57 @@ def outputs(model: keras.Model) -> dict[str, keras.KerasTensor]:
             that was never called.
     """
     found = graph_of(model).output if is_functional(model) else _subclassed_output(model)
-    if isinstance(found, dict):
-        if found and not any(isinstance(each, (dict, list, tuple)) for each in found.values()):
+    return by_name(found, f"model {model.name!r}")
+
+
+def by_name(found, who: str = "model") -> dict[str, Any]:
+    """Returns what a call of a model gave by the names of :func:`outputs`.
+
+    Args:
+        found: A tensor, or a dict of them.
+        who: Who gave it, for the message.
+
+    Raises:
+        TfkdError: For several tensors without a name each.
+    """
+    if isinstance(found, Mapping):
+        if found and not any(isinstance(each, (Mapping, list, tuple)) for each in found.values()):
             return dict(found)
     elif not isinstance(found, (list, tuple)):
         return {LOGITS: found}
     elif len(found) == 1:
         return {LOGITS: found[0]}
     raise TfkdError(
-        f"model {model.name!r}: found outputs without a name each ({_described(found)}), wanted one "
-        "tensor or a dict of them: keras.Model(inputs, {'exit1': first, 'logits': last})"
+        f"{who}: found outputs without a name each ({_described(found)}), wanted one tensor or a "
+        "dict of them: keras.Model(inputs, {'exit1': first, 'logits': last})"
     )
+
+
+def output_sizes(model: keras.Model) -> dict[str, list[int | None]]:
+    """Returns the shape of each output of a model after the batch axis, as JSON keeps it."""
+    return {name: list(tensor.shape[1:]) for name, tensor in outputs(model).items()}
+
+
+def class_width(sizes: Mapping[str, list[int | None]]) -> int | None:
+    """Returns the width of ``logits``, ``None`` where no output is called so.
+
+    Args:
+        sizes: Those of :func:`output_sizes`.
+    """
+    return sizes[LOGITS][-1] if sizes.get(LOGITS) else None
+
+
+def outputs_if_named(model: keras.Model) -> dict[str, keras.KerasTensor]:
+    """Returns the outputs of a model with a graph by name; none where they have no names.
+
+    A part inside a larger model may have a list of them.
+    """
+    try:
+        return outputs(model)
+    except TfkdError:
+        if is_functional(model):
+            return {}
+        raise
 
 
 def exits(model: keras.Model) -> tuple[str, ...]:
@@ -72,7 +113,7 @@ def in_depth_order(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _described(found) -> str:
-    if isinstance(found, dict):
+    if isinstance(found, Mapping):
         return f"a dict of {', '.join(map(str, found)) or 'nothing'}"
     return f"a list of {len(found)}"
 

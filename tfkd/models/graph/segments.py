@@ -47,8 +47,8 @@ def segment(
     if first is None:
         if len(graph.inputs) != 1:
             raise TfkdError(
-                f"segment {name!r} of model {model.name!r}: found {len(graph.inputs)} inputs, wanted "
-                "one"
+                f"segment {name!r} of model {model.name!r}: found {len(graph.inputs)} inputs, "
+                "wanted one"
             )
         reference = graph.inputs[0]
     else:
@@ -97,8 +97,8 @@ def chain(segments: Sequence[keras.Model], name: str) -> keras.Model:
         wanted = getattr(each, "input_shape", None)
         if not isinstance(tensor, keras.KerasTensor) or not _fits(tensor.shape, wanted):
             raise TfkdError(
-                f"chain {name!r}: found {getattr(tensor, 'shape', 'several outputs')} before segment "
-                f"{each.name!r}, wanted {wanted}"
+                f"chain {name!r}: found {getattr(tensor, 'shape', 'several outputs')} before "
+                f"segment {each.name!r}, wanted {wanted}"
             )
         tensor = each(tensor)
     return keras.Model(entry, tensor, name=name)

@@ -25,7 +25,7 @@ from tfkd.models.graph.calls import (
     run,
     trace,
 )
-from tfkd.models.graph.outputs import LOGITS, outputs
+from tfkd.models.graph.outputs import LOGITS, outputs, outputs_if_named
 
 
 class _OutputsOnly(keras.Model):
@@ -58,7 +58,7 @@ def tap_names(model: keras.Model) -> tuple[str, ...]:
             # One that was never called tells of further outputs later.
             return (LOGITS,)
     paths = [path for path, call in all_calls(model) if call.output is not None]
-    return tuple(dict.fromkeys([*paths, *_outputs(model)]))
+    return tuple(dict.fromkeys([*paths, *outputs_if_named(model)]))
 
 
 def tapped(model: keras.Model, names: Iterable[str]) -> keras.Model:
@@ -81,7 +81,7 @@ def tapped(model: keras.Model, names: Iterable[str]) -> keras.Model:
     paths = _paths(model, names)
     if not is_functional(model):
         return _OutputsOnly(model, paths)
-    own = _outputs(model)
+    own = outputs_if_named(model)
     inner_paths = [path for path in dict.fromkeys(paths.values()) if path not in own]
     both = _with_taps(model, inner_paths, f"{model.name}_tapped")
     result = both.output["output"]
@@ -107,7 +107,7 @@ def tap_shapes(model: keras.Model, names: Iterable[str]) -> dict[str, tuple[int 
         TfkdError: As `tapped`; and for a subclassed model that was never called.
     """
     paths = _paths(model, names)
-    own = _outputs(model)
+    own = outputs_if_named(model)
     shapes = {path: tuple(tensor.shape) for path, tensor in own.items()}
     if any(path not in own for path in paths.values()):
         shapes |= {
@@ -135,11 +135,11 @@ def head(model: keras.Model, start: str = "pre_pool", end: str = LOGITS) -> kera
     graph_of(model)
     path = find_tap(model, start)
     name = f"{model.name}_head"
-    own = _outputs(model)
+    own = outputs_if_named(model)
     if end not in own:
         raise TfkdError(
-            f"head of model {model.name!r}: found the outputs {', '.join(own)}; wanted {end!r} among "
-            "them"
+            f"head of model {model.name!r}: found the outputs {', '.join(own)}; wanted {end!r} "
+            "among them"
         )
     goal = own[end]
     begins = own[path] if path in own else _call(model, path).outputs[0]
@@ -179,7 +179,7 @@ def find_tap(model: keras.Model, name: str) -> str:
             f"tap {name!r} of model {model.name!r}: found a {type(model).__name__}, whose layers "
             f"cannot be listed; wanted {' or '.join(map(repr, known))}, or a functional model"
         )
-    if name in _outputs(model):
+    if name in outputs_if_named(model):
         return name
     known = {path: call for path, call in all_calls(model)}
     # The only call of a layer may be called its first.
@@ -213,16 +213,6 @@ def _paths(model: keras.Model, names: Iterable[str] | Mapping[str, str]) -> dict
 
 def _without_numbers(path: str) -> str:
     return "/".join(part.partition(":")[0] for part in path.split("/"))
-
-
-def _outputs(model: keras.Model) -> dict[str, keras.KerasTensor]:
-    """The outputs by name, none where they have no names: a part inside a larger model may not."""
-    try:
-        return outputs(model)
-    except TfkdError:
-        if is_functional(model):
-            return {}
-        raise
 
 
 def _call(model: keras.Model, path: str) -> Call:

@@ -26,7 +26,7 @@ def adder_convolution(inputs, filters: int, size: int, stride: int = 1, *, name:
 
 
 def normalized_classifier(features, num_classes: int, *, use_bias: bool = False):
-    """`blocks.classifier` with batch normalisation of the logits.
+    """`blocks.classifier` with batch normalization of the logits.
 
     Args:
         features: (batch, height, width, channels).
@@ -42,12 +42,12 @@ def normalized_classifier(features, num_classes: int, *, use_bias: bool = False)
 
 
 def normalized_linear(pooled, num_classes: int, *, use_bias: bool = False):
-    """A layer `linear` and the normalisation `logits`, float32 under every dtype policy.
+    """A layer `linear` and the normalization `logits`, float32 under every dtype policy.
 
     Args:
         pooled: (batch, channels).
         num_classes: The number of logits.
-        use_bias: Whether there is a bias before the normalisation, which takes it away again; the
+        use_bias: Whether there is a bias before the normalization, which takes it away again; the
             published networks for ImageNet have one.
     """
     bound = pooled.shape[-1] ** -0.5

@@ -1,4 +1,4 @@
-"""The batch normalisation of tfkd's networks: fused on one device, synchronized over replicas."""
+"""The batch normalization of tfkd's networks: fused on one device, synchronized over replicas."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FUSED_DTYPES = (tf.float32, tf.bfloat16, tf.float16)
 
 @keras.saving.register_keras_serializable(package="tfkd")
 class BatchNormalization(keras.layers.BatchNormalization):
-    """Batch normalisation over the last axis, as `torch.nn.BatchNorm2d` computes it, only faster.
+    """Batch normalization over the last axis, as `torch.nn.BatchNorm2d` computes it, only faster.
 
     With mean m and variance v over every axis but the last,
 
@@ -28,7 +28,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
     step cheaper than Keras' own composition. Under several replicas of `tf.distribute` the sums,
     the sums of squares and the counts of the replicas are added in one all-reduce, so that the
     outputs, gradients and moving statistics are those of the whole batch on one device; with
-    `synchronized=False` every replica normalises its own part (fused), and only the moving
+    `synchronized=False` every replica normalizes its own part (fused), and only the moving
     statistics are averaged, so that they stay equal. Statistics are float32 for float16 and
     bfloat16 inputs.
 
@@ -144,14 +144,14 @@ class BatchNormalization(keras.layers.BatchNormalization):
         gamma, beta, old_mean, old_variance = self._parameters(dtype)
         # Sums of squares cancel badly when the mean is large. Every replica holds the same moving
         # mean, and it is near the batch's own, so the sums are taken around it.
-        centred = tf.cast(inputs, dtype) - old_mean
+        centered = tf.cast(inputs, dtype) - old_mean
         axes = list(range(inputs.shape.rank - 1))
         channels = inputs.shape[-1]
         count = tf.cast(tf.size(inputs) // channels, dtype)
         sums = tf.concat(
             [
-                tf.reduce_sum(centred, axes),
-                tf.reduce_sum(tf.square(centred), axes),
+                tf.reduce_sum(centered, axes),
+                tf.reduce_sum(tf.square(centered), axes),
                 tf.reshape(count, (1,)),
             ],
             axis=0,
@@ -162,7 +162,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         mean = total / count
         variance = tf.maximum(squares / count - tf.square(mean), 0.0)
         scale = gamma * tf.math.rsqrt(variance + self.epsilon)
-        outputs = centred * scale + (beta - mean * scale)
+        outputs = centered * scale + (beta - mean * scale)
         unbiased = variance * (count / tf.maximum(count - 1.0, 1.0))
         return (
             tf.cast(outputs, self.compute_dtype),

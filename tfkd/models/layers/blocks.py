@@ -113,7 +113,7 @@ def _padded(inputs, size: int, stride: int, name: str):
 
 
 def normalization(inputs, *, name: str):
-    """Batch normalisation with the momentum and epsilon of the published networks."""
+    """Batch normalization with the momentum and epsilon of the published networks."""
     return BatchNormalization(name=name)(inputs)
 
 

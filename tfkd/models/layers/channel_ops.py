@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import keras
-from keras.src.ops.numpy import Split
 
 from tfkd.errors import TfkdError
+
+# `keras.ops.split` makes this operation without a name, and the operation is in no public module.
+_Split = keras.ops.split.__globals__["Split"]
 
 
 def shuffle(inputs, groups: int, *, name: str):
@@ -41,4 +43,4 @@ def halves(inputs, *, name: str):
         inputs: (batch, height, width, channels).
         name: The name of the operation.
     """
-    return Split(2, axis=-1, name=name)(inputs)
+    return _Split(2, axis=-1, name=name)(inputs)

@@ -1,7 +1,7 @@
 """What a network costs: parameters and multiply-accumulate operations (MACs), layer by layer.
 
 One MAC is one multiplication with its addition, for one image. As is the custom of the field, only
-convolutions and linear layers count: normalisation, activations, pooling and biases are free.
+convolutions and linear layers count: normalization, activations, pooling and biases are free.
 Additions of adder layers (sums of absolute differences) are counted apart, as their paper counts
 them: two for every term |x - f|, one for the difference and one for the sum, none for the sign.
 
@@ -11,7 +11,7 @@ A layer class counts by its rule, or its nearest ancestor's; `rule` adds one for
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import keras
@@ -123,6 +123,7 @@ class Cost:
 
 Shapes = list[tuple[int, ...]]
 Rule = Callable[[keras.Layer, Shapes, Shapes], Work]
+Operation = tuple[str, keras.Operation, Shapes, Shapes]
 _rules: dict[type, Rule] = {}
 # What multiplies without holding weights, by class name: functions of `keras.ops`, and layers.
 _WEIGHTLESS_PRODUCTS = frozenset(
@@ -151,7 +152,7 @@ def cost(model: keras.Model) -> Cost:
     """Counts parameters and multiply-accumulate operations of a model for one image.
 
     Sub-models are counted by their layers, shared layers once per call in MACs and once in all in
-    parameters. Count the network itself and not its folded copy, whose normalisation is gone.
+    parameters. Count the network itself and not its folded copy, whose normalization is gone.
 
     Args:
         model: Any Keras model. Of a subclassed model only the parameters can be counted: its
@@ -162,15 +163,21 @@ def cost(model: keras.Model) -> Cost:
     """
     if not model.built:
         raise TfkdError(f"cost of model {model.name!r}: found no weights; wanted a built model")
-    rows, unknown = [], []
+    return total(operations(model))
+
+
+def total(counted: Iterable[Operation]) -> Cost:
+    """Adds up the cost of some of the operations of a model."""
+    rows, unknown, weights = [], [], []
     seen: set[int] = set()
-    for name, operation, inputs, outputs in _operations(model):
+    for name, operation, inputs, outputs in counted:
         work = work_of(operation, inputs, outputs)
         if work is None:
             unknown.append(name)
             work = Work()
         fresh = [each for each in _learned(operation) if id(each) not in seen]
         seen.update(id(each) for each in fresh)
+        weights += getattr(operation, "weights", ())
         rows.append(
             LayerCost(
                 name=name,
@@ -183,7 +190,7 @@ def cost(model: keras.Model) -> Cost:
         )
     return Cost(
         params=sum(each.params for each in rows),
-        total_params=_size(model.weights),
+        total_params=_size(weights),
         macs=sum(each.macs for each in rows),
         adder_additions=sum(each.adder_additions for each in rows),
         layers=tuple(rows),
@@ -217,7 +224,7 @@ def work_of(operation: keras.Operation, inputs: Shapes, outputs: Shapes) -> Work
     return Work() if silent and type(operation).__name__ not in _WEIGHTLESS_PRODUCTS else None
 
 
-def _operations(model: keras.Model) -> Iterator[tuple[str, keras.Operation, Shapes, Shapes]]:
+def operations(model: keras.Model) -> Iterator[Operation]:
     """Name, operation, input shapes and output shapes of every call that is not a sub-model."""
     if not is_functional(model):
         yield model.name, model, [], []

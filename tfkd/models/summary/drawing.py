@@ -19,7 +19,7 @@ from tfkd.models.summary.plan import Block, Plan
 
 FORMATS = (".png", ".svg")
 
-_COLOURS = ("#5e81ac", "#2e7d6b", "#d08770", "#8f6593", "#b48a2c", "#4c7a9c", "#a3514f")
+_COLORS = ("#5e81ac", "#2e7d6b", "#d08770", "#8f6593", "#b48a2c", "#4c7a9c", "#a3514f")
 _INK, _FAINT = "#2e3440", "#8b93a3"
 # Inches: the height of a row and of the gaps, and the left edge and width of each column.
 _ROW, _GAP, _STAGE_GAP, _TOP, _BOTTOM = 0.34, 0.14, 0.2, 0.95, 0.2
@@ -112,29 +112,29 @@ def _rows(
     bottom = top + _ROW
     top = bottom + _GAP + _STAGE_GAP
     for number, (stage, blocks) in enumerate(stages):
-        colour = _COLOURS[number % len(_COLOURS)]
+        color = _COLORS[number % len(_COLORS)]
         first = top
         for block in blocks:
             axes.add_patch(_arrow((middle, bottom), (middle, top)))
-            _box(axes, columns["box"], top, box, _text(block), colour)
+            _box(axes, columns["box"], top, box, _text(block), color)
             if block.join:
-                _shortcut(axes, columns["box"] + box, top, block.join, colour)
-            _facts(axes, block, columns, top + _ROW / 2, most, colour)
+                _shortcut(axes, columns["box"] + box, top, block.join, color)
+            _facts(axes, block, columns, top + _ROW / 2, most, color)
             bottom = top + _ROW
             top = bottom + _GAP
-        _stage(axes, stage, first, bottom, colour)
+        _stage(axes, stage, first, bottom, color)
         top += _STAGE_GAP
 
 
-def _box(axes: Axes, left: float, top: float, width: float, text: str, colour: str) -> None:
+def _box(axes: Axes, left: float, top: float, width: float, text: str, color: str) -> None:
     axes.add_patch(
         FancyBboxPatch(
             (left, top),
             width,
             _ROW,
             boxstyle="round,pad=0,rounding_size=0.06",
-            facecolor=_tint(colour),
-            edgecolor=colour,
+            facecolor=_tint(color),
+            edgecolor=color,
             linewidth=1.0,
         )
     )
@@ -143,9 +143,9 @@ def _box(axes: Axes, left: float, top: float, width: float, text: str, colour: s
     )
 
 
-def _tint(colour: str, strength: float = 0.14) -> tuple[float, ...]:
-    """A colour mixed with white."""
-    channels = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+def _tint(color: str, strength: float = 0.14) -> tuple[float, ...]:
+    """A color mixed with white."""
+    channels = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
     return tuple(1 - strength * (1 - channel) for channel in channels)
 
 
@@ -162,7 +162,7 @@ def _arrow(start: tuple[float, float], end: tuple[float, float]) -> FancyArrowPa
     )
 
 
-def _shortcut(axes: Axes, edge: float, top: float, join: str, colour: str) -> None:
+def _shortcut(axes: Axes, edge: float, top: float, join: str, color: str) -> None:
     """An arc from above a box to its lower edge, with how it meets the box's own output."""
     start, end = (edge, top + 0.07), (edge, top + _ROW - 0.07)
     axes.add_patch(
@@ -172,18 +172,18 @@ def _shortcut(axes: Axes, edge: float, top: float, join: str, colour: str) -> No
             connectionstyle="arc3,rad=-0.75",
             arrowstyle="-|>",
             mutation_scale=6,
-            color=colour,
+            color=color,
             linewidth=1.0,
             shrinkA=0,
             shrinkB=0,
         )
     )
     sign = "+" if join == "add" else "c"
-    axes.text(edge + 0.24, top + _ROW / 2, sign, size=8, color=colour, ha="center", va="center")
+    axes.text(edge + 0.24, top + _ROW / 2, sign, size=8, color=color, ha="center", va="center")
 
 
 def _facts(
-    axes: Axes, block: Block, columns: dict[str, float], y: float, most: int, colour: str
+    axes: Axes, block: Block, columns: dict[str, float], y: float, most: int, color: str
 ) -> None:
     """Shape, parameters, MACs with their bar, and taps of one row."""
     params, macs = block.params * block.repeats, block.macs * block.repeats
@@ -192,7 +192,7 @@ def _facts(
         axes.text(columns["params"], y, short(params), ha="right", **_cell())
     if macs:
         axes.text(columns["macs"], y, short(macs), ha="right", **_cell())
-        axes.barh(y, 0.75 * macs / most, left=columns["bar"], height=0.12, color=_tint(colour, 0.7))
+        axes.barh(y, 0.75 * macs / most, left=columns["bar"], height=0.12, color=_tint(color, 0.7))
     at = columns["taps"]
     for tap in block.taps:
         axes.text(
@@ -200,12 +200,10 @@ def _facts(
             y,
             tap,
             size=7.5,
-            color=colour,
+            color=color,
             va="center",
             family="monospace",
-            bbox=dict(
-                boxstyle="round,pad=0.25", facecolor="white", edgecolor=colour, linewidth=0.7
-            ),
+            bbox=dict(boxstyle="round,pad=0.25", facecolor="white", edgecolor=color, linewidth=0.7),
         )
         at += _pill(tap)
 
@@ -219,16 +217,16 @@ def _cell() -> dict:
     return dict(size=8.5, color=_INK, va="center")
 
 
-def _stage(axes: Axes, stage: str, top: float, bottom: float, colour: str) -> None:
+def _stage(axes: Axes, stage: str, top: float, bottom: float, color: str) -> None:
     """The name of a stage beside its boxes."""
-    axes.plot([_BOX - 0.14] * 2, [top, bottom], color=colour, linewidth=2.5, solid_capstyle="butt")
+    axes.plot([_BOX - 0.14] * 2, [top, bottom], color=color, linewidth=2.5, solid_capstyle="butt")
     axes.text(
         _BOX - 0.25,
         (top + bottom) / 2,
         stage,
         size=9,
         weight="bold",
-        color=colour,
+        color=color,
         ha="right",
         va="center",
     )

@@ -1,8 +1,7 @@
-"""What the operations of a network cost in energy, beside those of its convolutional twin.
+"""The energy of a network's operations, beside those of its convolutional counterpart.
 
-The energy of one operation is that of the arithmetic alone in 45 nm CMOS at 0.9 V. Moving the
-numbers costs more than computing with them, so that this is the floor and not the bill: compare
-networks with it.
+The energy of an operation is that of its arithmetic alone, in 45 nm CMOS at 0.9 V. Moving numbers
+costs more than computing with them, so this is a lower bound, for comparing networks.
 
 Source of the energies: Horowitz, "Computing's Energy Problem (and what we can do about it)", ISSCC
 2014, figure 1.1.9.
@@ -45,22 +44,22 @@ class Operations:
 
 @dataclass(frozen=True)
 class Energy:
-    """The operations of a network and of its twin.
+    """The operations of a network and of its convolutional counterpart.
 
     Attributes:
-        number_format: The format of the numbers, a key of `PICOJOULES`.
+        number_format: The format of the numbers, a key of ``PICOJOULES``.
         network: The network's operations.
-        twin: Those of the network with a convolution for every adder layer.
+        conv_counterpart: Those of the network with a convolution for every adder layer.
     """
 
     number_format: str
     network: Operations
-    twin: Operations
+    conv_counterpart: Operations
 
     @property
     def ratio(self) -> float:
-        """The energy of the network by that of its twin."""
-        return self.network.picojoules / self.twin.picojoules
+        """The energy of the network over that of its convolutional counterpart."""
+        return self.network.picojoules / self.conv_counterpart.picojoules
 
     def table(self) -> str:
         """The two networks as text."""
@@ -71,9 +70,9 @@ class Energy:
                 f"{each.multiplications:,}",
                 f"{each.additions:,}",
                 f"{each.picojoules / 1e6:,.1f}",
-                f"{each.picojoules / self.twin.picojoules:.2f}",
+                f"{each.picojoules / self.conv_counterpart.picojoules:.2f}",
             )
-            for each in (self.network, self.twin)
+            for each in (self.network, self.conv_counterpart)
         ]
         widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
         lines = [
@@ -92,17 +91,17 @@ class Energy:
 
 
 def energy(model: keras.Model, number_format: str = "float32") -> Energy:
-    """Counts the operations of a network and of its convolutional twin, and their energy.
+    """Counts the operations of a network and of its convolutional counterpart, and their energy.
 
-    An adder layer has two additions where the twin's convolution has a multiplication and an
-    addition. Only convolutions, linear and adder layers count, as in `tfkd.models.summary.cost`.
+    An adder layer has two additions where the counterpart's convolution has a multiplication and an
+    addition. Only convolutions, linear and adder layers count, as in ``tfkd.models.summary.cost``.
 
     Args:
         model: A functional model for images of one size.
-        number_format: A key of `PICOJOULES`.
+        number_format: A key of ``PICOJOULES``.
 
     Raises:
-        TfkdError: For another format, or a model that cannot be counted.
+        TfkdError: The format is unknown, or the model cannot be counted.
     """
     if number_format not in PICOJOULES:
         raise unknown("number format", number_format, PICOJOULES)
@@ -111,7 +110,7 @@ def energy(model: keras.Model, number_format: str = "float32") -> Energy:
     return Energy(
         number_format,
         _operations(model.name, counted.multiplications, counted.additions, number_format),
-        _operations("its convolutional twin", macs, macs, number_format),
+        _operations("its convolutional counterpart", macs, macs, number_format),
     )
 
 

@@ -132,7 +132,7 @@ def _grouped(layers: Iterable[LayerCost]) -> list[list[LayerCost]]:
         elif works or each.kind.startswith("Global"):
             block = each.name
         else:
-            block = current  # Normalisation, activation, pooling, taps.
+            block = current  # Normalization, activation, pooling, taps.
         if block != current:
             if current is not None:
                 groups.append([])

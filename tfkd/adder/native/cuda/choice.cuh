@@ -1,4 +1,4 @@
-// Which tiles there are, and which of them suits a layer.
+// The tiles, and the choice of one for a layer.
 
 #ifndef TFKD_ADDER_NATIVE_CUDA_CHOICE_CUH_
 #define TFKD_ADDER_NATIVE_CUDA_CHOICE_CUH_
@@ -11,16 +11,16 @@
 
 namespace tfkd {
 
-// Rows x columns, of which a thread has the last two. Where channels do not come in quads, numbers
-// are moved one by one, and one tile serves all.
+// Rows x columns, then those of a thread. Where channels do not come in quads, numbers are moved
+// one by one, and one tile serves all layers.
 using Large = Tile<128, 64, 8, 4>;
 using Square = Tile<64, 64, 4, 4>;
 using Narrow = Tile<64, 32, 4, 4>;
 using Slim = Tile<128, 16, 4, 4>;
 constexpr int kChoices = 4;
 
-// Calls visit(tile, whole) with an empty tile of the wanted type; `whole` says by its type whether
-// numbers are moved in quads.
+// Calls visit(tile, whole) with an object of the tile's type, and std::true_type where numbers are
+// moved in quads.
 template <typename Visit>
 void VisitTile(int choice, bool whole_quads, const Visit& visit) {
   using Whole = std::true_type;
@@ -36,7 +36,7 @@ void VisitTile(int choice, bool whole_quads, const Visit& visit) {
     visit(Slim(), Whole());
 }
 
-// Tiles as wide as the results, and as large as leaves work for all processors of the GPU.
+// Tiles as wide as the results, and as large as possible with work for all processors of the GPU.
 inline int ChooseTile(int64_t rows, int64_t columns, int64_t processors) {
   if (columns <= Slim::kColumns) return 3;
   if (columns <= Narrow::kColumns) return 2;
@@ -53,7 +53,7 @@ bool WholeQuads(const Geometry& s, Pointers... pointers) {
   return s.channels % kQuad == 0 && s.filters % kQuad == 0 && (IsWhole(pointers) && ...);
 }
 
-// The pixels of the largest phase of the strides: what one layer of the gradient's grid covers.
+// The pixels of the largest phase of the strides, which one layer of the gradient's grid covers.
 inline int64_t PhasePixels(const Geometry& s) {
   return s.batch * TilesAlong(s.height, s.stride_height) * TilesAlong(s.width, s.stride_width);
 }

@@ -1,7 +1,7 @@
 // The adder layer's forward pass on a GPU.
 //
-// It keeps the absolute difference: on these processors |d| is part of the addition that takes it,
-// so that a term is two additions, where max(x, f) would be an instruction at half the rate.
+// Unlike the CPU it computes absolute differences: on a GPU |d| is part of the addition that reads
+// it, so a term is two additions, where max(x, f) would be an instruction at half the rate.
 
 #ifndef TFKD_ADDER_NATIVE_CUDA_FORWARD_CUH_
 #define TFKD_ADDER_NATIVE_CUDA_FORWARD_CUH_
@@ -22,7 +22,7 @@ __global__ void __launch_bounds__(T::kThreads)
   const int output_height = s.output_height, output_width = s.output_width;
   const int pixels = static_cast<int>(s.batch) * output_height * output_width;
   const int all_filters = s.filters;
-  // Without channels there are no rows of taps, and nothing to walk over.
+  // A layer without channels has no terms: no rows of taps.
   const Taps taps = {s.channels > 0 ? static_cast<int>(s.kernel_height) : 0,
                      static_cast<int>(s.kernel_width),
                      s.channels > 0 ? static_cast<int>(s.channels) : 1};
@@ -32,7 +32,7 @@ __global__ void __launch_bounds__(T::kThreads)
   const int first_filter = static_cast<int>(blockIdx.y) * T::kColumns;
   const int thread = threadIdx.x;
 
-  // Neighbouring threads bring in neighbouring channels.
+  // Neighboring threads bring in neighboring channels.
   const int quad = thread % kQuads;
   Place places[T::kRowLoads];
   const auto place_of = [&](int pixel) {
@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(T::kThreads)
       const int f = first_filter + item % (T::kColumns / kQuad) * kQuad;
       const float* at = filter + term * all_filters + f;
       float values[kQuad] = {};
-      // Terms past the last are 0 on both sides, and add nothing.
+      // Terms past the last one are 0 on both sides and add nothing.
       if (term < terms) {
         if (whole_quads) {
           if (f < all_filters) Read(at, values);
@@ -77,7 +77,7 @@ __global__ void __launch_bounds__(T::kThreads)
     for (int i = 0; i < T::kRowLoads; ++i) {
       const int item = thread + i * T::kThreads;
       if (item < T::kRows * kQuads)
-        Stand(next_patches[i], patches[side], quad * kQuad, item / kQuads);
+        StoreColumn(next_patches[i], patches[side], quad * kQuad, item / kQuads);
     }
 #pragma unroll
     for (int i = 0; i < T::kColumnLoads; ++i) {

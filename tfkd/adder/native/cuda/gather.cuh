@@ -1,4 +1,4 @@
-// How a kernel brings in the patches that its sums go over, without ever writing them out.
+// Gathers the patches of a convolution from images, without ever writing them out.
 
 #ifndef TFKD_ADDER_NATIVE_CUDA_GATHER_CUH_
 #define TFKD_ADDER_NATIVE_CUDA_GATHER_CUH_
@@ -14,7 +14,7 @@ struct Taps {
   __device__ int terms() const { return rows * columns * channels; }
 };
 
-// A term as its tap and channel, moved on without a division.
+// The tap and channel of a term; moves on without a division.
 struct Walk {
   int row, column, channel;
 
@@ -36,12 +36,12 @@ struct Images {
   int rows, columns;
 };
 
-// Where the first tap of a pixel lies, which may be outside the image.
+// The place of a pixel's first tap, which may be outside the image.
 struct Place {
   int start, row, column;
 };
 
-// Of a pixel that is none: no tap of it is inside.
+// The row of a pixel that does not exist: none of its taps is inside.
 constexpr int kNowhere = -(1 << 30);
 
 __device__ inline Place PlaceOf(int image, int row, int column, const Images& images,
@@ -49,7 +49,7 @@ __device__ inline Place PlaceOf(int image, int row, int column, const Images& im
   return {((image * images.rows + row) * images.columns + column) * channels, row, column};
 }
 
-// The places of the pixels that a thread brings in: place_of(pixel) for those that exist.
+// Finds the places of the pixels that a thread brings in: place_of(pixel) for those that exist.
 template <typename T, typename PlaceOfPixel>
 __device__ inline void FindPlaces(int thread, int first_pixel, int pixels,
                                   const PlaceOfPixel& place_of, Place (&places)[T::kRowLoads]) {
@@ -60,7 +60,7 @@ __device__ inline void FindPlaces(int thread, int first_pixel, int pixels,
   }
 }
 
-// Four terms from `walk` on of one pixel; 0 where there are none.
+// Returns four terms of a pixel from `walk` on, 0 where there are none.
 template <bool whole_quads>
 __device__ inline float4 Gather(const Images& images, const Place& place, Walk walk,
                                 const Taps& taps) {
@@ -89,10 +89,10 @@ __device__ inline float4 Gather(const Images& images, const Place& place, Walk w
   }
 }
 
-// Puts four terms of one pixel or channel under each other.
+// Stores four terms of a pixel or channel in one column of shared memory.
 template <int width>
-__device__ inline void Stand(const float4& quad, float (&memory)[kDepth][width], int first_term,
-                             int place) {
+__device__ inline void StoreColumn(const float4& quad, float (&memory)[kDepth][width],
+                                   int first_term, int place) {
   memory[first_term][place] = quad.x;
   memory[first_term + 1][place] = quad.y;
   memory[first_term + 2][place] = quad.z;

@@ -1,10 +1,10 @@
 // The adder layer's clipped input gradient on a GPU.
 //
-// clip(d, -1, 1) is 2 * saturate(d / 2 + 1 / 2) - 1, and saturation to [0, 1] is part of the addition
-// that makes its argument: with x' = x / 2 - 1 / 2 and f' = f / 2 a term is an addition and a
-// multiply-add, and the sum of the gradients themselves, found once for all channels, is taken off
-// at the end. So a difference is kept to about 6e-8, however small it is, and a result to that much
-// of the sum of the absolute gradients that it is made of.
+// clip(d, -1, 1) is 2 * saturate(d / 2 + 1 / 2) - 1, and saturation to [0, 1] is part of the
+// addition that makes its argument. With x' = x / 2 - 1 / 2 and f' = f / 2, a term is an addition
+// and a multiply-add. The sum of the gradients, the same for all channels, comes off at the end.
+// The error of a difference is about 6e-8, however small it is, and the error of a result that much
+// of the sum of its absolute gradients.
 
 #ifndef TFKD_ADDER_NATIVE_CUDA_INPUT_GRADIENT_CUH_
 #define TFKD_ADDER_NATIVE_CUDA_INPUT_GRADIENT_CUH_
@@ -14,14 +14,14 @@
 
 namespace tfkd {
 
-// Along one side of the image: the pixels `first`, `first + stride`, ... have the same taps of the
-// kernel above them, `first_tap`, `first_tap + stride`, ..., whose outputs are neighbours.
-struct Comb {
+// A phase of one axis: the pixels `first`, `first + stride`, ... are seen by the same taps of the
+// kernel, `first_tap`, `first_tap + stride`, ..., whose outputs are neighbors.
+struct Phase {
   int first, pixels;
   int first_tap, taps;
-  int first_output;  // Of the first pixel under the last of these taps.
+  int first_output;  // The one that sees the first pixel by the last of these taps.
 
-  __device__ Comb(int phase, int stride, int size, int pad, int kernel) {
+  __device__ Phase(int phase, int stride, int size, int pad, int kernel) {
     first = phase;
     pixels = size > phase ? (size - phase + stride - 1) / stride : 0;
     first_tap = (phase + pad) % stride;
@@ -43,14 +43,14 @@ __global__ void __launch_bounds__(T::kThreads)
   alignas(16) __shared__ float filters[2][kDepth][T::kColumns + kPad];
   const int stride_height = s.stride_height, stride_width = s.stride_width;
   const int phase = blockIdx.z;
-  const Comb down(phase / stride_width, stride_height, s.height, s.pad_top, s.kernel_height);
-  const Comb right(phase % stride_width, stride_width, s.width, s.pad_left, s.kernel_width);
+  const Phase down(phase / stride_width, stride_height, s.height, s.pad_top, s.kernel_height);
+  const Phase right(phase % stride_width, stride_width, s.width, s.pad_left, s.kernel_width);
   const int pixels = static_cast<int>(s.batch) * down.pixels * right.pixels;
   const int first_pixel = static_cast<int>(blockIdx.x) * T::kRows;
   if (first_pixel >= pixels) return;
   const int height = s.height, width = s.width, channels = s.channels;
   const int kernel_width = s.kernel_width;
-  // A phase that no tap sees has no rows of them; nor has a layer without filters.
+  // A phase that no tap sees has no terms, nor has a layer without filters: no rows of taps.
   const Taps taps = {right.taps > 0 && s.filters > 0 ? down.taps : 0, right.taps,
                      s.filters > 0 ? static_cast<int>(s.filters) : 1};
   const Images images = {gradient, static_cast<int>(s.output_height),
@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(T::kThreads)
   const int first_channel = static_cast<int>(blockIdx.y) * T::kColumns;
   const int thread = threadIdx.x;
 
-  // Neighbouring threads bring in neighbouring filters of one pixel or channel.
+  // Neighboring threads bring in neighboring filters of one pixel or channel.
   const int quad = thread % kQuads;
   Place places[T::kRowLoads];
   const auto place_of = [&](int pixel) {
@@ -91,8 +91,8 @@ __global__ void __launch_bounds__(T::kThreads)
   }
 
   float4 next_gradients[T::kRowLoads], next_filters[T::kColumnLoads];
-  // Of what this thread brings in: the sum of gradients of each pixel, and NaN for each channel that
-  // has a filter of NaN, which saturation hides.
+  // Of the numbers that this thread brings in: the sum of gradients of each pixel, and NaN for each
+  // channel with a NaN filter, which saturation would hide.
   float totals[T::kRowLoads] = {}, spoiled[T::kColumnLoads] = {};
   const auto load = [&](int) {
 #pragma unroll
@@ -134,13 +134,13 @@ __global__ void __launch_bounds__(T::kThreads)
     for (int i = 0; i < T::kRowLoads; ++i) {
       const int item = thread + i * T::kThreads;
       if (item < T::kRows * kQuads)
-        Stand(next_gradients[i], gradients[side], quad * kQuad, item / kQuads);
+        StoreColumn(next_gradients[i], gradients[side], quad * kQuad, item / kQuads);
     }
 #pragma unroll
     for (int i = 0; i < T::kColumnLoads; ++i) {
       const int item = thread + i * T::kThreads;
       if (item < T::kColumns * kQuads)
-        Stand(next_filters[i], filters[side], quad * kQuad, item / kQuads);
+        StoreColumn(next_filters[i], filters[side], quad * kQuad, item / kQuads);
     }
   };
 

@@ -1,7 +1,5 @@
-// What a GPU library offers: the kernels behind functions of C, on pointers of the device.
-//
-// Each returns CUDA's error code, 0 where the kernel was started; results are there when the stream
-// is done.
+// The C functions of the GPU library, on device pointers. Each starts a kernel on a stream and
+// returns CUDA's error code, 0 for success.
 
 #include <algorithm>
 
@@ -11,9 +9,9 @@
 
 namespace {
 
-// A grid has room for this many tiles of its second and third side.
+// The most tiles along the second and third side of a grid.
 constexpr int64_t kMostTiles = 65535;
-// The kernels count in 32 bits, with room for what lies beyond the last tile.
+// The kernels count in 32 bits, with room for the overhang of the last tile.
 constexpr int64_t kMostNumbers = int64_t{1} << 30;
 
 int64_t ProcessorsOf(cudaError_t* error) {
@@ -24,8 +22,8 @@ int64_t ProcessorsOf(cudaError_t* error) {
   return processors;
 }
 
-// Calls launch(sizes, input offset, output offset) for parts of the batch, of as many images as
-// the kernels can count.
+// Calls launch(sizes, input offset, output offset) for parts of the batch, each of as many images
+// as the kernels can count.
 template <typename Launch>
 int ForEachPart(const tfkd::Geometry& sizes, const Launch& launch) {
   const int64_t input = sizes.height * sizes.width * sizes.channels;

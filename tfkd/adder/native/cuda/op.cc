@@ -1,4 +1,4 @@
-// The ops of the adder layer on a GPU: TensorFlow's stream for the launcher.
+// The adder ops on a GPU: call the launcher with TensorFlow's stream.
 
 #define EIGEN_USE_GPU
 
@@ -32,7 +32,8 @@ absl::Status Started(int code, const Geometry& s) {
                            s.channels, ", a kernel of ", s.kernel_height, "x", s.kernel_width,
                            ", ", s.filters, " filters and strides of ", s.stride_height, "x",
                            s.stride_width, ", wanted at most 2^30 numbers in an image, in its ",
-                           "outputs and in the filters, at most 65535 tiles of channels or filters, ",
+                           "outputs and in the filters, at most 65535 tiles of channels or ",
+                           "filters, ",
                            "and strides whose product is at most 65535");
   return tensorflow::errors::Internal("adder layer on a GPU: found CUDA error ", code,
                                       ", wanted a kernel that starts");

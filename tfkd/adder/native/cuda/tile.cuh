@@ -1,8 +1,7 @@
-// What both kernels of the adder layer share: a block of threads makes a tile of results from pieces
-// of both operands in shared memory, as matrix products are made.
+// The common part of both kernels: a block of threads computes a tile of results from pieces of
+// both operands in shared memory, like a matrix product.
 //
-// No TensorFlow here, and nothing of CUDA but its language, so that a test can run the very text on
-// a processor.
+// No TensorFlow here, and no CUDA library, so that a test can compile this text for the host.
 
 #ifndef TFKD_ADDER_NATIVE_CUDA_TILE_CUH_
 #define TFKD_ADDER_NATIVE_CUDA_TILE_CUH_
@@ -16,11 +15,11 @@ constexpr int kQuad = 4;             // Numbers that are moved at once.
 constexpr int kQuads = kDepth / kQuad;
 constexpr int kPad = 4;              // Keeps threads that write one row off each other's banks.
 
-// How many pieces of `size` cover `count`.
+// The number of pieces of `size` that cover `count`.
 inline int64_t TilesAlong(int64_t count, int64_t size) { return (count + size - 1) / size; }
 
-// A tile of `rows` pixels and `columns` filters or channels; a thread has `own_rows` x `own_columns`
-// of its results, in quads that are spread over the tile.
+// A tile of `rows` pixels and `columns` filters or channels. A thread has `own_rows` x
+// `own_columns` of its results, in quads that are spread over the tile.
 template <int rows, int columns, int own_rows, int own_columns>
 struct Tile {
   static constexpr int kRows = rows, kColumns = columns;
@@ -38,7 +37,7 @@ using Rows = float[kDepth][T::kRows + kPad];
 template <typename T>
 using Columns = float[kDepth][T::kColumns + kPad];
 
-// Where in the tile the results of a thread are.
+// The rows and columns of the tile that a thread has.
 template <typename T>
 __device__ inline int RowOf(int thread, int i) {
   return i / kQuad * (T::kDown * kQuad) + thread / T::kAcross * kQuad + i % kQuad;
@@ -59,8 +58,8 @@ __device__ inline void Read(const float* from, float* values) {
   Unpack(*reinterpret_cast<const float4*>(from), values);
 }
 
-// Adds term(row value, column value, i, j, &sum) of all that is in shared memory. These terms are
-// added up by themselves first, which keeps the rounding of long sums small.
+// Adds term(row value, column value, i, j, &sum) of all terms in shared memory. They are summed by
+// themselves first, which keeps the rounding of long sums small.
 template <typename T, typename Term>
 __device__ inline void AddTerms(const Rows<T>& rows, const Columns<T>& columns, int thread,
                                 const Term& term, float (&sums)[T::kOwnRows][T::kOwnColumns]) {
@@ -84,8 +83,8 @@ __device__ inline void AddTerms(const Rows<T>& rows, const Columns<T>& columns, 
     for (int j = 0; j < T::kOwnColumns; ++j) sums[i][j] += block[i][j];
 }
 
-// Goes over all terms, kDepth at a time: while add(side) works on one half of shared memory, the
-// numbers that load(from) brought in wait for store(side) to put them into the other.
+// Goes over all terms, kDepth at a time. While add(side) works on one half of shared memory, the
+// numbers of load(from) wait in registers until store(side) puts them into the other half.
 template <typename Load, typename Store, typename Add>
 __device__ inline void OverTerms(int terms, const Load& load, const Store& store, const Add& add) {
   load(0);
@@ -101,8 +100,9 @@ __device__ inline void OverTerms(int terms, const Load& load, const Store& store
   }
 }
 
-// Writes the results of a thread that exist, row by row: at(row of the tile) says where a row's
-// numbers begin, or null; `count` numbers there are from the tile's first column on.
+// Writes the results of a thread row by row, without those beyond the last pixel or column.
+// at(row of the tile) is where the row begins, or null where there is none; `count` is the number
+// of columns from the tile's first on.
 template <typename T, bool whole_quads, typename At>
 __device__ inline void Write(int thread, const At& at, int count,
                              const float (&results)[T::kOwnRows][T::kOwnColumns]) {

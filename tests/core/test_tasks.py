@@ -1,0 +1,176 @@
+"""Tasks: what labels, losses, metrics and scores are."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfkd
+from tfkd import tasks
+from tfkd.distillers import KD
+
+FIT = {"batch_size": 8, "shuffle": False, "verbose": 0}
+
+
+def several_exits(network, count=2, classes=4, name="student"):
+    """The test network with exits on its pooled feature."""
+    model = network(name=name)
+    outputs = {
+        f"exit{n}": keras.layers.Dense(classes, name=f"head{n}")(model.get_layer("pooled").output)
+        for n in range(1, count + 1)
+    }
+    return keras.Model(model.input, {**outputs, "logits": model.output}, name=name)
+
+
+def cross_entropy(labels, logits):
+    loss = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+    return float(np.mean(loss))
+
+
+def test_the_label_loss_of_every_exit_is_added_and_logged(network, images, labels):
+    student = several_exits(network, 11)
+    distiller = tfkd.Distiller(None, student)
+    assert distiller.task.name == "multi_exit"
+    distiller.compile(keras.optimizers.SGD(0.0))
+    found = distiller.evaluate(images, labels, verbose=0, return_dict=True)
+    outputs = student(images, training=False)
+    exits = tfkd.models.exits(student)
+    assert len(exits) == 12
+    losses = {name: cross_entropy(labels, outputs[name]) for name in exits}
+    np.testing.assert_allclose(found["student_loss"], sum(losses.values()), rtol=1e-5)
+    right = {name: np.mean(np.argmax(outputs[name], -1) == labels) for name in exits}
+    np.testing.assert_allclose(found["accuracy"], right["logits"], rtol=1e-6)
+    np.testing.assert_allclose(found["exit10_accuracy"], right["exit10"], rtol=1e-6)
+    np.testing.assert_allclose(found["mean_accuracy"], np.mean(list(right.values())), rtol=1e-5)
+    logged = distiller.fit(images, labels, **FIT).history
+    parts = [logged[f"student_loss/{name}"][0] for name in exits]
+    np.testing.assert_allclose(logged["student_loss"][0], np.sum(parts), rtol=1e-5)
+
+
+def test_methods_of_one_output_distil_into_the_deepest_exit(network, images, labels):
+    student, teacher = several_exits(network), network(6, name="teacher")
+    distiller = tfkd.Distiller(teacher, student, KD(2.0))
+    distiller.compile(keras.optimizers.SGD(0.0))
+    found = distiller.evaluate(images, labels, verbose=0, return_dict=True)
+    logits = student(images, training=False)["logits"]
+    wanted = tf.reduce_mean(tfkd.distillers.kd_loss(logits, teacher(images, training=False), 2.0))
+    np.testing.assert_allclose(found["kd"], wanted, rtol=1e-4)
+    same = np.mean(np.argmax(logits, -1) == np.argmax(teacher(images, training=False), -1))
+    np.testing.assert_allclose(found["agreement"], same, rtol=1e-6)
+
+
+def test_other_outputs_than_exits_stay_out_of_the_loss(network, images, labels):
+    model = network()
+    student = keras.Model(
+        model.input, {"logits": model.output, "embedding": model.get_layer("pooled").output}
+    )
+    distiller = tfkd.Distiller(None, student)
+    assert distiller.task.name == "classification"
+    distiller.compile()
+    found = distiller.evaluate(images, labels, verbose=0, return_dict=True)
+    wanted = cross_entropy(labels, model(images, training=False))
+    np.testing.assert_allclose(found["student_loss"], wanted, rtol=1e-5)
+
+
+def test_exits_of_different_class_counts_are_refused(network):
+    student = several_exits(network, 1, classes=5)
+    message = "exits of network 'student': found different class counts .exit1 5, logits 4."
+    with pytest.raises(tfkd.TfkdError, match=message):
+        tfkd.Distiller(None, student)
+
+
+def test_the_calibration_error_is_that_of_fifteen_bins():
+    rng = np.random.default_rng(0)
+    logits, label = 2 * rng.normal(size=(200, 3)), rng.integers(0, 3, 200)
+    evaluator = tasks.MultiExitClassification().evaluator(["net"])
+    outputs = {"exit1": logits[::-1].copy(), "logits": logits}
+    for start in (0, 80):
+        rows = slice(start, 80 if start == 0 else 200)
+        evaluator.add(
+            {"label": label[rows]}, {"net": {name: each[rows] for name, each in outputs.items()}}
+        )
+    scores = evaluator.result().by_network["net"]
+    probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    confidence, right = probabilities.max(-1), probabilities.argmax(-1) == label
+    wanted = 0.0
+    for low in np.arange(15) / 15:
+        inside = (confidence > low) & (confidence <= low + 1 / 15)
+        if inside.any():
+            wanted += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+    assert [each["name"] for each in scores["exits"]] == ["exit1", "logits"]
+    np.testing.assert_allclose(scores["exits"][1]["ece"], 100 * wanted, rtol=1e-9)
+    np.testing.assert_allclose(scores["top1"], 100 * right.mean())
+    both = [each["top1"] for each in scores["exits"]]
+    np.testing.assert_allclose(scores["mean_top1"], np.mean(both))
+
+
+class Regression(tasks.Task):
+    """A task without classes or logits: a number for each image."""
+
+    name = "regression"
+    score = tasks.Score("closeness", key="closeness", label="closeness", scale=1.0)
+
+    def __init__(self, power=2.0):
+        self.power = power
+
+    def label_loss(self, batch, outputs):
+        gap = tf.abs(outputs["number"][:, 0] - tf.cast(batch["label"], tf.float32))
+        return gap**self.power
+
+    def metrics(self, student):
+        return [tasks.SampleMean(lambda b, o: -self.label_loss(b, o), "closeness")]
+
+    def evaluator(self, names):
+        raise NotImplementedError
+
+    def with_loss(self, loss):
+        return Regression(loss)
+
+
+def numbers(network):
+    model = network()
+    return keras.Model(
+        model.input,
+        {"number": keras.layers.Dense(1, name="number")(model.get_layer("pooled").output)},
+    )
+
+
+def test_a_task_without_logits_trains(network, images, labels):
+    student = numbers(network)
+    distiller = tfkd.Distiller(None, student, task=Regression())
+    distiller.compile(keras.optimizers.SGD(0.01))
+    weights = np.linspace(0, 2, 16).astype("float32")
+    found = distiller.evaluate(images, labels, sample_weight=weights, verbose=0, return_dict=True)
+    gap = (student(images, training=False)["number"][:, 0] - labels) ** 2
+    np.testing.assert_allclose(found["student_loss"], np.average(gap, weights=weights), rtol=1e-5)
+    np.testing.assert_allclose(found["closeness"], -np.average(gap, weights=weights), rtol=1e-5)
+    history = distiller.fit(images, labels, **{**FIT, "epochs": 3}).history
+    assert history["loss"][-1] < history["loss"][0]
+
+
+def test_another_loss_keeps_the_settings_of_a_task(network):
+    distiller = tfkd.Distiller(None, numbers(network), task=Regression())
+    distiller.compile(loss=1.0)
+    assert distiller.task.power == 1.0
+    with pytest.raises(tfkd.TfkdError, match="found a student without an output 'logits'"):
+        distiller.compile(metrics=["accuracy"])
+        distiller.fit(np.zeros((4, 8, 8, 3)), np.zeros(4), verbose=0)
+
+
+def test_methods_refuse_tasks_that_they_do_not_know(network):
+    message = "kd works on classification and multi_exit: found task 'regression'"
+    with pytest.raises(tfkd.TfkdError, match=message):
+        tfkd.Distiller(network(name="teacher"), numbers(network), KD(), task=Regression())
+
+
+def test_tasks_are_found_by_name_and_by_reference(tmp_path, monkeypatch):
+    assert tasks.find("classification") is tasks.Classification
+    with pytest.raises(tfkd.TfkdError, match="unknown task 'clasification'; did you mean"):
+        tasks.find("clasification")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(
+        "from tfkd import tasks\nclass No: pass\nclass Own(tasks.Classification): pass\n"
+    )
+    assert tasks.find("own.py:Own").__name__ == "Own"
+    with pytest.raises(tfkd.TfkdError, match="wanted a subclass of tfkd.tasks.Task"):
+        tasks.find("own.py:No")

@@ -1,0 +1,356 @@
+"""Sets of tensorflow-datasets: names, preparation, reading, streaming; no network."""
+
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+import tfkd
+from tests.data.batches import images_and_labels
+from tfkd import data
+
+TRAIN, TEST, CLASSES = 100, 9, 3
+
+
+def image(number, shape):
+    return np.random.default_rng(number).integers(0, 256, shape, np.uint8)
+
+
+class TinyPictures(tfds.core.GeneratorBasedBuilder):
+    """A set of a few pictures, written in several files."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    SHAPE = (5, 4, 3)
+    SPLITS = {"train": TRAIN, "test": TEST}
+    KEYS = ("image", "label")
+
+    def _info(self):
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=self.SHAPE),
+                    "label": tfds.features.ClassLabel(names=list("xyz")),
+                }
+            ),
+            supervised_keys=self.KEYS,
+        )
+
+    def _split_generators(self, dl_manager):
+        return {name: self._generate_examples(name, size) for name, size in self.SPLITS.items()}
+
+    def _generate_examples(self, name, size):
+        for number in range(size):
+            shape = tuple(each or 5 + number % 3 for each in self.SHAPE)
+            picture = image(number + 1000 * (name != "train"), shape)
+            yield number, {"image": picture, "label": number % CLASSES}
+
+
+class TinySizes(TinyPictures):
+    """The same with pictures of several sizes, and a validation split in the place of test."""
+
+    SHAPE = (None, None, 3)
+    SPLITS = {"train": TRAIN, "validation": TEST}
+
+
+class TinyLoose(TinyPictures):
+    """The same without supervised keys."""
+
+    KEYS = None
+
+
+class TinyHeld(TinyPictures):
+    """The same with three splits."""
+
+    SPLITS = {"train": TRAIN, "test": TEST, "validation": 6}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A data folder with the tiny sets prepared."""
+    directory = str(tmp_path_factory.mktemp("prepared"))
+    settings = tfds.download.DownloadConfig(num_shards=5, try_download_gcs=False)
+    for kind in (TinyPictures, TinySizes, TinyLoose, TinyHeld):
+        kind(data_dir=directory).download_and_prepare(download_config=settings)
+    return directory
+
+
+def load(folder, name="tiny_pictures", **settings):
+    return data.load(name, directory=folder, **({"batch_size": 8} | settings))
+
+
+def failure(name, **settings):
+    with pytest.raises(tfkd.TfkdError) as caught:
+        data.load(name, **settings)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_a_set_that_is_not_prepared_fails_at_once_with_three_ways_out(name, tmp_path, no_network):
+    message = failure(name, directory=str(tmp_path))
+    archive = name.replace("cifar", "cifar-") + "-binary.tar.gz"
+    for words in (
+        str(tmp_path),
+        "--config.data.download=True",
+        f"tools/prepare_data.py --name={name} --archive={archive}",
+        "folder:PATH",
+    ):
+        assert words in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_download_is_one_line(tmp_path, monkeypatch):
+    def fail(*arguments, **settings):
+        raise ConnectionError("no route\nto the host")
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", fail)
+    message = failure("cifar10", directory=str(tmp_path), download=True)
+    assert "cifar10: download failed: ConnectionError: no route" in message
+
+
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("cifra10", ["cifra10", "did you mean 'cifar10'"]),
+        ("digit", ["did you mean 'digits'"]),
+        ("no such thing at all", ["no such thing", "folder:PATH"]),
+        ("", ["''", "digits"]),
+        ("cifar10/plain", ["cifar10/plain"]),
+        ("ag_news_subset", ["not a set of image classification"]),
+    ],
+)
+def test_a_wrong_name_is_named(name, words, tmp_path, no_network):
+    message = failure(name, directory=str(tmp_path))
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    "name, classes, mean, std",
+    [
+        ("cifar10", 10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+        ("cifar100", 100, (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+    ],
+)
+def test_cifar_presets(name, classes, mean, std):
+    with tfds.testing.mock_data(num_examples=40):
+        dataset = data.load(name, batch_size=8, validation_size=10)
+    info = dataset.info
+    assert (info.num_classes, info.image_shape) == (classes, (32, 32, 3))
+    assert (info.train_size, info.validation_size, info.test_size) == (30, 10, 40)
+    np.testing.assert_allclose(info.mean, np.multiply(mean, 255))
+    np.testing.assert_allclose(info.std, np.multiply(std, 255))
+    assert (dataset.augmentation.pad, dataset.augmentation.flip) == (4, True)
+
+
+def test_house_numbers_are_not_mirrored():
+    with tfds.testing.mock_data(num_examples=20):
+        dataset = data.load("svhn_cropped", batch_size=8)
+    assert (dataset.augmentation.pad, dataset.augmentation.flip) == (4, False)
+
+
+@pytest.mark.parametrize("in_memory_bytes", [data.IN_MEMORY_BYTES, 0])
+def test_a_prepared_set_is_read_whole(folder, in_memory_bytes, no_network):
+    dataset = load(folder, in_memory_bytes=in_memory_bytes)
+    info = dataset.info
+    assert (info.train_size, info.validation_size, info.test_size) == (TRAIN, 0, TEST)
+    assert info.class_names == ("x", "y", "z") and info.image_shape == (5, 4, 3)
+    for walk, first, size in ((dataset.train_evaluation(), 0, TRAIN), (dataset.test(), 1000, TEST)):
+        images, labels = images_and_labels(walk)
+        wanted = {image(first + n, (5, 4, 3)).tobytes(): n % CLASSES for n in range(size)}
+        assert {each.tobytes(): label for each, label in zip(images, labels)} == wanted
+        assert len(images) == size
+    images = np.array([image(n, (5, 4, 3)) for n in range(TRAIN)])
+    np.testing.assert_allclose(info.mean, images.mean((0, 1, 2)), rtol=1e-9)
+
+
+def test_an_example_has_the_same_index_in_memory_and_from_records(folder):
+    """The index of an example is the same in memory and from records."""
+    memory = images_and_labels(load(folder).train_evaluation())
+    stream = images_and_labels(load(folder, in_memory_bytes=0).train_evaluation())
+    np.testing.assert_array_equal(memory[0], stream[0])
+    np.testing.assert_array_equal(memory[1], stream[1])
+
+
+def test_streamed_records_keep_the_rules_of_training_batches(folder):
+    dataset = load(folder, in_memory_bytes=0, augment="none")
+    steps = dataset.steps_per_epoch
+    assert steps == TRAIN // 8
+    whole = list(dataset.train(0, 3 * steps, batch_keys=("index",)).as_numpy_iterator())
+    epochs = np.array([batch["index"] for batch in whole]).reshape(3, -1)
+    for epoch in epochs:
+        assert len(set(epoch)) == steps * 8 and set(epoch) <= set(range(TRAIN))
+        # Shuffled: neighbors are seldom neighbors in the files.
+        assert np.mean(np.abs(np.diff(epoch)) == 1) < 0.2
+    assert (epochs[0] != epochs[1]).any()
+    images, labels = images_and_labels(dataset.train_evaluation())
+    for batch in whole:
+        np.testing.assert_array_equal(batch["image"], images[batch["index"]])
+        np.testing.assert_array_equal(batch["label"], labels[batch["index"]])
+    for first in (1, steps, steps + 3):
+        later = list(dataset.train(first, first + 2, batch_keys=("index",)).as_numpy_iterator())
+        for left, right in zip(later, whole[first : first + 2], strict=True):
+            np.testing.assert_array_equal(left["index"], right["index"])
+            np.testing.assert_array_equal(left["image"], right["image"])
+
+
+def test_streamed_records_are_augmented_and_shared(folder):
+    dataset = load(folder, in_memory_bytes=0, augment="shift")
+    plain = load(folder, in_memory_bytes=0, augment="none")
+    one, none = (next(iter(each.train(2)))["image"].numpy() for each in (dataset, plain))
+    assert (one != none).any()
+    parts = []
+    for pipeline in range(2):
+        context = tf.distribute.InputContext(2, pipeline, 4)
+        parts += [batch["image"].numpy() for batch in dataset.train(2, 3, input_context=context)]
+    assert [len(part) for part in parts] == [2, 2, 2, 2]
+    np.testing.assert_array_equal(np.concatenate(parts), one)
+
+
+def test_streamed_records_have_all_views_but_partners(folder):
+    dataset = load(folder, in_memory_bytes=0, image_size=5)
+    keys = ("index", "image_second", "image_strong", "image_rotations")
+    whole = list(dataset.train(3, 6, batch_keys=keys).as_numpy_iterator())
+    (later,) = dataset.train(5, 6, batch_keys=keys).as_numpy_iterator()
+    for key, value in later.items():
+        np.testing.assert_array_equal(value, whole[2][key], err_msg=key)
+    with pytest.raises(tfkd.TfkdError) as caught:
+        dataset.train(batch_keys=["image_pair"])
+    message = str(caught.value)
+    assert "\n" not in message
+    for words in ("image_pair", "record files", "in_memory_bytes"):
+        assert words in message
+
+
+@pytest.mark.parametrize("in_memory_bytes", [data.IN_MEMORY_BYTES, 0])
+def test_validation_images_are_set_apart(folder, in_memory_bytes):
+    dataset = load(folder, validation_split=0.2, in_memory_bytes=in_memory_bytes)
+    assert (dataset.info.train_size, dataset.info.validation_size) == (80, 20)
+    kept, apart = (
+        images_and_labels(dataset.train_evaluation())[0],
+        images_and_labels(dataset.validation())[0],
+    )
+    found = {each.tobytes() for each in (*kept, *apart)}
+    assert found == {image(n, (5, 4, 3)).tobytes() for n in range(TRAIN)}
+    index = next(iter(dataset.train(batch_keys=("index",))))["index"].numpy()
+    assert index.max() < 80
+
+
+@pytest.mark.parametrize("in_memory_bytes", [data.IN_MEMORY_BYTES, 0])
+def test_fewer_training_images(folder, in_memory_bytes):
+    dataset = load(
+        folder, train_size=30, batch_size=10, augment="none", in_memory_bytes=in_memory_bytes
+    )
+    batches = list(dataset.train(last_step=6, batch_keys=("index",)))
+    epochs = [
+        np.concatenate([each["index"] for each in half]) for half in (batches[:3], batches[3:])
+    ]
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(30))
+    found = {each.tobytes() for batch in batches for each in batch["image"].numpy()}
+    assert len(found) == 30
+    assert found <= {image(n, (5, 4, 3)).tobytes() for n in range(TRAIN)}
+
+
+def spoil_images(folder):
+    """Puts something that cannot be decoded in the place of every image of the prepared set."""
+    for path in folder.glob("tiny_pictures/*/*.tfrecord*"):
+        records = []
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            example = tf.train.Example.FromString(record)
+            example.features.feature["image"].bytes_list.value[0] = b"no image"
+            records.append(example.SerializeToString())
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for record in records:
+                writer.write(record)
+
+
+@pytest.mark.parametrize("in_memory_bytes", [data.IN_MEMORY_BYTES, 0])
+@pytest.mark.parametrize("settings", [{}, {"train_size": 30}, {"validation_size": 13}])
+def test_training_labels_are_those_of_the_training_part_in_order(folder, settings, in_memory_bytes):
+    dataset = load(folder, in_memory_bytes=in_memory_bytes, **settings)
+    _, labels = images_and_labels(dataset.train_evaluation())
+    assert dataset.train_labels.dtype == np.int32 and len(set(labels)) == CLASSES
+    np.testing.assert_array_equal(dataset.train_labels, labels)
+
+
+def test_training_labels_of_records_decode_no_image_and_are_read_once(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "sets")
+    dataset = load(str(tmp_path / "sets"), in_memory_bytes=0)
+    _, labels = images_and_labels(dataset.train_evaluation())
+    spoil_images(tmp_path / "sets")
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        next(iter(dataset.train_evaluation()))
+    np.testing.assert_array_equal(dataset.train_labels, labels)
+    shutil.rmtree(tmp_path / "sets")
+    assert dataset.with_column("value", labels).train_labels is dataset.train_labels
+
+
+def test_the_digest_of_records_changes_with_them(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "sets")
+
+    def digest(part="train", **settings):
+        return load(str(tmp_path / "sets"), in_memory_bytes=0, **settings).digest(part)
+
+    digests = [digest(), digest("test"), digest(train_size=30), digest(image_size=6)]
+    assert digest(seed=3, batch_size=2) == digests[0]
+    dataset = load(str(tmp_path / "sets"), in_memory_bytes=0)
+    spoil_images(tmp_path / "sets")
+    digests.append(dataset.digest())
+    assert len(set(digests)) == len(digests)
+
+
+@pytest.mark.parametrize("settings", [{}, {"train_size": 30}, {"validation_size": 13}])
+def test_streamed_records_have_columns(folder, settings):
+    dataset = load(folder, in_memory_bytes=0, augment="none", **settings)
+    size = dataset.info.train_size
+    values = np.random.default_rng(0).normal(size=(size, 2))
+    dataset = dataset.with_column("value", values, test=values[:TEST])
+    keys = ("index", "value")
+    whole = list(dataset.train(0, 20, batch_keys=keys).as_numpy_iterator())
+    images, _ = images_and_labels(dataset.train_evaluation())
+    for batch in whole:
+        np.testing.assert_array_equal(batch["value"], values[batch["index"]])
+        np.testing.assert_array_equal(batch["image"], images[batch["index"]])
+    (later,) = dataset.train(17, 18, batch_keys=keys).as_numpy_iterator()
+    np.testing.assert_array_equal(later["value"], whole[17]["value"])
+    context = tf.distribute.InputContext(1, 0, 2)
+    shards = dataset.train(17, 18, batch_keys=keys, input_context=context).as_numpy_iterator()
+    np.testing.assert_array_equal(
+        np.concatenate([each["value"] for each in shards]), later["value"]
+    )
+    for part, count in ((dataset.train_evaluation(), size), (dataset.test(), TEST)):
+        found = np.concatenate([batch["value"] for batch in part.as_numpy_iterator()])
+        np.testing.assert_array_equal(found[:count], values[:count])
+
+
+def test_images_of_several_sizes_need_a_size(folder):
+    assert "image_size" in failure("tiny_sizes", directory=folder)
+    for in_memory_bytes in (data.IN_MEMORY_BYTES, 0):
+        dataset = load(folder, "tiny_sizes", image_size=6, in_memory_bytes=in_memory_bytes)
+        assert dataset.info.image_shape == (6, 6, 3)
+        # Without a test split, the validation split is tested on.
+        assert (dataset.info.test_size, dataset.info.validation_size) == (TEST, 0)
+        images, _ = images_and_labels(dataset.test())
+        pictures = {image(1000 + n, (6, 6, 3)).tobytes() for n in range(1, TEST, 3)}
+        assert pictures <= {each.tobytes() for each in images}
+
+
+def test_a_set_with_a_validation_split_of_its_own(folder):
+    assert load(folder, "tiny_held").info.validation_size == 6
+    assert load(folder, "tiny_held", validation_size=0).info.validation_size == 0
+    assert "only one" in failure("tiny_held", directory=folder, validation_size=3)
+
+
+def test_a_set_that_is_not_of_classification_is_refused(folder):
+    assert "image classification" in failure("tiny_loose", directory=folder)
+
+
+def test_a_batch_larger_than_the_set_is_refused(folder):
+    # Only for training: a large batch is as good as any to evaluate with.
+    dataset = load(folder, batch_size=101)
+    with pytest.raises(tfkd.TfkdError, match="101.*at most 100"):
+        dataset.train()

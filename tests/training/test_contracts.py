@@ -1,0 +1,293 @@
+"""Runs that need the contracts: stages with networks of their own, exits, artifacts, tasks."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tfkd import NonFiniteLoss, TfkdError, evaluation, models, tasks
+from tfkd.models.saving import load_network
+from tfkd.training import config as configs
+from tfkd.training import run
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+EXPERIMENTS = FIXTURES / "contract_experiments.py"
+ROLES = ("blockwise", "exits", "calibrated", "attributes")
+EXITS = [*(f"exit{n}" for n in range(1, 11)), "logits"]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """The run folder of the teacher of three blocks."""
+    folder = tmp_path_factory.mktemp("contracts") / "teacher"
+    run(configs.load(f"{EXPERIMENTS}:teacher"), folder, "one")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def contract(teacher):
+    """``contract(role, **fields)``: the config of a toy, with the finished teacher."""
+
+    def make(role, **fields):
+        config = configs.load(f"{EXPERIMENTS}:{role}")
+        if config.teacher.config:
+            fields.setdefault("teacher__workdir", str(teacher))
+        return configs.override(config, **fields)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def whole(contract, tmp_path_factory):
+    """``whole(role)``: the folder of an uninterrupted run on one replica."""
+    root, done = tmp_path_factory.mktemp("whole"), {}
+
+    def folder(role):
+        if role not in done:
+            run(contract(role), root / role, "one")
+            done[role] = root / role
+        return done[role]
+
+    return folder
+
+
+@pytest.fixture(scope="module")
+def on_three(teacher, tmp_path_factory):
+    """The folder of the same runs on three replicas, made in a process of its own."""
+    root = tmp_path_factory.mktemp("three")
+    command = [sys.executable, FIXTURES / "replicated_runs.py", "3", root, teacher, *ROLES]
+    environment = {**os.environ, "PYTHONPATH": str(FIXTURES.parents[1])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+def rows(folder):
+    with open(folder / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def result(folder):
+    return json.loads((folder / "result.json").read_text())
+
+
+def weights(folder, name="student"):
+    return keras.models.load_model(folder / f"{name}.keras", compile=False).get_weights()
+
+
+def assert_close(folder, other):
+    for found, wanted in zip(weights(folder), weights(other), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=2e-5 * np.abs(wanted).max())
+    for row, wanted in zip(rows(folder), rows(other), strict=True):
+        assert row.pop("stage") == wanted.pop("stage")
+        numbers = {key: float(value) for key, value in row.items() if value}
+        expected = {key: float(value) for key, value in wanted.items() if value}
+        assert numbers == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("role", ROLES)
+def test_one_two_and_three_replicas_end_alike(
+    role, whole, contract, two_replicas, on_three, tmp_path
+):
+    run(contract(role), tmp_path / "two", two_replicas)
+    assert_close(tmp_path / "two", whole(role))
+    assert_close(on_three / role, whole(role))
+
+
+@pytest.mark.parametrize(
+    ("role", "after"),
+    [("blockwise", 3), ("blockwise", 8), ("blockwise", 17), ("blockwise", 21)]
+    + [(role, 7) for role in ROLES[1:]],
+)
+def test_a_run_goes_on_in_the_middle_of_any_stage(
+    role, after, whole, contract, stopped, same_run, tmp_path
+):
+    stopped(contract(role), tmp_path / "run", after, "one")
+    run(contract(role), tmp_path / "run", "one")
+    same_run(tmp_path / "run", whole(role))
+    if role == "calibrated":
+        found, wanted = (np.load(each / "records.npz") for each in (tmp_path / "run", whole(role)))
+        np.testing.assert_array_equal(found["calibrated/weight"], wanted["calibrated/weight"])
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_loss_that_is_not_finite_ends_the_run(role, contract, tmp_path):
+    # The stages of the blockwise toy set a rate of their own; their gradients are clipped to
+    # nothing.
+    config = contract(role, train__learning_rate=1e30)
+    if role == "blockwise":
+        config = contract(role, student_loss_weight=1e38)
+    with pytest.raises(NonFiniteLoss, match="not finite at step .*no gradient was applied from"):
+        run(config, tmp_path / "run", "one")
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_stages_run_hybrids_in_the_order_asked_for(whole, contract, tmp_path):
+    folder = whole("blockwise")
+    listed = [row["stage"] for row in rows(folder)]
+    assert listed == ["replace2", "replace1", "replace3", "classifier", "classifier"]
+    assert result(folder)["stages"] == [
+        *({"name": f"replace{n}", "epochs": 1, "steps": 5} for n in (2, 1, 3)),
+        {"name": "classifier", "epochs": 2, "steps": 7},
+    ]
+    assert result(folder)["steps"] == 22
+    # The recipe of a stage: a constant rate of its own, then that of the run.
+    rates = [float(row["learning_rate"]) for row in rows(folder)]
+    np.testing.assert_allclose(rates[:4], [0.02, 0.02, 0.02, 0.1], rtol=1e-6)
+    local = [float(row["blockwise"]) for row in rows(folder)]
+    assert all(value > 0 for value in local[:3]) and local[3:] == [0.0, 0.0]
+    run(contract("blockwise,3,1,2"), tmp_path / "other", "one")
+    assert [row["stage"] for row in rows(tmp_path / "other")][:3] == [
+        "replace3",
+        "replace1",
+        "replace2",
+    ]
+    assert result(folder)["params"] == models.cost(load_network(folder).model).params
+
+
+def test_a_hybrid_stage_trains_its_block_alone(contract, stopped, tmp_path):
+    from tfkd.training.checkpoints import Checkpoints
+
+    def student(folder):
+        arrays, _ = Checkpoints(folder / "checkpoints").load()
+        return {key: value for key, value in arrays.items() if key.startswith("student/")}
+
+    stopped(contract("blockwise"), tmp_path / "run", 1, "one")
+    first = student(tmp_path / "run")
+    stopped(contract("blockwise"), tmp_path / "run", 3, "one")
+    second = student(tmp_path / "run")
+    moved = {int(k.split("/")[1]) for k in first if not np.array_equal(first[k], second[k])}
+    # Seven variables a block: kernel, four of the normalization, kernel and bias.
+    assert moved and moved <= set(range(7, 14))
+
+
+def test_lengths_of_stages_leave_no_room_for_epochs(contract, tmp_path):
+    config = contract("blockwise", train__epochs=3)
+    message = (
+        "train.epochs: found 3 beside blockwise, whose stages set their own lengths .replace2 1"
+    )
+    with pytest.raises(TfkdError, match=message):
+        run(config, tmp_path / "run", "one")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_student_with_eleven_exits_is_scored_at_each(whole):
+    folder = whole("exits")
+    found, last = result(folder), rows(folder)[-1]
+    assert [each["name"] for each in found["exits"]] == EXITS
+    assert found["score"] == "mean_top1" and found["score_label"] == "mean top-1 %"
+    np.testing.assert_allclose(
+        found["mean_top1_last"], np.mean([each["top1"] for each in found["exits"]])
+    )
+    assert found["top1_last"] == found["exits"][-1]["top1"]
+    costs = [(each["macs"], each["params"]) for each in found["exits"]]
+    assert costs == sorted(costs) and len(set(costs)) == 11
+    for each in found["exits"]:
+        assert 0 <= each["ece"] <= 100
+    means = [float(row["val_mean_accuracy"]) for row in rows(folder)]
+    np.testing.assert_allclose(found["best_score"], 100 * max(means), rtol=1e-6)
+    assert {f"student_loss/{name}" for name in EXITS} <= set(last)
+
+
+def test_exits_are_saved_and_loaded_by_name(whole):
+    network = load_network(whole("exits"))
+    assert models.exits(network.model) == tuple(EXITS)
+    assert network.class_names == tuple("0123456789")
+    assert tasks.create(network.task, network).name == "multi_exit"
+
+
+def test_a_method_may_end_in_a_second_student(whole):
+    folder = whole("calibrated")
+    described = json.loads((folder / "network.json").read_text())
+    assert described["files"]["cool"] == "student_cool.keras"
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1)).astype("uint8")
+    first, second = (np.asarray(load_network(folder, w)(images)) for w in ("last", "cool"))
+    ratio = first / second
+    np.testing.assert_allclose(ratio, np.full_like(ratio, ratio.mean()), rtol=1e-4)
+    scored = result(folder)["variants"]["cool"]
+    assert scored["top1"] == result(folder)["top1_last"]
+    assert scored["loss"] != result(folder)["loss_last"]
+    records = np.load(folder / "records.npz")["calibrated/weight"]
+    assert records.shape == (2, 2) and not np.array_equal(records[0], records[1])
+
+
+def test_a_task_of_ones_own_is_trained_and_scored(whole):
+    folder = whole("attributes")
+    found = result(folder)
+    assert found["score"] == "map" and found["score_label"] == "mAP %"
+    assert 50 < found["map_last"] <= 100
+    assert found["summary"].startswith("mAP ")
+    assert load_network(folder).model.output_shape == (None, 4)
+    assert float(rows(folder)[-1]["val_mean_average_precision"]) > 0.5
+    again = evaluation.predictor(load_network(folder))
+    assert set(again(np.zeros((1, 8, 8, 1), "uint8"))) == {"logits"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("tap", "unknown tap of model 'three_blocks' 'blok2'; did you mean 'block2'"),
+        ("key", "unknown entry of a training batch 'image_storng'"),
+        ("heldout", "found 100 validation images of digits, wanted at least a batch of 180"),
+        ("recipe", "recipe of stage 'only': unknown config field 'train.learning_rat'"),
+    ],
+)
+def test_what_is_wrong_is_told_before_a_teacher_is_trained(
+    change, message, contract, tmp_path, monkeypatch
+):
+    from tfkd import Requires, Stage, distillers
+
+    changed = {
+        "tap": Requires(taps={("student", "main"): ["blok2"], ("teacher", "main"): ["logits"]}),
+        "key": Requires(batch_keys=("image_storng",)),
+        "heldout": Requires(batch_keys=("heldout_image", "heldout_label")),
+    }
+    if change in changed:
+        monkeypatch.setattr(distillers.KD, "requires", changed[change])
+    else:
+        wrong = Stage("only", recipe={"learning_rat": 1.0})
+        monkeypatch.setattr(distillers.KD, "stages", lambda self: [wrong])
+    config = contract("exits", teacher__workdir=str(tmp_path / "teacher"))
+    with pytest.raises(TfkdError, match=message):
+        run(config, tmp_path / "run", "one")
+    assert list(tmp_path.iterdir()) == []
+
+
+EARLIER = FIXTURES / "earlier_version"
+
+
+@pytest.mark.parametrize("name", ["distilled", "adder", "user"])
+def test_finished_runs_of_the_version_before_are_reported(name, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(EARLIER / name, tmp_path / "run")
+    shutil.copy(FIXTURES / "user_networks.py", tmp_path)
+    from tfkd.earlier_version import modernized
+
+    plain = modernized(json.loads((tmp_path / "run" / "config.json").read_text()))
+    config = configs.default()
+    with config.unlocked():
+        config.update(plain)
+    found = run(config, tmp_path / "run", "one")
+    assert found["top1_last"] == result(EARLIER / name)["top1_last"]
+    assert "run is finished: top-1" in capsys.readouterr().out
+
+
+def test_an_unfinished_run_of_the_version_before_is_refused(tmp_path):
+    shutil.copytree(EARLIER / "distilled", tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    from tfkd.earlier_version import modernized
+
+    plain = modernized(json.loads((tmp_path / "run" / "config.json").read_text()))
+    config = configs.default()
+    with config.unlocked():
+        config.update(plain)
+    with pytest.raises(TfkdError, match="holds an unfinished run of an earlier version, which"):
+        run(config, tmp_path / "run", "one")

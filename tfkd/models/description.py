@@ -1,0 +1,129 @@
+"""``network.json``: what a folder of trained networks says about them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from tfkd import files
+from tfkd.errors import TfkdError, reason
+from tfkd.models.graph.outputs import LOGITS, class_width, output_sizes
+from tfkd.models.network import Network
+
+DESCRIPTION = "network.json"
+USUAL_FILES = {"last": "student.keras", "best": "student_best.keras"}
+_FIELDS = ("name", "preprocess", "input_shape", "num_classes", "class_names")
+
+
+def load_description(run_folder: str | os.PathLike, which: str = "last") -> dict[str, Any]:
+    """Returns what ``network.json`` of a run folder says of a network.
+
+    Args:
+        run_folder: The folder.
+        which: The word of the network, as ``load_network`` takes it; of one that is not listed it
+            says what it says of the last.
+
+    Returns:
+        A dict with ``name``, ``task``, ``preprocess`` (a config of ``Preprocess``), ``taps``
+        (further names of taps), ``input_shape`` ``[height, width, channels]``, ``outputs`` (the
+        shape of each after the batch axis), ``num_classes`` (the width of ``logits``, or None),
+        ``class_names`` (a list or None) and ``files`` (the file of each network by its word).
+
+    Raises:
+        TfkdError: When the folder or the file is missing or is something else.
+    """
+    path = Path(run_folder) / DESCRIPTION
+    if not path.is_file():
+        found = "a folder without that file" if path.parent.is_dir() else "no such folder"
+        raise TfkdError(
+            f"run folder {str(run_folder)!r}: found {found}, "
+            f"wanted the --workdir of a training run, which holds {DESCRIPTION}"
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        known = {key: content[key] for key in _FIELDS}
+        # Folders of earlier versions hold classifiers with one output, and no list of files.
+        outputs = content.get("outputs", {LOGITS: [known["num_classes"]]})
+        known |= {
+            "task": content.get("task", "classification"),
+            "taps": content.get("taps", {}),
+            "outputs": {str(name): list(sizes) for name, sizes in outputs.items()},
+            **content.get("differences", {}).get(which, {}),
+            "files": _listed(path.parent, content.get("files")),
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TfkdError(
+            f"file {str(path)!r}: found something else ({reason(error)}), "
+            f"wanted JSON with {', '.join(_FIELDS)}"
+        ) from error
+    return known
+
+
+def described(network: Network) -> dict[str, Any]:
+    """Returns the fields of a network's description."""
+    outputs = output_sizes(network.model)
+    return {
+        "name": network.name,
+        "task": network.task,
+        "preprocess": network.preprocess.to_config(),
+        "taps": dict(network.taps),
+        "input_shape": list(network.model.input_shape[1:]),
+        "outputs": outputs,
+        "num_classes": class_width(outputs),
+        "class_names": None if network.class_names is None else list(network.class_names),
+    }
+
+
+def described_before(folder: Path) -> dict[str, dict[str, Any]]:
+    """Returns the description of each network of a folder whose file is still there, by its word.
+
+    Raises:
+        TfkdError: When the folder holds a ``network.json`` that is something else.
+    """
+    if not (folder / DESCRIPTION).exists():
+        return {}
+    listed = load_description(folder)["files"]
+    return {
+        which: load_description(folder, which)
+        for which, name in listed.items()
+        if (folder / name).is_file()
+    }
+
+
+def write_description(
+    folder: Path, before: dict[str, dict[str, Any]], which: str, file: str, network: Network
+) -> None:
+    """Writes ``network.json`` anew, with one network more.
+
+    Its fields are those of the last network; ``differences`` holds what is unlike in another one.
+
+    Args:
+        folder: The folder.
+        before: What :func:`described_before` returned.
+        which: The word of the new network.
+        file: Its file.
+        network: The network.
+    """
+    new = described(network)
+    listed = {each: known["files"][each] for each, known in before.items()} | {which: file}
+    all_networks = {**before, which: new}
+    usual = {key: all_networks.get("last", new)[key] for key in new}
+    content = {**usual, "files": listed}
+    differences = {
+        each: {key: known[key] for key in usual if known[key] != usual[key]}
+        for each, known in all_networks.items()
+    }
+    if any(differences.values()):
+        content["differences"] = {each: found for each, found in differences.items() if found}
+    files.write_json(folder / DESCRIPTION, content)
+
+
+def _listed(folder: Path, listed: dict[str, str] | None) -> dict[str, str]:
+    if listed is None:
+        return {which: name for which, name in USUAL_FILES.items() if (folder / name).is_file()}
+    names = {str(which): str(name) for which, name in listed.items()}
+    if any(Path(name).name != name for name in names.values()):
+        raise ValueError(f"files of another folder: {', '.join(names.values())}")
+    return names

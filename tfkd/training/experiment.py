@@ -1,0 +1,184 @@
+"""A config, resolved: its data, task, methods and stages, and the distiller made of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from tfkd import data, models
+from tfkd.core import Distiller, Objective, Stage, tasks
+from tfkd.errors import TfkdError
+from tfkd.training import build, config_checks, optimizers, schedules, teachers
+from tfkd.training import config as configs
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What a config describes, found out once.
+
+    Attributes:
+        config: The config.
+        dataset: Its data.
+        task: The name of its task, as :func:`tfkd.tasks.find` takes it.
+        epochs: Epochs of a stage that sets no length of its own.
+    """
+
+    config: ml_collections.ConfigDict
+    dataset: data.DataSet
+    task: str
+    epochs: int
+
+    @classmethod
+    def of(cls, config: ml_collections.ConfigDict) -> Experiment:
+        """Resolves a config that :func:`tfkd.training.config_checks.validate` has seen.
+
+        Raises:
+            TfkdError: For data or a task that cannot be had.
+        """
+        dataset = build.data_set(config)
+        dataset.check_training()
+        task = config.task or dataset.info.task
+        tasks.find(task)
+        return cls(config, dataset, task, configs.epochs(config))
+
+    def student(self) -> models.Network:
+        """Returns the student with fresh weights."""
+        return build.student(self.config, self.dataset.info, self.task)
+
+    def distiller(
+        self, student: models.Network, taught_by: Sequence[models.Network], *, dry: bool = False
+    ) -> Distiller:
+        """Returns the distiller of the config's methods.
+
+        Args:
+            student: The student.
+            taught_by: Its teachers.
+            dry: Whether it only serves to check what fits: teachers are then not folded.
+
+        Raises:
+            TfkdError: When networks, methods and data do not fit one another.
+        """
+        config, info = self.config, self.dataset.info
+        objectives = configs.objectives(config)
+        labels = any(each.requires.train_labels for each in objectives)
+        return _kind(objectives)(
+            list(taught_by) or None,
+            student,
+            objectives,
+            configs.method_weights(config),
+            config.student_loss_weight,
+            task=tasks.create(self.task, student),
+            train_size=info.train_size,
+            train_labels=self.dataset.train_labels if labels else None,
+            batch_size=self.dataset.batch_size,
+            seed=config.train.seed,
+            teacher_dtype="bfloat16" if config.teacher.dtype == "bfloat16" and not dry else None,
+            fold_teacher=config.teacher.fold and not dry,
+            evaluate_distillation=False,
+        )
+
+    def stages(self, distiller: Distiller) -> list[Stage]:
+        """Returns the stages of a run: those of the one method that has any, or a single one.
+
+        Raises:
+            TfkdError: When several methods have stages of their own, or ``train.epochs`` has no
+                effect.
+        """
+        staged = {each.name: list(each.stages() or ()) for each in distiller.objectives}
+        staged = {name: stages for name, stages in staged.items() if stages}
+        if len(staged) > 1:
+            raise TfkdError(
+                f"several methods with stages of their own: {', '.join(staged)}; wanted one"
+            )
+        if not staged:
+            return [Stage("train")]
+        ((name, stages),) = staged.items()
+        own = all(stage.epochs is not None or stage.steps is not None for stage in stages)
+        if own and self.config.train.epochs is not None:
+            lengths = ", ".join(
+                f"{each.name} {each.steps or each.epochs} {'steps' if each.steps else 'epochs'}"
+                for each in stages
+            )
+            raise TfkdError(
+                f"train.epochs: found {self.config.train.epochs} beside {name}, whose stages set "
+                f"their own lengths ({lengths}); wanted it unset"
+            )
+        return stages
+
+    def recipe(self, stage: Stage) -> ml_collections.ConfigDict:
+        """Returns the section ``train`` as it is in a stage.
+
+        Raises:
+            TfkdError: For a field that is not there, or a value that it cannot have.
+        """
+        if not stage.recipe:
+            return self.config.train
+        changes = {f"train__{key.replace('.', '__')}": v for key, v in stage.recipe.items()}
+        try:
+            changed = configs.override(self.config, **changes)
+            config_checks.check_recipe(changed)
+        except TfkdError as error:
+            raise TfkdError(f"recipe of stage {stage.name!r}: {error}") from None
+        return changed.train
+
+    def optimizer(self, stage: Stage) -> Any:
+        """Returns a fresh optimizer for a stage."""
+        per_epoch = self.dataset.steps_per_epoch
+        if stage.optimizer is not None:
+            return stage.optimizer(per_epoch)
+        train = self.recipe(stage)
+        length = stage.length(per_epoch, self.epochs) / per_epoch
+        schedule = schedules.create(
+            train.schedule,
+            base_rate=train.learning_rate,
+            steps_per_epoch=per_epoch,
+            epochs=int(length) if length == math.floor(length) else length,
+        )
+        return optimizers.create(train.optimizer, schedule)
+
+    def check(self, workdir: Path) -> None:
+        """Looks at everything that can be known before a teacher is trained.
+
+        A distiller is made of networks with whatever weights, enters every stage and is shown the
+        form of the batches.
+
+        Args:
+            workdir: The run folder.
+
+        Raises:
+            TfkdError: When something is wrong.
+        """
+        teachers.check(self.config, workdir)
+        taught_by = teachers.sketch(self.config, self.dataset.info, self.task)
+        with build.precision(self.config.train.precision):
+            distiller = self.distiller(self.student(), taught_by, dry=True)
+        for stage in self.stages(distiller):
+            self.recipe(stage)
+            distiller.enter_stage(stage)
+            # Further entries may be columns that only the stage itself makes.
+            if stage.data is None:
+                batches = self.dataset.train(batch_keys=batch_keys(distiller))
+                distiller.prepare_for(batches.element_spec)
+        # A bank is as large here as in the run.
+        del distiller
+        gc.collect()
+
+
+def batch_keys(distiller: Distiller) -> list[str]:
+    """Returns what the methods of the current stage read of a batch besides image and label."""
+    active = [objective for objective, _ in distiller.active_objectives()]
+    return sorted({key for each in active for key in each.requires.all_keys})
+
+
+def _kind(objectives: Sequence[Objective]) -> type[Distiller]:
+    own = [each for each in objectives if each.distiller_class is not None]
+    if len(own) > 1:
+        names = ", ".join(each.name for each in own)
+        raise TfkdError(f"several methods with a training step of their own: {names}; wanted one")
+    return own[0].distiller_class if own else Distiller

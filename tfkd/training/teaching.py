@@ -1,0 +1,130 @@
+"""Who teaches in a run: nobody, networks trained before, or one that trains beside the student."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from tfkd import evaluation, models
+from tfkd.core import Task, tasks
+from tfkd.evaluation.predictors import Predict
+from tfkd.training import build, results, teachers
+from tfkd.training import config as configs
+from tfkd.training.experiment import Experiment
+from tfkd.training.run_folder import RunFolder
+
+Train = Callable[[ml_collections.ConfigDict, Path], dict]
+Say = Callable[..., None]
+
+
+class Teaching(abc.ABC):
+    """The teachers of a run.
+
+    Args:
+        experiment: The experiment.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment = experiment
+
+    @abc.abstractmethod
+    def obtain(self, train: Train) -> None:
+        """Gets what there is before the student is made.
+
+        Args:
+            train: ``train(config, workdir)`` runs an experiment, or finds it finished.
+
+        Raises:
+            TfkdError: When a teacher cannot be found, or does not fit the data.
+        """
+
+    @abc.abstractmethod
+    def networks(self) -> list[models.Network]:
+        """Returns the teachers; called once, inside the scope of the strategy."""
+
+    @abc.abstractmethod
+    def finished(self, folder: RunFolder) -> Predict | None:
+        """Returns the teachers as one function of pixels, after training.
+
+        Args:
+            folder: The run folder, where a teacher that was trained is written.
+        """
+
+    def tell(self, say: Say) -> None:
+        """Says before training what the teachers are worth, if that is known by then."""
+        del say
+
+    def tell_in_the_end(self, scores: Mapping[str, Any], task: Task, say: Say) -> None:
+        """Says after training what a teacher is worth that was not told before.
+
+        Args:
+            scores: Those of the teachers together.
+            task: The task.
+            say: Prints a line.
+        """
+        del scores, task, say
+
+
+class TrainedBefore(Teaching):
+    """Teachers from run folders, files or functions, perhaps trained on demand; or none at all."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        super().__init__(experiment)
+        self._networks: list[models.Network] = []
+        self._together: Predict | None = None
+
+    def obtain(self, train: Train) -> None:
+        experiment = self._experiment
+        self._networks = teachers.obtain(
+            experiment.config, experiment.dataset.info, train, experiment.task
+        )
+        if self._networks:
+            self._together = evaluation.ensemble(self._networks, self._task())
+
+    def networks(self) -> list[models.Network]:
+        return self._networks
+
+    def finished(self, folder: RunFolder) -> Predict | None:
+        return self._together
+
+    def tell(self, say: Say) -> None:
+        together = [(f"mean of {len(self._networks)} teachers", self._together)]
+        named = [(f"teacher {each.name}", evaluation.predictor(each)) for each in self._networks]
+        for who, predict in named + together if len(named) > 1 else named:
+            dataset, task = self._experiment.dataset, self._task()
+            found = evaluation.scores(predict, dataset.test(), task)
+            say(f"{who}: {task.summary(found)} on {dataset.info.name} test", flush=True)
+
+    def _task(self) -> Task:
+        return tasks.create(self._experiment.task, self._networks[0])
+
+
+class TrainsBeside(Teaching):
+    """A fresh teacher that trains beside the student."""
+
+    def obtain(self, train: Train) -> None:
+        del train
+
+    def networks(self) -> list[models.Network]:
+        experiment = self._experiment
+        self._network = build.trained_teacher(
+            experiment.config, experiment.dataset.info, experiment.task
+        )
+        return [self._network]
+
+    def finished(self, folder: RunFolder) -> Predict:
+        return evaluation.predictor(results.save_teacher(self._network, folder))
+
+    def tell_in_the_end(self, scores: Mapping[str, Any], task: Task, say: Say) -> None:
+        where = self._experiment.dataset.info.name
+        say(f"teacher {self._network.name}: {task.summary(scores)} on {where} test", flush=True)
+
+
+def of(experiment: Experiment) -> Teaching:
+    """Returns who teaches in an experiment."""
+    beside = configs.trains_teacher(experiment.config)
+    return (TrainsBeside if beside else TrainedBefore)(experiment)
