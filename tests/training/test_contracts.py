@@ -135,10 +135,10 @@ def test_stages_run_hybrids_in_the_order_asked_for(whole, contract, tmp_path):
     listed = [row["stage"] for row in rows(folder)]
     assert listed == ["replace2", "replace1", "replace3", "classifier", "classifier"]
     assert result(folder)["stages"] == [
-        *({"name": f"replace{n}", "epochs": 1, "steps": 5} for n in (2, 1, 3)),
-        {"name": "classifier", "epochs": 2, "steps": 7},
+        *({"name": f"replace{n}", "epochs": 1, "steps": 7} for n in (2, 1, 3)),
+        {"name": "classifier", "epochs": 2, "steps": 10},
     ]
-    assert result(folder)["steps"] == 22
+    assert result(folder)["steps"] == 31
     # The recipe of a stage: a constant rate of its own, then that of the run.
     rates = [float(row["learning_rate"]) for row in rows(folder)]
     np.testing.assert_allclose(rates[:4], [0.02, 0.02, 0.02, 0.1], rtol=1e-6)
@@ -259,16 +259,16 @@ def test_a_task_of_ones_own_is_trained_and_scored(whole):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("tap", "unknown tap of model 'three_blocks' 'blok2'; did you mean 'block2'"),
-        ("key", "unknown entry of a training batch 'image_storng'"),
+        ("tap", "unknown tap of model 'eleven_exits' 'blok2'"),
+        ("key", "unknown batch entry 'image_storng'; did you mean 'image_strong'"),
         ("heldout", "found 100 validation images of digits, wanted at least a batch of 180"),
         ("recipe", "recipe of stage 'only': found 'learning_rat', wanted learning_rate, optimizer"),
         (
             "batch_size",
             "recipe of stage 'only': found 'batch_size', wanted learning_rate, optimizer",
         ),
-        ("value", "recipe of stage 'only': .*learning_rate: found -1.0, wanted a number"),
-        ("column", "unknown entry of a training batch 'hiden'"),
+        ("value", "recipe of stage 'only': .*found -1.0, wanted a number"),
+        ("column", "unknown batch entry 'hiden'"),
         ("names", "kd: found two stages called 'one', wanted names of their own"),
         ("last", "last stage 'one' of kd: found evaluate=False"),
         ("optimizer", "stage 'one': found the optimizer None, wanted one of Keras"),
