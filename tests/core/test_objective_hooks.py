@@ -180,3 +180,66 @@ def test_the_student_at_other_weights_is_a_virtual_step(network, images, labels)
     distiller.student_at([tf.convert_to_tensor(v) for v in variables], images, training=True)
     for variable, value in zip(student.model.variables, before, strict=True):
         np.testing.assert_array_equal(variable, value)
+
+
+def test_values_of_a_virtual_step_are_counted(network, images):
+    distiller = tfkd.Distiller(None, network())
+    values = [tf.convert_to_tensor(v) for v in distiller.student.trainable_variables]
+    for wrong in (values[:-1], [*values, values[0]]):
+        with pytest.raises(
+            tfkd.TfkdError, match=f"found {len(wrong)} tensors, wanted {len(values)}"
+        ):
+            distiller.student_at(wrong, images, training=False)
+    with pytest.raises(tfkd.TfkdError, match="found the string 'logits'; wanted a list"):
+        distiller.student_at(values, images, "logits", training=False)
+
+
+class Learning(tfkd.Objective):
+    """Updates a weight of its own by an optimizer of its own."""
+
+    requires = tfkd.Requires(taps={("student", "main"): ["logits"]})
+
+    def setup(self, spec):
+        self.gain = self.add_weight(shape=(), initializer="ones", trainable=False, name="gain")
+        self.own = keras.optimizers.Adam(0.1)
+        self.own.build([self.gain])
+        self.optimizers = [self.own]
+
+    def compute(self, context):
+        return tfkd.Terms({self.name: context.mean(tf.square(context.student_logits))})
+
+    def after_step(self, context, carry):
+        self.own.apply_gradients([(tf.ones(()), self.gain)])
+
+
+def test_optimizers_of_an_objective_are_in_the_state(network, images, labels):
+    objective = Learning()
+    distiller = tfkd.Distiller(None, network(), objective)
+    distiller.compile(keras.optimizers.SGD(0.1))
+    distiller.fit(images, labels, **FIT)
+    np.testing.assert_allclose(objective.gain, 0.8, rtol=1e-4)
+    kept = {id(v) for v in distiller.state().values()}
+    assert {id(v) for v in objective.own.variables} <= kept
+
+
+@pytest.mark.parametrize(
+    ("variants", "message"),
+    [
+        ({"last": None}, "variant 'last' of the student: found that the word is taken"),
+        ({"best": None}, "variant 'best' of the student: found that the word is taken"),
+        ({"teacher": None}, "variant 'teacher' of the student: found that the word is taken"),
+        ({"../x": None}, "variant '../x' of the student: wanted a word of small letters"),
+        ({"": None}, "variant '' of the student: wanted a word of small letters"),
+        ({"cool": 5}, "variant 'cool' of the student: found int, wanted a tfkd Network"),
+    ],
+)
+def test_variants_that_cannot_be_kept_are_refused(variants, message, network):
+    class Wrong(Told):
+        requires = tfkd.Requires()
+
+        def variants(self, student, finish):
+            return variants
+
+    distiller = tfkd.Distiller(None, network(), Wrong())
+    with pytest.raises(tfkd.TfkdError, match=message):
+        distiller.variants(distiller.clean_student())

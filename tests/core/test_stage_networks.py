@@ -89,6 +89,15 @@ def test_the_network_of_a_stage_has_to_go_with_the_student(network):
             {"optimizer": lambda steps: None, "recipe": {"learning_rate": 1.0}},
             "found a recipe beside an optimizer",
         ),
+        ({"trainable": 5}, "found trainable=5, wanted a function"),
+        ({"network": "hybrid"}, "found network='hybrid', wanted a function"),
+        ({"data": 5}, "found data=5, wanted a function"),
+        ({"optimizer": "adam"}, "found optimizer='adam', wanted a function"),
+        ({"objectives": "kd"}, "found objectives='kd', wanted a list of names"),
+        ({"recipe": ["learning_rate"]}, "found recipe=.*, wanted a dict of fields"),
+        ({"student_loss_weight": -1.0}, "student_loss_weight: found -1.0, wanted a number >= 0"),
+        ({"evaluate": "no"}, "evaluate: found 'no', wanted True or False"),
+        ({"columns": ("hidden",)}, r"found columns \['hidden'\] without data"),
     ],
 )
 def test_stages_that_contradict_themselves_are_refused(fields, message):
@@ -142,3 +151,86 @@ def test_dropout_between_frozen_layers_is_off_and_before_a_trained_one_on(images
     first = zeros(lambda d: d.student.get_layer("conv1").trainable_variables, images, labels)
     assert first["inner"] > 0.3
     np.testing.assert_allclose(first["outer"], first["flat"])
+
+
+def test_a_stage_that_names_no_variables_is_refused(network):
+    distiller = tfkd.Distiller(None, network())
+    for found in (None, [], ["kernel"], 5):
+        with pytest.raises(tfkd.TfkdError, match="wanted a list of variables"):
+            distiller.enter_stage(tfkd.Stage("s", trainable=lambda distiller, f=found: f))
+
+
+def test_a_hybrid_leaves_the_teacher_as_it_was_given(network, images, labels):
+    teacher = network(name="teacher")
+    before = [np.array(v) for v in teacher.variables]
+    distiller = tfkd.Distiller(teacher, network(), Features())
+
+    def live(distiller):
+        teacher = distiller.network("teacher", as_given=True).model
+        features = tfkd.models.segment(teacher, None, "pooled", name="features")
+        student = distiller.student
+        classifier = tfkd.models.segment(student, "pooled", "logits", name="classifier")
+        image = keras.Input(student.input_shape[1:])
+        pooled = features(image)
+        outputs = {"logits": classifier(pooled), "pooled_of_teacher": pooled}
+        return tfkd.models.Network(keras.Model(image, outputs, name="hybrid"))
+
+    distiller.enter_stage(tfkd.Stage("s", 1, network=live, taps=("pooled_of_teacher",)))
+    distiller.compile(keras.optimizers.SGD(0.1))
+    distiller.fit(images, labels, **FIT)
+    for variable, value in zip(teacher.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+    assert all(layer.trainable for layer in teacher.layers)
+
+
+def test_the_network_of_a_stage_has_the_exits_of_the_student(network):
+    model = network()
+    early = keras.layers.Dense(4, name="early")(model.get_layer("pooled").output)
+    student = keras.Model(model.input, {"exit1": early, "logits": model.output})
+    distiller = tfkd.Distiller(None, student)
+    message = "network of stage 's' has the outputs logits, wanted exit1, logits as the student has"
+    with pytest.raises(tfkd.TfkdError, match=message):
+        distiller.enter_stage(tfkd.Stage("s", network=lambda distiller: network(name="one")))
+
+
+def test_what_a_stage_network_holds_of_its_own_is_in_the_state(network):
+    distiller = tfkd.Distiller(None, network())
+    own = network(name="own")
+    distiller.enter_stage(tfkd.Stage("s", network=lambda distiller: own))
+    kept = {id(v) for v in distiller.state().values()}
+    assert {id(v) for v in own.variables} <= kept
+    distiller.enter_stage(None)
+    assert not any(name.startswith("stage/") for name in distiller.state())
+
+
+class TwoPhases(tfkd.Objective):
+    """Reads another view, and has another term, in each of its stages."""
+
+    terms = ("first", "second")
+
+    def requires_in(self, stage):
+        view = "second" if stage == "later" else "main"
+        return tfkd.Requires(taps={("student", view): ["logits"]})
+
+    def terms_in(self, stage):
+        return ("second",) if stage == "later" else ("first",)
+
+    def compute(self, context):
+        view = "second" if context.stage == "later" else "main"
+        loss = context.mean(tf.square(context.student("logits", view)))
+        return {self.terms_in(context.stage)[0]: loss}
+
+
+def test_views_and_terms_of_a_method_may_differ_between_its_stages(network, images, labels):
+    distiller = tfkd.Distiller(None, network(), TwoPhases())
+    batch = {"image": images, "label": labels, "image_second": images[::-1]}
+    logged = {}
+    for name in ("sooner", "later"):
+        distiller.enter_stage(tfkd.Stage(name, 1))
+        distiller.compile(keras.optimizers.SGD(0.0))
+        logged[name] = distiller.train_on_batch(batch, return_dict=True)
+    for name, term, other in (("sooner", "first", "second"), ("later", "second", "first")):
+        assert logged[name][f"two_phases/{term}"] > 0
+        assert logged[name][f"two_phases/{other}"] == 0
+    with pytest.raises(tfkd.TfkdError, match="the batch lacks image_second"):
+        distiller.train_on_batch(images, labels)

@@ -174,3 +174,55 @@ def test_tasks_are_found_by_name_and_by_reference(tmp_path, monkeypatch):
     assert tasks.find("own.py:Own").__name__ == "Own"
     with pytest.raises(tfkd.TfkdError, match="wanted a subclass of tfkd.tasks.Task"):
         tasks.find("own.py:No")
+
+
+def test_another_loss_keeps_the_settings_of_a_classification(network):
+    class Smoothed(tasks.Classification):
+        def __init__(self, smoothing):
+            super().__init__()
+            self.smoothing = smoothing
+
+    distiller = tfkd.Distiller(None, network(), task=Smoothed(0.3))
+    distiller.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    assert distiller.task.smoothing == 0.3
+    with pytest.raises(tfkd.TfkdError, match="found a loss of probabilities"):
+        distiller.compile(loss="sparse_categorical_crossentropy")
+
+
+def test_the_task_of_a_network_is_that_of_its_distiller(network):
+    tasks.register("test_regression")(Regression)
+    student = tfkd.models.Network(numbers(network), task="test_regression")
+    assert isinstance(tfkd.Distiller(None, student).task, Regression)
+
+
+def test_a_task_whose_score_no_metric_measures_is_refused(network):
+    class Unmeasured(Regression):
+        score = tasks.Score("clseness", key="closeness", label="closeness")
+
+    distiller = tfkd.Distiller(None, numbers(network), task=Unmeasured())
+    with pytest.raises(tfkd.TfkdError, match="found the metrics closeness, wanted 'clseness'"):
+        distiller.compile()
+
+
+def test_label_losses_are_those_of_the_label_terms(network, images, labels):
+    class Undeclared(Regression):
+        def label_terms(self, student):
+            return ("near", "far")
+
+        def label_loss(self, batch, outputs):
+            return {"near": super().label_loss(batch, outputs)}
+
+        def metrics(self, student):
+            return [tasks.SampleMean(lambda b, o: tf.zeros(16), "closeness")]
+
+    distiller = tfkd.Distiller(None, numbers(network), task=Undeclared())
+    distiller.compile(run_eagerly=True)
+    message = r"found the label losses \['near'\], wanted \['far', 'near'\]"
+    with pytest.raises(tfkd.TfkdError, match=message):
+        distiller.train_on_batch(images, labels)
+
+
+def test_an_output_called_probabilities_is_not_written_over():
+    outputs = {"logits": tf.zeros((1, 3)), "probabilities": tf.zeros((1, 3))}
+    with pytest.raises(tfkd.TfkdError, match="found one called 'probabilities'"):
+        tasks.Classification().served(outputs)

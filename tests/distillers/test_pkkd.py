@@ -164,7 +164,7 @@ def test_maps_of_both_sides_compare_standardized_channels():
 
 
 def test_size_of_the_teacher_s_outputs_is_arbitrary():
-    """A convolution before a normalisation may be scaled; a relative scale does not see it."""
+    """A convolution before a normalization may be scaled; a relative scale does not see it."""
     found = {}
     for relative in (True, False):
         for factor in (1.0, 3.0):
@@ -320,7 +320,7 @@ def test_trained_teacher_may_stay_as_it_is():
     distiller = distiller_of(progressive=False)
     assert type(distiller) is tfkd.Distiller
     (frozen,) = distiller.teachers
-    # What is compared is still the raw output: those layers keep their normalisation.
+    # What is compared is still the raw output: those layers keep their normalization.
     assert {"block1_bn2", "block2_bn2"} <= {
         layer.name for layer in frozen.layers
         if isinstance(layer, keras.layers.BatchNormalization)

@@ -1,4 +1,4 @@
-"""Logit standardisation: the z-score itself, and plain distillation on it."""
+"""Logit standardization: the z-score itself, and plain distillation on it."""
 
 import numpy as np
 import tensorflow as tf

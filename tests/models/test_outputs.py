@@ -110,3 +110,10 @@ def test_a_subclassed_model_names_its_outputs_once_it_was_called():
     found = models.tapped(model, ["exit1"])(IMAGES)
     np.testing.assert_array_equal(found["exit1"], model(IMAGES)["exit1"])
     assert models.tap_shapes(model, ["exit1"]) == {"exit1": (5,)}
+
+
+def test_exits_are_counted_from_one_without_leading_zeros():
+    image = keras.Input((4,))
+    names = ("exit0", "exit01", "exit1", "logits")
+    model = keras.Model(image, {name: keras.layers.Dense(3)(image) for name in names})
+    assert models.exits(model) == ("exit1", "logits")

@@ -97,9 +97,17 @@ def test_chains_that_do_not_fit_are_refused(model):
     first, second, third = pieces(model)
     with pytest.raises(TfkdError, match="before segment 'third', wanted"):
         models.chain([first, third], "wrong")
-    with pytest.raises(TfkdError, match="found the segments first twice or not at all"):
+    with pytest.raises(
+        TfkdError, match="found the segments first twice, wanted names of their own"
+    ):
         models.chain([first, first], "wrong")
-    with pytest.raises(TfkdError, match="segments none twice or not at all"):
+    with pytest.raises(TfkdError, match="found no segments, wanted one or more"):
         models.chain([], "wrong")
     with pytest.raises(TfkdError, match="found training=True, wanted False or None"):
         models.segment(model, None, "stage1", name="piece", training=True)
+    with pytest.raises(TfkdError, match="found Network, wanted models such as segment"):
+        models.chain([models.Network(first)], "wrong")
+    with pytest.raises(TfkdError, match="segment 'a/b': found a slash in the name"):
+        models.segment(model, None, "stage1", name="a/b")
+    with pytest.raises(TfkdError, match="tap of model 'resnet8': found 5, wanted the name"):
+        models.segment(model, 5, "stage1", name="piece")

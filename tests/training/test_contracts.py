@@ -19,7 +19,7 @@ from tfkd.training import run
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 EXPERIMENTS = FIXTURES / "contract_experiments.py"
-ROLES = ("blockwise", "exits", "calibrated", "attributes")
+ROLES = ("blockwise", "exits", "calibrated", "attributes", "cached")
 EXITS = [*(f"exit{n}" for n in range(1, 11)), "logits"]
 
 
@@ -105,7 +105,7 @@ def test_one_two_and_three_replicas_end_alike(
 @pytest.mark.parametrize(
     ("role", "after"),
     [("blockwise", 3), ("blockwise", 8), ("blockwise", 17), ("blockwise", 21)]
-    + [(role, 7) for role in ROLES[1:]],
+    + [("cached", 6), *((role, 8) for role in ROLES[1:])],
 )
 def test_a_run_goes_on_in_the_middle_of_any_stage(
     role, after, whole, contract, stopped, same_run, tmp_path
@@ -219,6 +219,31 @@ def test_a_method_may_end_in_a_second_student(whole):
     assert records.shape == (2, 2) and not np.array_equal(records[0], records[1])
 
 
+def test_a_result_tells_of_the_student_that_is_saved(contract, tmp_path, monkeypatch):
+    from tfkd import distillers
+
+    def wider(self, student, finish):
+        assert finish.data.info.name == "digits" and finish.seed == 0
+        assert finish.network("teacher").name == "three_blocks"
+        model = student.model
+        deeper = keras.layers.Dense(10, name="deeper", kernel_initializer="identity")(
+            models.outputs(model)["logits"]
+        )
+        outputs = {**models.outputs(model), "logits": deeper}
+        return student.with_model(keras.Model(model.input, outputs, name=model.name))
+
+    monkeypatch.setattr(distillers.KD, "finalize", wider)
+    run(contract("exits", train__epochs=1), tmp_path / "run", "one")
+    found = result(tmp_path / "run")
+    saved = load_network(tmp_path / "run").model
+    assert (
+        found["params"]
+        == models.cost(saved).params
+        == found["exits"][-1]["params"]
+        + sum(np.prod(v.shape) for n in range(1, 11) for v in saved.get_layer(f"head{n}").weights)
+    )
+
+
 def test_a_task_of_ones_own_is_trained_and_scored(whole):
     folder = whole("attributes")
     found = result(folder)
@@ -237,7 +262,17 @@ def test_a_task_of_ones_own_is_trained_and_scored(whole):
         ("tap", "unknown tap of model 'three_blocks' 'blok2'; did you mean 'block2'"),
         ("key", "unknown entry of a training batch 'image_storng'"),
         ("heldout", "found 100 validation images of digits, wanted at least a batch of 180"),
-        ("recipe", "recipe of stage 'only': unknown config field 'train.learning_rat'"),
+        ("recipe", "recipe of stage 'only': found 'learning_rat', wanted learning_rate, optimizer"),
+        (
+            "batch_size",
+            "recipe of stage 'only': found 'batch_size', wanted learning_rate, optimizer",
+        ),
+        ("value", "recipe of stage 'only': .*learning_rate: found -1.0, wanted a number"),
+        ("column", "unknown entry of a training batch 'hiden'"),
+        ("names", "kd: found two stages called 'one', wanted names of their own"),
+        ("last", "last stage 'one' of kd: found evaluate=False"),
+        ("optimizer", "stage 'one': found the optimizer None, wanted one of Keras"),
+        ("which", "unknown teacher.which 'bst'; did you mean 'best'"),
     ],
 )
 def test_what_is_wrong_is_told_before_a_teacher_is_trained(
@@ -250,12 +285,24 @@ def test_what_is_wrong_is_told_before_a_teacher_is_trained(
         "key": Requires(batch_keys=("image_storng",)),
         "heldout": Requires(batch_keys=("heldout_image", "heldout_label")),
     }
+    changed["column"] = Requires(batch_keys=("hiden",))
+    columns = {"data": lambda distiller, dataset: dataset, "columns": ("hidden",)}
+    stages = {
+        "recipe": [Stage("only", recipe={"learning_rat": 1.0})],
+        "batch_size": [Stage("only", recipe={"batch_size": 10})],
+        "value": [Stage("only", recipe={"learning_rate": -1.0})],
+        "column": [Stage("only", **columns)],
+        "names": [Stage("one"), Stage("one")],
+        "last": [Stage("one", evaluate=False)],
+        "optimizer": [Stage("one", optimizer=lambda steps_per_epoch: None)],
+    }
     if change in changed:
         monkeypatch.setattr(distillers.KD, "requires", changed[change])
-    else:
-        wrong = Stage("only", recipe={"learning_rat": 1.0})
-        monkeypatch.setattr(distillers.KD, "stages", lambda self: [wrong])
+    if change in stages:
+        monkeypatch.setattr(distillers.KD, "stages", lambda self: stages[change])
     config = contract("exits", teacher__workdir=str(tmp_path / "teacher"))
+    if change == "which":
+        config.teacher.which = "bst"
     with pytest.raises(TfkdError, match=message):
         run(config, tmp_path / "run", "one")
     assert list(tmp_path.iterdir()) == []

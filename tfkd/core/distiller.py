@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -28,6 +29,9 @@ from tfkd.core.tasks import registry as tasks
 from tfkd.core.tasks.task import Task
 from tfkd.errors import TfkdError, unknown
 from tfkd.settings import NonNegative, checked
+
+NOT_VARIANTS = ("last", "best", "teacher")
+"""Words for the networks of a run that are no variants."""
 
 
 class Distiller(Steps, Trainer, keras.Model):
@@ -112,7 +116,7 @@ class Distiller(Steps, Trainer, keras.Model):
         self._student_at: dict = {}
         student = models.as_network(student)
         teachers = [models.as_network(each) for each in as_list(teacher)]
-        self.task = task or tasks.create("classification", student)
+        self.task = task or tasks.create(student.task, student)
         for objective in self.objectives:
             check_name(objective.name, [self.task.score.metric])
             self._check_kind(objective)
@@ -216,15 +220,22 @@ class Distiller(Steps, Trainer, keras.Model):
 
     def _distillation_is_evaluated(self) -> bool:
         return self.evaluate_distillation and all(
-            objective.requires.views in ((), ("main",)) and not objective.requires.all_keys
-            for objective, _ in self.active_objectives()
+            needs.views in ((), ("main",)) and not needs.all_keys
+            for needs in (o.requires_in(self.stage_name) for o, _ in self.active_objectives())
         )
 
     @property
     def trained_variables(self) -> list[keras.Variable]:
         """The variables of the gradient: student and objectives, or what the stage names."""
         if self.stage is not None and self.stage.trainable is not None:
-            return list(self.stage.trainable(self))
+            found = self.stage.trainable(self)
+            listed = isinstance(found, (list, tuple)) and found
+            if not listed or not all(isinstance(each, keras.Variable) for each in found):
+                raise TfkdError(
+                    f"stage {self.stage.name!r}: found trainable variables {found!r}, wanted a "
+                    "list of variables"
+                )
+            return list(found)
         untrained = self._networks.companion_variable_ids()
         untrained |= {id(v) for layer in self._untrained_layers() for v in layer.variables}
         found = list(self.student.trainable_variables)
@@ -253,18 +264,20 @@ class Distiller(Steps, Trainer, keras.Model):
         """Returns every variable that a continued run needs, by role and position.
 
         Roles: ``student``, ``objective`` (banks and seed states included), ``companion``,
-        ``teacher`` where it trains, ``optimizer``, ``metrics`` (the sums of the running epoch) and
-        ``distiller`` (epoch and step). Complete after ``compile``; where metrics are given by name,
-        after :meth:`prepare_for`.
+        ``teacher`` where it trains, ``stage`` (what its network holds of its own), ``optimizer``,
+        ``metrics`` (the sums of the running epoch) and ``distiller`` (epoch and step). Complete
+        after ``compile``; where metrics are given by name, after :meth:`prepare_for`.
         """
         roles: dict[str, Sequence[keras.Variable]] = {"student": self.student.variables}
         for position, objective in enumerate(self.objectives):
-            roles[f"objective:{position}:{objective.name}"] = objective.variables
+            own = [v for optimizer in objective.optimizers for v in optimizer.variables]
+            roles[f"objective:{position}:{objective.name}"] = [*objective.variables, *own]
         for name, companion in self._networks.companions.items():
             roles[f"companion:{name}"] = companion.model.variables
         if self.trainable_teacher:
             for position, teacher in enumerate(self._networks.teachers):
                 roles[f"teacher:{position}"] = teacher.model.variables
+        roles["stage"] = self._stage_variables()
         if self.compiled and self.optimizer is not None:
             roles["optimizer"] = self.optimizer.variables
         roles["metrics"] = [v for metric in self.metrics for v in metric.variables]
@@ -310,20 +323,37 @@ class Distiller(Steps, Trainer, keras.Model):
                     raise unknown(f"objective of stage {stage.name}", name, names)
         self.stage = stage
         self.stage_network = self._networks.student
-        active = [objective.requires for objective, _ in self.active_objectives()]
-        taps = union_of_taps(active if stage is not None else [o.requires for o in self.objectives])
         if stage is not None and stage.network is not None:
             self.stage_network = models.as_network(stage.network(self))
-            self._networks.check_fits(self.stage_network, f"the network of stage {stage.name!r}")
+            self._networks.check_stands_in(
+                self.stage_network, f"the network of stage {stage.name!r}"
+            )
+        pairs = self.active_objectives()
+        taps = union_of_taps(objective.requires_in(self.stage_name) for objective, _ in pairs)
+        if stage is not None and stage.taps:
             own = taps.setdefault(STUDENT, [])
             own.extend(tap for tap in stage.taps if tap not in own)
         self._plan = self._networks.plan(self.stage_network, taps)
+        if stage is not None and not self.trained_variables:
+            raise TfkdError(f"stage {stage.name!r}: found nothing to train, wanted variables")
         self.train_function = self.test_function = None
+
+    @property
+    def stage_name(self) -> str | None:
+        """Name of the running stage; ``None`` outside of stages."""
+        return None if self.stage is None else self.stage.name
+
+    def _stage_variables(self) -> list[keras.Variable]:
+        """Returns what the network of the stage holds of its own."""
+        known = {id(v) for v in self.student.variables}
+        for network in (*self._networks.teachers, *self._networks.run_teachers):
+            known |= {id(v) for v in network.model.variables}
+        return [v for v in self.stage_network.model.variables if id(v) not in known]
 
     @contextlib.contextmanager
     def step_scope(self) -> Iterator[None]:
         """Holds while a training step is traced: what a stage does not train is frozen."""
-        if self.stage is None or self.stage.trainable is None:
+        if self.stage is None or (self.stage.trainable is None and self.stage.network is None):
             yield
             return
         roots = [self.stage_network.model, *self.objectives]
@@ -331,7 +361,7 @@ class Distiller(Steps, Trainer, keras.Model):
         others |= {id(layer) for layer in self._untrained_layers()}
         layers = [layer for root in roots for layer in root._flatten_layers()]
         with frozen_layers(
-            [layer for layer in layers if id(layer) not in others], self.stage.trainable(self)
+            [layer for layer in layers if id(layer) not in others], self.trained_variables
         ):
             yield
 
@@ -389,16 +419,24 @@ class Distiller(Steps, Trainer, keras.Model):
             finish: As there.
 
         Raises:
-            TfkdError: For two of one word.
+            TfkdError: For two of one word, a word that is taken, or what is no network.
         """
         found: dict[str, models.Network] = {}
         for objective in self.objectives:
-            own = objective.variants(student, finish or self.finish())
-            taken = sorted(set(own).intersection(found))
-            if taken:
-                raise TfkdError(
-                    f"{objective.name}: found a second variant {taken[0]!r} of the student, wanted "
-                    "another word"
-                )
-            found.update(own)
+            for word, variant in dict(objective.variants(student, finish or self.finish())).items():
+                self._check_variant(objective, word, variant, found)
+                found[word] = variant
         return found
+
+    def _check_variant(self, objective: Objective, word, variant, found) -> None:
+        where = f"{objective.name}: variant {word!r} of the student"
+        if not isinstance(word, str) or not re.fullmatch(r"[a-z0-9_]+", word):
+            raise TfkdError(f"{where}: wanted a word of small letters, digits and underscores")
+        if word in (*found, *NOT_VARIANTS):
+            raise TfkdError(f"{where}: found that the word is taken, wanted another one")
+        if not isinstance(variant, models.Network):
+            raise TfkdError(f"{where}: found {type(variant).__name__}, wanted a tfkd Network")
+        try:
+            tasks.create(variant.task, variant).facts(variant)
+        except TfkdError as error:
+            raise TfkdError(f"{where}: {error}") from None

@@ -120,6 +120,21 @@ class Networks:
             raise TfkdError(f"{who} takes images {shape}, but the student takes {self.input_shape}")
         return facts
 
+    def check_stands_in(self, network: models.Network, who: str) -> None:
+        """Checks that a network can run in the student's place.
+
+        Raises:
+            TfkdError: As :meth:`check_fits`, or for other outputs than the task reads.
+        """
+        self.check_fits(network, who)
+        wanted, found = self.task.taps(self.student), models.outputs(network.model)
+        lacking = [name for name in wanted if name not in found]
+        if lacking or self.task.taps(network) != wanted:
+            raise TfkdError(
+                f"{who} has the outputs {', '.join(found)}, wanted {', '.join(wanted)} as the "
+                "student has"
+            )
+
     def network(self, name: str) -> models.Network:
         """Returns the student or a teacher, as it is run.
 

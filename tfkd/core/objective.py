@@ -188,6 +188,8 @@ class Objective(keras.layers.Layer):
             by :meth:`setup`.
         untrained: Layers of this objective that take no gradient and no place in the optimizer,
             such as the moving average of a projector; filled by :meth:`setup`, and checkpointed.
+        optimizers: Optimizers of the objective's own, built by :meth:`setup`, for weights that it
+            updates itself; checkpointed.
     """
 
     requires: Requires = Requires()
@@ -219,6 +221,7 @@ class Objective(keras.layers.Layer):
         super().__init__(name=name, **of_layer)
         self.companions: dict[str, Companion] = {}
         self.untrained: list[keras.layers.Layer] = []
+        self.optimizers: list[keras.optimizers.Optimizer] = []
         self.built = True
         fill(self, kwargs, f"{name}: ")
         self.check()
@@ -238,6 +241,23 @@ class Objective(keras.layers.Layer):
     def term_names(self) -> tuple[str, ...]:
         """Returns the names of this objective's losses."""
         return tuple(self.terms) or (self.name,)
+
+    def requires_in(self, stage: str | None) -> Requires:
+        """Returns what the objective needs in a stage; by default :attr:`requires` in all of them.
+
+        Args:
+            stage: Name of the stage; ``None`` outside of stages.
+        """
+        del stage
+        return self.requires
+
+    def terms_in(self, stage: str | None) -> tuple[str, ...]:
+        """Returns which of :meth:`term_names` are formed in a stage; by default all.
+
+        Those that are not count as 0.
+        """
+        del stage
+        return self.term_names()
 
     def choose_taps(self, student: models.Network, teachers: Sequence[models.Network]) -> None:
         """Sets :attr:`requires` from the graphs of the networks, if a method finds its taps there.
@@ -346,7 +366,7 @@ class Objective(keras.layers.Layer):
         """
         return {}
 
-    def to_terms(self, result) -> Terms:
+    def to_terms(self, result, stage: str | None = None) -> Terms:
         """Returns what ``compute`` returned as :class:`Terms`, checked against :attr:`terms`.
 
         Raises:
@@ -360,10 +380,10 @@ class Objective(keras.layers.Layer):
                 f"objective {self.name}: compute returned factors of {unknown_factors}, "
                 f"but its terms are {sorted(self.term_names())}"
             )
-        if set(result.losses) != set(self.term_names()):
+        if set(result.losses) != set(self.terms_in(stage)):
             raise TfkdError(
                 f"objective {self.name}: compute returned the losses {sorted(result.losses)}, "
-                f"but its terms are {sorted(self.term_names())}"
+                f"but its terms are {sorted(self.terms_in(stage))}"
             )
         for name, value in result.losses.items():
             shape = tf.convert_to_tensor(value).shape

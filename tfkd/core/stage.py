@@ -10,6 +10,7 @@ import keras
 
 from tfkd import models
 from tfkd.errors import TfkdError
+from tfkd.settings import NonNegative, checked
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,10 @@ class Stage:
             ``tfkd.models.segment(..., training=False)``.
         taps: Further taps of that network that the objectives read.
         data: ``data(distiller, dataset)`` makes the :class:`tfkd.data.DataSet` of the stage, for
-            instance with a column of cached features; ``None`` is the data set of the run.
+            instance with a column of cached features; ``None`` is the data set of the run. A run
+            that is continued within the stage makes it again, so it may depend on frozen parts
+            alone.
+        columns: Names of the columns that ``data`` adds and objectives read.
         evaluate: Whether the epochs of the stage are evaluated, and may be the best; ``False``
             where the student means nothing yet.
     """
@@ -51,9 +55,30 @@ class Stage:
     network: Callable[[keras.Model], models.Network] | None = None
     taps: tuple[str, ...] = ()
     data: Callable[[keras.Model, Any], Any] | None = None
+    columns: tuple[str, ...] = ()
     evaluate: bool = True
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip() or "\n" in self.name:
+            raise TfkdError(f"stage: found name={self.name!r}, wanted a word")
+        where = f"stage {self.name!r}"
+        for field_name in ("optimizer", "trainable", "network", "data"):
+            given = getattr(self, field_name)
+            if given is not None and not callable(given):
+                raise TfkdError(f"{where}: found {field_name}={given!r}, wanted a function")
+        for field_name in ("objectives", "taps", "columns"):
+            given = getattr(self, field_name)
+            listed = isinstance(given, (tuple, list)) and all(isinstance(e, str) for e in given)
+            if not listed and not (given is None and field_name == "objectives"):
+                raise TfkdError(f"{where}: found {field_name}={given!r}, wanted a list of names")
+        if not isinstance(self.recipe, Mapping):
+            raise TfkdError(f"{where}: found recipe={self.recipe!r}, wanted a dict of fields")
+        checked(f"{where}: evaluate", bool, self.evaluate)
+        checked(f"{where}: student_loss_weight", NonNegative | None, self.student_loss_weight)
+        if self.columns and self.data is None:
+            raise TfkdError(
+                f"{where}: found columns {list(self.columns)} without data, wanted both"
+            )
         if self.epochs is not None and self.steps is not None:
             raise TfkdError(
                 f"stage {self.name!r}: found epochs={self.epochs} and steps={self.steps}, wanted "

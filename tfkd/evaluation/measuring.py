@@ -90,6 +90,13 @@ def evaluate(
     if not count:
         raise TfkdError("data set to evaluate: found no images, wanted one or more")
     found = evaluator.result()
+    key = task.score.key
+    lacking = [name for name in predictors if key not in found.by_network.get(name, {})]
+    if lacking:
+        raise TfkdError(
+            f"task {task.name!r}: found no {key!r} among the scores of {lacking[0]!r}, wanted its "
+            "score among them"
+        )
     later = count - first[1]
     rate = later / (end - first[0]) if later else count / (end - begin)
     return Evaluation(found.by_network, found.agreements, found.count, end - begin, rate)

@@ -18,9 +18,6 @@ from tfkd.models.graph.outputs import LOGITS, by_name
 
 Predict = Callable[[tf.Tensor], dict[str, tf.Tensor]]
 
-# What classifiers of tfkd serve besides the logits that it is derived from.
-_DERIVED = "probabilities"
-
 
 def predictor(network: models.Network | keras.Model) -> Predict:
     """Returns a network as a function of raw pixels, its preprocessing included.
@@ -123,8 +120,6 @@ def saved_model_predictor(path: str | os.PathLike, signature: str = "serving_def
     (image, spec), *_ = inputs.items()
     if len(names) == 1:
         names = {LOGITS: next(iter(names))}
-    elif LOGITS in names:
-        names.pop(_DERIVED, None)
 
     def predict(images: tf.Tensor) -> dict[str, tf.Tensor]:
         found = function(**{image: tf.cast(images, spec.dtype)})

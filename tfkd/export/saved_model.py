@@ -102,7 +102,8 @@ def save_run(
         run_folder: The folder of a training run.
         output: The folder to write.
         which: The student, as :func:`tfkd.models.saving.load_network` takes it.
-        **settings: ``fold``, ``verify`` and ``adder`` of :func:`save`.
+        **settings: Those of a config's section ``export``, or ``fold``, ``verify`` and ``adder``
+            of :func:`save`; ``enabled``, by which a run asks whether to come here, is set aside.
 
     Returns:
         The folder that was written.
@@ -110,6 +111,7 @@ def save_run(
     Raises:
         TfkdError: As :func:`tfkd.models.saving.load_network` and :func:`save`.
     """
+    settings.pop("enabled", None)
     return save(load_network(run_folder, which), output, **settings)
 
 

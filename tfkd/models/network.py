@@ -46,6 +46,8 @@ class Network:
         if self.class_names is not None:
             object.__setattr__(self, "class_names", tuple(map(str, self.class_names)))
         for name, path in self.taps.items():
+            if not isinstance(name, str):
+                raise TfkdError(f"taps of network {self.name!r}: found {name!r}, wanted a name")
             if name == LOGITS:
                 raise TfkdError(
                     f"taps of network {self.name!r}: found a tap for {LOGITS!r}, which is always "

@@ -91,6 +91,12 @@ def values(variables: Mapping[str, keras.Variable]) -> dict[str, np.ndarray]:
     return {name: np.asarray(variable) for name, variable in variables.items()}
 
 
+def assign_known(variables: Mapping[str, keras.Variable], arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes the values that there are into variables; the others stay as they are."""
+    known = {name: each for name, each in variables.items() if name in arrays}
+    assign(known, {name: arrays[name] for name in known})
+
+
 def assign(variables: Mapping[str, keras.Variable], arrays: Mapping[str, np.ndarray]) -> None:
     """Writes values into variables.
 

@@ -104,7 +104,7 @@ class OneTeacher(Settings):
         None, "as student.preprocess, for a teacher without a run folder; none: dataset"
     )
     taps: dict = field({}, "as student.taps")
-    which: Literal["last", "best"] = field("last", "which of the teacher's students teaches")
+    which: str = field("last", "which of the teacher's students teaches: last, best or a variant")
     seed: int | None = field(
         None, "seed of the teacher's run, or of its first weights; none: from train.seed"
     )

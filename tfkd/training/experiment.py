@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
 import ml_collections
+import tensorflow as tf
 
 from tfkd import data, models
 from tfkd.core import Distiller, Objective, Stage, tasks
@@ -43,7 +45,7 @@ class Experiment:
         """
         dataset = build.data_set(config)
         dataset.check_training()
-        task = config.task or dataset.info.task
+        task = dataset.info.task if config.task is None else config.task
         tasks.find(task)
         return cls(config, dataset, task, configs.epochs(config))
 
@@ -90,8 +92,10 @@ class Experiment:
             TfkdError: When several methods have stages of their own, or ``train.epochs`` has no
                 effect.
         """
-        staged = {each.name: list(each.stages() or ()) for each in distiller.objectives}
-        staged = {name: stages for name, stages in staged.items() if stages}
+        given = {each.name: each.stages() for each in distiller.objectives}
+        staged = {
+            name: _listed(name, stages) for name, stages in given.items() if stages is not None
+        }
         if len(staged) > 1:
             raise TfkdError(
                 f"several methods with stages of their own: {', '.join(staged)}; wanted one"
@@ -99,6 +103,11 @@ class Experiment:
         if not staged:
             return [Stage("train")]
         ((name, stages),) = staged.items()
+        if not stages[-1].evaluate:
+            raise TfkdError(
+                f"last stage {stages[-1].name!r} of {name}: found evaluate=False, wanted a student "
+                "that means something in the end"
+            )
         own = all(stage.epochs is not None or stage.steps is not None for stage in stages)
         if own and self.config.train.epochs is not None:
             lengths = ", ".join(
@@ -119,6 +128,15 @@ class Experiment:
         """
         if not stage.recipe:
             return self.config.train
+        for key in stage.recipe:
+            if key != "learning_rate" and str(key).partition(".")[0] not in (
+                "optimizer",
+                "schedule",
+            ):
+                raise TfkdError(
+                    f"recipe of stage {stage.name!r}: found {key!r}, wanted learning_rate, "
+                    "optimizer.* or schedule.*, the fields that a stage may change"
+                )
         changes = {f"train__{key.replace('.', '__')}": v for key, v in stage.recipe.items()}
         try:
             changed = configs.override(self.config, **changes)
@@ -131,7 +149,12 @@ class Experiment:
         """Returns a fresh optimizer for a stage."""
         per_epoch = self.dataset.steps_per_epoch
         if stage.optimizer is not None:
-            return stage.optimizer(per_epoch)
+            made = stage.optimizer(per_epoch)
+            if not isinstance(made, keras.optimizers.Optimizer):
+                raise TfkdError(
+                    f"stage {stage.name!r}: found the optimizer {made!r}, wanted one of Keras"
+                )
+            return made
         train = self.recipe(stage)
         length = stage.length(per_epoch, self.epochs) / per_epoch
         schedule = schedules.create(
@@ -159,21 +182,36 @@ class Experiment:
         with build.precision(self.config.train.precision):
             distiller = self.distiller(self.student(), taught_by, dry=True)
         for stage in self.stages(distiller):
-            self.recipe(stage)
             distiller.enter_stage(stage)
-            # Further entries may be columns that only the stage itself makes.
-            if stage.data is None:
-                batches = self.dataset.train(batch_keys=batch_keys(distiller))
-                distiller.prepare_for(batches.element_spec)
+            self.optimizer(stage)
+            # The stage itself makes its columns, when what they are made of is trained.
+            keys = [key for key in batch_keys(distiller) if key not in stage.columns]
+            spec = self.dataset.train(batch_keys=keys).element_spec
+            columns = {column: tf.TensorSpec([None]) for column in stage.columns}
+            distiller.prepare_for({**spec, **columns})
         # A bank is as large here as in the run.
         del distiller
         gc.collect()
 
 
+def _listed(name: str, stages: Any) -> list[Stage]:
+    """Returns the stages of a method, each with a name of its own."""
+    listed = list(stages) if isinstance(stages, (list, tuple)) else []
+    if not listed or not all(isinstance(each, Stage) for each in listed):
+        raise TfkdError(f"{name}: found the stages {stages!r}, wanted a list of tfkd.Stage")
+    names = [each.name for each in listed]
+    repeated = sorted({each for each in names if names.count(each) > 1})
+    if repeated:
+        raise TfkdError(
+            f"{name}: found two stages called {repeated[0]!r}, wanted names of their own"
+        )
+    return listed
+
+
 def batch_keys(distiller: Distiller) -> list[str]:
     """Returns what the methods of the current stage read of a batch besides image and label."""
-    active = [objective for objective, _ in distiller.active_objectives()]
-    return sorted({key for each in active for key in each.requires.all_keys})
+    active = [o.requires_in(distiller.stage_name) for o, _ in distiller.active_objectives()]
+    return sorted({key for each in active for key in each.all_keys})
 
 
 def _kind(objectives: Sequence[Objective]) -> type[Distiller]:

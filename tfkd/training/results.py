@@ -27,7 +27,7 @@ LAST, BEST, TEACHER = "last", "best", "teacher"
 
 def save_students(
     distiller: Distiller, folder: RunFolder, progress: Progress, dataset: data.DataSet
-) -> list[str]:
+) -> tuple[models.Network, list[str]]:
     """Writes the student of the last epoch, that of the best one, and the variants of the last.
 
     Args:
@@ -37,7 +37,7 @@ def save_students(
         dataset: The data.
 
     Returns:
-        The words of the variants.
+        The student of the last epoch as it is saved, and the words of the variants.
     """
     finish = distiller.finish(dataset)
     student = distiller.clean_student(finish)
@@ -47,12 +47,12 @@ def save_students(
         save_network(variant, folder.path, word)
     if progress.best_student is None:
         save_network(student, folder.path, BEST)
-        return list(variants)
+        return student, list(variants)
     last = [np.asarray(variable) for variable in distiller.student_variables]
     _assign(distiller, progress.best_student)
     save_network(distiller.clean_student(finish), folder.path, BEST)
     _assign(distiller, last)
-    return list(variants)
+    return student, list(variants)
 
 
 def _assign(distiller: Distiller, values: Sequence[np.ndarray]) -> None:
@@ -101,6 +101,7 @@ def scores(
 def result(
     experiment: Experiment,
     distiller: Distiller,
+    student: models.Network,
     loop: TrainLoop,
     progress: Progress,
     found: evaluation.Evaluation,
@@ -112,6 +113,7 @@ def result(
     Args:
         experiment: The experiment.
         distiller: Its distiller.
+        student: The student of the last epoch as it was saved.
         loop: Its stages.
         progress: The finished training.
         found: See :func:`scores`.
@@ -120,13 +122,13 @@ def result(
     """
     config, info = experiment.config, experiment.dataset.info
     task, score, state = distiller.task, distiller.task.score, progress.state
-    cost = models.cost(distiller.student)
+    cost = models.cost(student.model)
     last, best = found.scores[LAST], found.scores[BEST]
     content = {
         "experiment": config.experiment or config.student.name,
         "seed": config.train.seed,
         "dataset": info.name,
-        "task": tasks.name_of(distiller.network("student")),
+        "task": tasks.name_of(student),
         "methods": configs.method_names(config),
         "student": config.student.name,
         "teacher": teacher,
@@ -139,7 +141,9 @@ def result(
         "best_score": state.best_score,
         "best_epoch": state.best_epoch,
         "best_selected_on": "validation" if info.validation_size else "test",
-        f"teacher_{score.key}": None if teacher is None else found.scores[TEACHER][score.key],
+        f"teacher_{score.key}": None
+        if teacher is None
+        else float(found.scores[TEACHER][score.key]),
         "agreement": None,
         "stages": [
             {"name": stage.name, "epochs": loop.timeline.epochs(number), "steps": length}
@@ -160,11 +164,11 @@ def result(
     for which, scored in ((LAST, last), (BEST, best)):
         content |= {f"{key}_{which}": value for key, value in _numbers(scored).items()}
     if teacher is not None and found.agreements:
-        content["agreement"] = found.agreement(LAST, TEACHER)
+        content["agreement"] = float(found.agreement(LAST, TEACHER))
     if variants:
         content["variants"] = {word: _numbers(found.scores[word]) for word in variants}
     if "exits" in last:
-        content["exits"] = _exits(distiller.student, last["exits"])
+        content["exits"] = _exits(student.model, last["exits"])
     return content
 
 

@@ -97,7 +97,6 @@ def _train(
         student, taught_by = experiment.student(), teaching.networks()
         distiller = experiment.distiller(student, taught_by)
         loop = TrainLoop(experiment, distiller, strategy)
-        loop.prepare(0)
         progress = Progress(
             folder,
             State(),
@@ -122,18 +121,16 @@ def _train(
         return {}
 
     # What it leaves behind.
-    variants = results.save_students(distiller, folder, progress, dataset)
+    saved, variants = results.save_students(distiller, folder, progress, dataset)
     teacher = teaching.finished(folder)
     found = results.scores(folder, dataset, distiller.task, variants, teacher)
     if teacher is not None:
         teaching.tell_in_the_end(found.scores[results.TEACHER], distiller.task, say)
     if config.export.enabled:
-        settings = configs.to_dict(config.export)
-        del settings["enabled"]
-        path = export.save_run(folder.path, folder.export, **settings)
+        path = export.save_run(folder.path, folder.export, **configs.to_dict(config.export))
         say(f"exported the student to {path}", flush=True)
     names = " + ".join(each.name for each in taught_by) or None
-    result = results.result(experiment, distiller, loop, progress, found, variants, names)
+    result = results.result(experiment, distiller, saved, loop, progress, found, variants, names)
     folder.write_json("result.json", result)
     say(f"{folder.path}: {result['summary']}", flush=True)
     return result

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from tfkd.core import Distiller, Stage
 from tfkd.core.tasks import Score
+from tfkd.errors import TfkdError
 from tfkd.training import checkpoints
 from tfkd.training import strategy as strategies
 from tfkd.training.run_folder import RunFolder
@@ -127,8 +128,8 @@ class Progress(keras.callbacks.Callback):
         """Brings the distiller and this state to the newest checkpoint, if there is one.
 
         Args:
-            distiller: The distiller, compiled for the first stage.
-            prepare_stage: ``prepare_stage(number)`` compiles it for another one.
+            distiller: The distiller.
+            prepare_stage: ``prepare_stage(number)`` compiles it for a stage.
 
         Returns:
             Whether a checkpoint was found.
@@ -136,10 +137,12 @@ class Progress(keras.callbacks.Callback):
         self.set_model(distiller)
         found = self._store.load()
         if found is None:
+            prepare_stage(0)
             return False
         arrays, meta = found
-        if meta["stage"] != 0:
-            prepare_stage(meta["stage"])
+        # What a stage makes of the networks when it begins, it makes of trained ones.
+        checkpoints.assign_known(distiller.state(), arrays)
+        prepare_stage(meta["stage"])
         best = [key for key in arrays if key.startswith("best/")]
         if best:
             ordered = sorted(best, key=lambda key: int(key.split("/")[1]))
@@ -207,6 +210,11 @@ class Progress(keras.callbacks.Callback):
             for name, array in objective.records().items():
                 listed = self._records.setdefault(f"{objective.name}/{name}", [])
                 listed.append(np.asarray(array))
+                if listed[-1].shape != listed[0].shape:
+                    raise TfkdError(
+                        f"{objective.name}: record {name!r} has shape {listed[-1].shape}, wanted "
+                        f"{listed[0].shape} as in its first epoch"
+                    )
         if self._writes:
             self.folder.write_metrics(self.state.history)
             if self._records:

@@ -13,13 +13,16 @@ import keras
 import ml_collections
 
 from tfkd import data, models
-from tfkd.core import tasks
-from tfkd.errors import TfkdError, reason
+from tfkd.core import Objective, tasks
+from tfkd.errors import TfkdError, reason, unknown
 from tfkd.models.references import is_keras_application
 from tfkd.models.saving import DESCRIPTION, load_description, load_model, load_network
 from tfkd.training import build, config_checks
 from tfkd.training import config as configs
 from tfkd.training.run_folder import RunFolder, comparable
+
+STUDENTS = ("last", "best")
+"""The students that every run leaves."""
 
 
 def reference(config: ml_collections.ConfigDict) -> tuple[ml_collections.ConfigDict, Path]:
@@ -186,6 +189,11 @@ def sketch(
         teacher, folder = reference(one)
         if RunFolder(folder).result() is not None:
             return load_network(folder, one.teacher.which)
+        makes_variants = any(
+            type(each).variants is not Objective.variants for each in configs.objectives(teacher)
+        )
+        if one.teacher.which not in STUDENTS and not makes_variants:
+            raise unknown(f"{where}.which", one.teacher.which, STUDENTS)
         try:
             return build.student(teacher, info, task)
         except TfkdError as error:

@@ -9,7 +9,8 @@ import keras
 import tensorflow as tf
 
 from tfkd import data
-from tfkd.core import Distiller
+from tfkd.core import Distiller, Stage
+from tfkd.errors import TfkdError
 from tfkd.training.experiment import Experiment, batch_keys
 from tfkd.training.run_state import Progress, State
 from tfkd.training.timeline import Timeline
@@ -54,7 +55,7 @@ class TrainLoop:
             self.distiller.enter_stage(stage)
             self._dataset = self._experiment.dataset
             if stage.data is not None:
-                self._dataset = stage.data(self.distiller, self._dataset)
+                self._dataset = _stage_data(stage, self.distiller, self._dataset)
             self.distiller.compile(
                 optimizer=self._experiment.optimizer(stage),
                 steps_per_execution=train.steps_per_execution,
@@ -128,6 +129,22 @@ class TrainLoop:
         dataset = self._dataset
         part = dataset.validation if dataset.info.validation_size else dataset.test
         return self._distributed(lambda context: part(input_context=context))
+
+
+def _stage_data(stage: Stage, distiller: Distiller, dataset: data.DataSet) -> data.DataSet:
+    """Returns the data of a stage, which must be cut into steps as that of the run is."""
+    made = stage.data(distiller, dataset)
+    if not isinstance(made, data.DataSet):
+        raise TfkdError(
+            f"stage {stage.name!r}: found data {type(made).__name__}, wanted a tfkd.data.DataSet"
+        )
+    found, wanted = ((each.batch_size, each.steps_per_epoch, each.seed) for each in (made, dataset))
+    if found != wanted:
+        raise TfkdError(
+            f"stage {stage.name!r}: found data of batch size, steps an epoch and seed {found}, "
+            f"wanted {wanted} as the run has"
+        )
+    return made
 
 
 def _validation_steps(dataset: data.DataSet) -> int:

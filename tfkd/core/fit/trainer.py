@@ -50,6 +50,12 @@ class Trainer(DistributedFit):
         if self.metrics_are_own:
             with self.distribute_strategy.scope():
                 kwargs["weighted_metrics"] = self.task.metrics(self._networks.student)
+            made = [metric.name for metric in kwargs["weighted_metrics"]]
+            if self.task.score.metric not in made:
+                raise TfkdError(
+                    f"task {self.task.name!r}: found the metrics {', '.join(made) or 'none'}, "
+                    f"wanted {self.task.score.metric!r}, that of its score, among them"
+                )
         super().compile(optimizer=optimizer, loss=None, metrics=metrics, **kwargs)
         check_optimizer(self.optimizer, self.distribute_strategy, self.trained_variables)
         self.optimizer.build(self.trained_variables)
@@ -146,18 +152,18 @@ class Trainer(DistributedFit):
     def prepare_for(self, element_spec) -> None:
         batch = self.task.batch(element_spec)
         keys = ["image"]
-        objectives = [objective for objective, _ in self.active_objectives()]
+        needs = {o.name: o.requires_in(self.stage_name) for o, _ in self.active_objectives()}
         if not self._evaluating:
             keys = list(self._plan.keys)
-            keys += [key for objective in objectives for key in objective.requires.all_keys]
+            keys += [key for each in needs.values() for key in each.all_keys]
         check_batch(batch, keys=keys, input_shape=self._networks.input_shape)
         facts = self._networks.facts
         self.task.check_batch(batch, facts)
         if self.task.has_soft_labels(batch, facts):
-            for objective in objectives:
-                if not objective.requires.allows_soft_labels:
+            for name, each in needs.items():
+                if not each.allows_soft_labels:
                     raise TfkdError(
-                        f"{objective.name} works on class numbers: found dense labels of width "
+                        f"{name} works on class numbers: found dense labels of width "
                         f"{batch['label'].shape[-1]}"
                     )
         self._build_metrics(batch["label"])

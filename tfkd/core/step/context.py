@@ -23,8 +23,9 @@ class Context:
         epoch: Scalar float32, the epoch of the stage (of the run, where it has one), from 0.
         epochs: Scalar float32, the number of epochs of the stage.
         step: Scalar int64, training steps done before this one.
-        kept: What an objective keeps from one of its hooks to the next within the step, under its
-            own name. (Under replicas the steps of all of them are traced at once, so that an
+        stage: Name of the running stage; ``None`` outside of stages.
+        scratch: What an objective keeps from one of its hooks to the next within the step, under
+            its own name. (Under replicas the steps of all of them are traced at once, so that an
             attribute of the objective would be overwritten.)
     """
 
@@ -40,12 +41,14 @@ class Context:
         outputs: Mapping[NetworkView, Mapping[str, tf.Tensor]],
         heads: Callable[..., keras.Model],
         output_names: Callable[[str], Sequence[str]] = lambda network: ("logits",),
+        stage: str | None = None,
     ) -> None:
         self.batch = batch
         self.training = training
         self.epoch = epoch
         self.epochs = epochs
         self.step = step
+        self.stage = stage
         self.scratch: dict[str, Any] = {}
         self._seed = seed
         self._outputs = outputs

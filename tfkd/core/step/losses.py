@@ -10,6 +10,7 @@ import tensorflow as tf
 from tfkd.core.objective import Objective, Terms
 from tfkd.core.step.context import Context
 from tfkd.core.tasks.task import Task
+from tfkd.errors import TfkdError
 
 TOTALS = ("loss", "total_loss", "student_loss", "distillation_loss")
 """Names of the numbers that stand before the single terms."""
@@ -69,13 +70,18 @@ def combine(
         label_terms: Names of the parts of the label loss, if it has several.
     """
     parts = label_losses(context, task)
+    if label_terms and set(parts) != set(label_terms):
+        raise TfkdError(
+            f"task {task.name!r}: found the label losses {sorted(map(str, parts))}, wanted "
+            f"{sorted(label_terms)}, its label terms"
+        )
     label_loss = tf.add_n(list(parts.values()))
     if any(objective.replaces_label_loss for objective, _ in active):
         label_weight = 0.0  # Logged all the same: methods are compared by it.
     terms: dict[str, Terms] = {}
     values: dict[tuple[str, str], tf.Tensor] = {}
     for objective, weight in active:
-        found = objective.to_terms(objective.compute(context))
+        found = objective.to_terms(objective.compute(context), context.stage)
         terms[objective.name] = found
         schedule = objective.schedule(context.epoch)
         for name, value in found.losses.items():

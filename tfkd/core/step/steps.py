@@ -16,6 +16,7 @@ from tfkd.core.step.replicas import replica_count, sum_over_replicas
 from tfkd.core.step.term_means import TermMeans
 from tfkd.core.step.updates import Pairs, apply_if, gradients_are_finite
 from tfkd.core.step.views import STUDENT
+from tfkd.errors import TfkdError
 
 
 class Steps(Host):
@@ -84,13 +85,15 @@ class Steps(Host):
             "seed": self._seed,
             "heads": self._networks.head,
             "output_names": self._plan.output_names,
+            "stage": self.stage_name,
         }
         objectives = [objective for objective, _ in self.active_objectives()]
         if training:
             before = Context(batch, outputs={}, **common)
             for objective in objectives:
                 objective.before_step(before)
-            views = {view for objective in objectives for view in objective.requires.taps}
+            needs = [objective.requires_in(self.stage_name) for objective in objectives]
+            views = {view for each in needs for view in each.taps}
         else:
             views = self.test_views()
         outputs = self._plan.run(batch, views, training=training)
@@ -200,6 +203,14 @@ class Steps(Host):
             The features by tap.
         """
         network = self._networks.student
+        wanted = len(network.model.trainable_variables)
+        if len(values) != wanted:
+            raise TfkdError(
+                f"student at other weights: found {len(values)} tensors, wanted {wanted}, one for "
+                "each trainable variable"
+            )
+        if isinstance(taps, str):
+            raise TfkdError(f"taps: found the string {taps!r}; wanted a list of names")
         key = tuple(taps)
         if key not in self._student_at:
             self._student_at[key] = _with_variables_of(network, key)

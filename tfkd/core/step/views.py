@@ -129,9 +129,8 @@ class ViewPlan:
     def gives_agreement(self) -> bool:
         """Whether the teacher's outputs on the main view are read, for the agreement."""
         taps = self.taps.get(("teacher", "main"), ())
-        known = type(self._task).agreement is not Task.agreement
         whole = bool(taps) and set(self.output_names("teacher")) <= set(taps)
-        return known and (whole or "logits" in taps)
+        return self._task.knows_agreement and (whole or "logits" in taps)
 
     def views(self, view: str) -> list[NetworkView]:
         """Returns every network that is run on a view, with that view."""

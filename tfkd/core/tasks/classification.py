@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -119,10 +120,17 @@ class Classification(Task):
         return {LOGITS: mean_of_probabilities([each[LOGITS] for each in outputs])}
 
     def served(self, outputs: Outputs) -> dict[str, tf.Tensor]:
+        if "probabilities" in outputs:
+            raise TfkdError(
+                "outputs to serve: found one called 'probabilities', which the softmax of the "
+                "logits is called; wanted another name"
+            )
         return {**outputs, "probabilities": tf.nn.softmax(outputs[LOGITS])}
 
     def with_loss(self, loss) -> Classification:
-        return type(self)(loss)
+        changed = copy.copy(self)
+        changed._loss = Classification(loss)._loss
+        return changed
 
 
 def class_count(network: models.Network, exit: str) -> int:

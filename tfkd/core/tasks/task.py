@@ -235,6 +235,11 @@ class Task(abc.ABC):
         del first, second
         return None
 
+    @property
+    def knows_agreement(self) -> bool:
+        """Whether the task defines :meth:`agreement`."""
+        return type(self).agreement is not Task.agreement
+
     def ensemble(self, outputs: Sequence[Outputs]) -> dict[str, tf.Tensor]:
         """Joins the outputs of several teachers into those of one.
 

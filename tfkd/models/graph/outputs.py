@@ -12,7 +12,7 @@ from tfkd.errors import TfkdError
 from tfkd.models.graph.calls import graph_of, is_functional
 
 LOGITS = "logits"
-_EXIT = re.compile(r"exit(\d+)")
+_EXIT = re.compile(r"exit([1-9]\d*)")
 
 
 def outputs(model: keras.Model) -> dict[str, keras.KerasTensor]:
@@ -46,7 +46,8 @@ def by_name(found, who: str = "model") -> dict[str, Any]:
         TfkdError: For several tensors without a name each.
     """
     if isinstance(found, Mapping):
-        if found and not any(isinstance(each, (Mapping, list, tuple)) for each in found.values()):
+        nested = any(isinstance(each, (Mapping, list, tuple)) for each in found.values())
+        if found and not nested and all(isinstance(name, str) and name for name in found):
             return dict(found)
     elif not isinstance(found, (list, tuple)):
         return {LOGITS: found}

@@ -38,6 +38,8 @@ def segment(
         TfkdError: For a name that is no tap, ``training=True``, or an end that needs more than the
             start.
     """
+    if "/" in name:
+        raise TfkdError(f"segment {name!r}: found a slash in the name, wanted none")
     if training:
         raise TfkdError(f"segment {name!r}: found training=True, wanted False or None")
     graph = graph_of(model)
@@ -84,11 +86,21 @@ def chain(segments: Sequence[keras.Model], name: str) -> keras.Model:
     Raises:
         TfkdError: For no pieces, two of one name, or pieces that do not fit.
     """
+    for each in segments:
+        if not isinstance(each, keras.Model):
+            raise TfkdError(
+                f"chain {name!r}: found {type(each).__name__}, wanted models such as segment() "
+                "makes"
+            )
     names = [each.name for each in segments]
     repeated = sorted({each for each in names if names.count(each) > 1})
-    if not segments or repeated:
-        found = ", ".join(repeated) or "none"
-        raise TfkdError(f"chain {name!r}: found the segments {found} twice or not at all")
+    if not segments:
+        raise TfkdError(f"chain {name!r}: found no segments, wanted one or more")
+    if repeated:
+        raise TfkdError(
+            f"chain {name!r}: found the segments {', '.join(repeated)} twice, wanted names of "
+            "their own"
+        )
     entry = keras.Input(
         batch_shape=segments[0].input_shape, dtype=segments[0].inputs[0].dtype, name=f"{name}_input"
     )

@@ -171,6 +171,8 @@ def find_tap(model: keras.Model, name: str) -> str:
     Raises:
         TfkdError: As `tapped`.
     """
+    if not isinstance(name, str):
+        raise TfkdError(f"tap of model {model.name!r}: found {name!r}, wanted the name of a layer")
     if not is_functional(model):
         known = tap_names(model)
         if name in known:

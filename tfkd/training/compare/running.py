@@ -210,6 +210,5 @@ class _Runs:
             print(f"\nnot exported: {role}, seed {seed} failed", flush=True)
             return
         settings = configs.to_dict(self._config.export)
-        del settings["enabled"]
         path = export.save_run(folder, self._workdir / "export", **settings)
         print(f"\nexported the student of {role}, seed {seed}, to {path}", flush=True)
