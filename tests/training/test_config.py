@@ -189,7 +189,6 @@ def test_a_wrong_config_file_is_one_line(text, message, tmp_path):
         ),
         ({"data__mixup": -1.0}, "data.mixup: found -1.0, wanted a number >= 0"),
         ({"student__preprocess": "nothing"}, "unknown student.preprocess"),
-        ({"teacher__which": "lost"}, "unknown teacher.which 'lost'; did you mean 'last'"),
         ({"teacher__dtype": "float61"}, "unknown teacher.dtype"),
         ({"student_loss_weight": -0.5}, "student_loss_weight: found -0.5, wanted a number >= 0"),
         ({"student_loss_weight": float("nan")}, "student_loss_weight: found nan"),

@@ -136,7 +136,6 @@ def test_fields_of_further_teachers_can_be_changed_by_flags(two):
         ),
         (configs.teacher(), r"teachers\[0\]: found none of config, workdir and weights"),
         (configs.teacher(name="resnet8"), r"teachers\[0\]: found none of config, workdir"),
-        (configs.teacher(workdir="a", which="first"), r"unknown teachers\[0\].which 'first'"),
         (
             configs.teacher(workdir="a", weights="b"),
             r"found teachers\[0\].weights besides teachers\[0\].workdir",
@@ -150,6 +149,31 @@ def test_fields_of_further_teachers_can_be_changed_by_flags(two):
 def test_a_wrong_further_teacher_is_named(further, message, experiment):
     with pytest.raises(TfkdError, match=message):
         config_checks.validate(experiment("distilled", teachers=(further,)))
+
+
+@pytest.mark.parametrize(
+    ("which", "message"),
+    [
+        (("lost", "last"), "unknown teacher.which 'lost'; did you mean 'last'"),
+        (("last", "first"), r"unknown teachers\[0\].which 'first'"),
+    ],
+)
+def test_a_student_that_no_teacher_leaves_is_refused_before_one_is_trained(
+    which, message, experiment, tmp_path
+):
+    second = configs.teacher(
+        config=TEACHER, workdir=str(tmp_path / "second"), seed=4, which=which[1]
+    )
+    config = experiment(
+        "distilled",
+        teacher__config=TEACHER,
+        teacher__workdir=str(tmp_path / "first"),
+        teacher__which=which[0],
+        teachers=(second,),
+    )
+    with pytest.raises(TfkdError, match=message):
+        run(config, tmp_path / "run")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_further_teacher_needs_a_first(experiment):

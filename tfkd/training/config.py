@@ -280,11 +280,6 @@ def unknown_field(config: ml_collections.ConfigDict, field: str) -> TfkdError:
     return TfkdError(f"unknown config field {field!r}{hint} (--help lists the fields)")
 
 
-def settings(section: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Returns one section of a config as plain keyword arguments, with tuples for its lists."""
-    return {key: tuple(v) if isinstance(v, list) else v for key, v in to_dict(section).items()}
-
-
 def has_teacher(config: ml_collections.ConfigDict) -> bool:
     """Returns whether the config names a trained teacher."""
     teacher = config.teacher
