@@ -53,7 +53,7 @@ def test_pinned_requirement_is_installed(name, version):
 
 
 @pytest.mark.parametrize("name", ["tensorboard.plugins.hparams.api", "importlib_resources"])
-def test_what_others_need_without_saying_so_is_importable(name):
+def test_undeclared_dependencies_are_importable(name):
     importlib.import_module(name)
 
 

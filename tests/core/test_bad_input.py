@@ -217,7 +217,7 @@ def test_a_method_may_take_any_other_name():
     ],
     ids=["names", "shape"],
 )
-def test_what_compute_returns(result, message, network, images, labels):
+def test_results_of_compute_are_checked(result, message, network, images, labels):
     mine = objective()
     mine.compute = lambda context: result()
     distiller = tfkd.Distiller(None, network(), mine)

@@ -110,7 +110,7 @@ def test_two_replicas_are_as_one(case, distiller_on, network, images, labels):
         np.testing.assert_allclose(logs[1][name], value, atol=1e-5, rtol=1e-5, err_msg=name)
 
 
-def test_what_replicas_cannot_do_is_refused(distiller_on, network, images, labels):
+def test_distillers_that_replicas_cannot_run_are_refused(distiller_on, network, images, labels):
     parts = (2, None, lambda: network(norm=False), lambda: ())
     distiller = distiller_on(*parts, compile_settings={"jit_compile": True})
     with pytest.raises(tfkd.TfkdError, match=r"jit_compile=True \(XLA\) under 2 mirrored replica"):

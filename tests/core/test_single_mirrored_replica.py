@@ -47,7 +47,7 @@ print(json.dumps({"plain": plain, "mirrored": alike, "kept": [kept, kept_in_bad_
 """
 
 
-def test_it_trains_alike_and_refuses_what_it_cannot_do():
+def test_a_single_mirrored_replica_trains_alike_and_refuses_what_it_cannot_do():
     command = [sys.executable, "-c", PROGRAM]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -193,7 +193,7 @@ def test_the_network_of_a_stage_has_the_exits_of_the_student(network):
         distiller.enter_stage(tfkd.Stage("s", network=lambda distiller: network(name="one")))
 
 
-def test_what_a_stage_network_holds_of_its_own_is_in_the_state(network):
+def test_variables_of_a_stage_network_are_in_the_state(network):
     distiller = tfkd.Distiller(None, network())
     own = network(name="own")
     distiller.enter_stage(tfkd.Stage("s", network=lambda distiller: own))

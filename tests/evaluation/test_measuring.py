@@ -225,7 +225,7 @@ def test_a_plain_function_runs_as_a_graph():
     assert eager == [False]
 
 
-def test_what_does_not_fit_is_named():
+def test_mismatched_batches_and_outputs_are_named():
     data = batches([0, 1, 5], 2)
     with pytest.raises(TfkdError, match="'network' with: found 5 to 5, wanted 0 to 2"):
         scores(Table(np.eye(3)), data)

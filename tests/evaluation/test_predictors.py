@@ -182,7 +182,7 @@ def test_a_task_that_cannot_join_refuses_an_ensemble(given):
     assert "\n" not in str(found.value)
 
 
-def test_what_is_not_a_saved_model_is_named(network, tmp_path):
+def test_a_folder_without_a_saved_model_is_named(network, tmp_path):
     with pytest.raises(TfkdError, match="found no such folder"):
         saved_model_predictor(tmp_path / "missing")
     with pytest.raises(TfkdError, match="found a folder without saved_model.pb"):

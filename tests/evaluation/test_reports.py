@@ -217,7 +217,7 @@ def test_an_unknown_student_is_named(run_folder):
         reports.report(run=run_folder, which="bets")
 
 
-def test_what_does_not_fit_is_named(run_folder, tmp_path):
+def test_mismatched_runs_and_data_are_named(run_folder, tmp_path):
     with pytest.raises(TfkdError, match="found neither of --run and --saved_model"):
         reports.report()
     with pytest.raises(TfkdError, match="found both of --run and --saved_model"):

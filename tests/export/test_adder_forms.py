@@ -140,6 +140,6 @@ def test_other_networks_have_no_form(network, tmp_path):
         export.save(network, tmp_path / "other", adder="plan")
 
 
-def test_what_is_no_saved_model_is_not_loaded(tmp_path):
+def test_a_folder_that_is_no_saved_model_is_not_loaded(tmp_path):
     with pytest.raises(TfkdError, match="found no saved_model.pb, wanted an export"):
         adder.load(tmp_path)

@@ -186,7 +186,7 @@ def test_outputs_of_another_task_are_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_derived_is_verified(tmp_path):
+def test_derived_outputs_are_verified(tmp_path):
     network = models.Network(classifier(logits=(4, None)), task=MULTI_LABEL)
     folder = export.save(network, tmp_path / "exported")
     model = in_precision(network.model)

@@ -167,7 +167,7 @@ def test_a_function_computes_what_eager_mode_computes():
     np.testing.assert_allclose(traced.moving_mean, eager.moving_mean, rtol=1e-6)
 
 
-def test_it_compiles_with_xla():
+def test_batch_normalization_compiles_with_xla():
     inputs = batch((4, 3, 3, 5))
     eager, compiled = BatchNormalization(), BatchNormalization()
     compiled.build(inputs.shape)
@@ -202,7 +202,7 @@ def test_the_configuration_makes_an_equal_layer():
     assert (again.momentum, again.epsilon, again.synchronized) == (0.7, 3e-4, False)
 
 
-def test_what_it_cannot_do_is_refused():
+def test_unsupported_settings_of_batch_normalization_are_refused():
     with pytest.raises(TfkdError, match="found axis=1 .* wanted the last axis"):
         BatchNormalization(axis=1)(batch((4, 3, 3, 5)))
     with pytest.raises(TfkdError, match="found renorm=True"):

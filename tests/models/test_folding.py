@@ -143,7 +143,7 @@ def test_one_and_three_dimensional_convolutions_fold_too():
     ],
     ids=["activation", "relu between", "other axis", "first", "pooling"],
 )
-def test_what_cannot_be_folded_is_left_alone(row):
+def test_layers_that_cannot_be_folded_are_left_alone(row):
     model = functional([type(each).from_config(each.get_config()) for each in row])
     folded = models.fold(model)
     assert kinds(folded)["norm"] is layers.BatchNormalization

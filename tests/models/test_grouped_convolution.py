@@ -80,7 +80,7 @@ def test_a_group_counts_its_own_channels():
     assert cost.params == 9 * 9 * 2 + 9 + 2 * 9
 
 
-def test_it_is_exported_and_saved(tmp_path):
+def test_grouped_convolution_is_exported_and_saved(tmp_path):
     model = small_model()
     model.export(tmp_path / "export", verbose=False)
     expected = model(IMAGES)

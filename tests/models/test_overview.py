@@ -152,7 +152,7 @@ def test_a_drawing_bears_stages_taps_shapes_and_counts(resnet20, tmp_path, monke
         assert word in text
 
 
-def test_what_cannot_be_drawn_is_refused(own_plan, tmp_path, monkeypatch):
+def test_networks_that_cannot_be_drawn_are_refused(own_plan, tmp_path, monkeypatch):
     with pytest.raises(TfkdError, match="found ending '.pdf'; wanted .png or .svg"):
         drawing.draw(own_plan, tmp_path / "own.pdf")
     with pytest.raises(TfkdError, match="own.png.*cannot be written"):
@@ -179,7 +179,9 @@ def test_text_is_written_to_a_file(own_registry, tmp_path):
         ("won", None, "unknown network 'won'; did you mean 'own'"),
     ],
 )
-def test_what_cannot_be_shown_is_told_first(own_registry, tmp_path, name, output, message):
+def test_networks_that_cannot_be_shown_are_told_first(
+    own_registry, tmp_path, name, output, message
+):
     output = None if output is None else str(tmp_path / output)
     with pytest.raises(TfkdError, match=message):
         showing.show(name, output=output)

@@ -32,7 +32,7 @@ def test_one_value_serves_all_channels():
     np.testing.assert_allclose(images, PIXELS / 127.5 - 1, rtol=1e-6, atol=1e-6)
 
 
-def test_it_works_inside_a_dataset_and_survives_json():
+def test_preprocessing_works_inside_a_dataset_and_survives_json():
     preprocess = models.Preprocess((10, 20, 30), (2, 4, 8))
     again = models.Preprocess.from_config(json.loads(json.dumps(preprocess.to_config())))
     assert again == preprocess
@@ -78,6 +78,6 @@ def test_a_model_becomes_a_network_and_a_network_stays_itself():
     assert models.as_network(network) is network
 
 
-def test_what_is_no_model_is_refused():
+def test_networks_of_no_model_are_refused():
     with pytest.raises(TfkdError, match="found str; wanted a keras.Model"):
         models.as_network("resnet20")

@@ -77,7 +77,7 @@ def test_pre_pool_becomes_no_operation():
     assert operations(plain) == operations(tf.function(lambda: without(IMAGES, training=True)))
 
 
-def test_what_no_tap_needs_is_not_computed():
+def test_layers_that_no_tap_needs_are_not_computed():
     model = models.create("resnet8", 10, (8, 8, 3))
     stem = models.tapped(model, ["stem"])
     assert operations(tf.function(lambda: stem(IMAGES)))["Conv2D"] == 1

@@ -167,7 +167,7 @@ def test_a_module_of_the_working_folder_comes_before_those_of_the_program(folder
         ("nets.py:other_images", r"takes images \(9, 8, 1\); wanted \(8, 8, 1\)"),
     ],
 )
-def test_what_is_wrong_is_told_in_one_line(folder, name, message):
+def test_wrong_networks_are_told_in_one_line(folder, name, message):
     with pytest.raises(TfkdError, match=message) as raised:
         models.create(name, 3, (8, 8, 1))
     assert "\n" not in str(raised.value)

@@ -56,14 +56,14 @@ def test_its_folder_holds_the_published_network(teacher, state):
     assert sorted(path.name for path in teacher.iterdir()) == ["network.json", "student.keras"]
 
 
-def test_it_can_be_evaluated(teacher):
+def test_an_imported_network_can_be_evaluated(teacher):
     report = reports.report(run=teacher, data_name="digits")
     assert 0 <= report["top1"] <= 100
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("field", ["workdir", "weights"])
-def test_it_teaches_a_student(field, teacher, tmp_path):
+def test_an_imported_network_teaches_a_student(field, teacher, tmp_path):
     path = teacher if field == "workdir" else teacher / "student.keras"
     config = configs.override(
         configs.load(f"{EXPERIMENT}:distilled"),

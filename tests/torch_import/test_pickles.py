@@ -78,7 +78,7 @@ def test_a_payload_is_refused_by_name_and_does_nothing(case, tmp_path, monkeypat
         (sys.exit, "0"),
     ],
 )
-def test_what_python_pickles_itself_is_refused(tmp_path, protocol, function, argument):
+def test_pickled_calls_of_python_are_refused(tmp_path, protocol, function, argument):
     path = tmp_path / "weights.pth"
     payload = pickle.dumps(Reduced(function, argument), protocol)
     path.write_bytes(files.MAGIC + files.VERSION + files.MACHINE + payload)
@@ -117,7 +117,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("case", ODD)
-def test_what_no_file_of_weights_needs_is_refused(case, tmp_path):
+def test_opcodes_that_weights_do_not_need_are_refused(case, tmp_path):
     code, message = ODD[case]
     path = tmp_path / "weights.pth"
     for data in checkpoints(code):

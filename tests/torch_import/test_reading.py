@@ -152,7 +152,7 @@ PYTHON_2 = files.Raw(b"U\x04name")
         PYTHON_2.code,
     ],
 )
-def test_what_training_scripts_save_along_is_passed_over(read, extra):
+def test_extra_entries_of_training_scripts_are_passed_over(read, extra):
     assert_same(read(files.legacy({"model": WEIGHTS, "extra": files.Raw(extra)})), WEIGHTS)
 
 
@@ -250,7 +250,7 @@ def test_a_missing_file(tmp_path):
         torch.read(tmp_path / "nothing.pth")
 
 
-def test_what_is_claimed_is_not_made(read):
+def test_claimed_sizes_are_not_allocated(read):
     """A member that claims more bytes than the file has is not unpacked first."""
     data = bytearray(files.zipped(WEIGHTS))
     place = data.rindex(b"PK\x01\x02", 0, data.rindex(b"archive/data/1"))

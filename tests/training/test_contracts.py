@@ -275,7 +275,7 @@ def test_a_task_of_ones_own_is_trained_and_scored(whole):
         ("which", "unknown teacher.which 'bst'; did you mean 'best'"),
     ],
 )
-def test_what_is_wrong_is_told_before_a_teacher_is_trained(
+def test_wrong_experiments_are_refused_before_a_teacher_is_trained(
     change, message, contract, tmp_path, monkeypatch
 ):
     from tfkd import Requires, Stage, distillers

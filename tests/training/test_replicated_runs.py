@@ -113,7 +113,9 @@ def test_local_batch_normalization_runs_and_is_another_thing(
         ({"train__jit_compile": True}, r"train.jit_compile \(XLA\) under 2 mirrored replica"),
     ],
 )
-def test_what_replicas_cannot_do_is_refused(fields, message, experiment, two_replicas, tmp_path):
+def test_runs_that_replicas_cannot_share_are_refused(
+    fields, message, experiment, two_replicas, tmp_path
+):
     with pytest.raises(TfkdError, match=message):
         run(experiment(**fields), tmp_path / "run", two_replicas)
     assert list(tmp_path.iterdir()) == []

@@ -141,7 +141,7 @@ def test_a_run_of_another_config_keeps_its_folder(experiment, teacher_folder):
         ({"teacher__workdir": "nowhere", "teacher__config": ""}, "'nowhere': found no such folder"),
     ],
 )
-def test_what_is_wrong_leaves_nothing_behind(fields, message, experiment, tmp_path):
+def test_a_wrong_config_leaves_no_run_folder(fields, message, experiment, tmp_path):
     config = experiment("distilled", **fields)
     with pytest.raises(TfkdError, match=message):
         run(config, tmp_path / "some" / "run")

@@ -105,7 +105,9 @@ def test_each_is_told_and_then_their_mean(two, tmp_path, capsys):
     assert starts == ["teacher tiny", "teacher tiny", "mean of 2 teachers"]
 
 
-def test_they_are_trained_on_demand_in_folders_of_their_own(experiment, monkeypatch, tmp_path):
+def test_several_teachers_are_trained_on_demand_in_folders_of_their_own(
+    experiment, monkeypatch, tmp_path
+):
     monkeypatch.chdir(tmp_path)
     config = experiment(
         "distilled",
