@@ -44,7 +44,7 @@ def test_a_student_scores_as_its_run_did(run):
 def test_a_student_is_exported(run, tmp_path):
     folder = export.save_run(FOLDER / run, tmp_path / "exported")
     found = evaluation.saved_model_predictor(folder)(IMAGES)
-    assert set(found) == {"logits"}
+    assert set(found) == {"logits", "probabilities"}
     tolerance = 1e-4 * np.abs(expected(run)).max()
     np.testing.assert_allclose(found["logits"], expected(run), rtol=0, atol=tolerance)
     assert export.describe(folder)["class_names"] == list("0123456789")
