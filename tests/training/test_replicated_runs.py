@@ -20,7 +20,10 @@ def weights(folder):
 
 def metrics(folder):
     with open(folder / "metrics.csv", newline="") as file:
-        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        rows = list(csv.DictReader(file))
+    stages = [row.pop("stage") for row in rows]
+    assert set(stages) == {"train"}
+    return [{key: float(value) for key, value in row.items()} for row in rows]
 
 
 def assert_close(folder, other):
