@@ -177,10 +177,12 @@ class Experiment:
         Raises:
             TfkdError: When something is wrong.
         """
+        with build.precision(self.config.train.precision):
+            student = self.student()
         teachers.check(self.config, workdir)
         taught_by = teachers.sketch(self.config, self.dataset.info, self.task)
         with build.precision(self.config.train.precision):
-            distiller = self.distiller(self.student(), taught_by, dry=True)
+            distiller = self.distiller(student, taught_by, dry=True)
         for stage in self.stages(distiller):
             distiller.enter_stage(stage)
             self.optimizer(stage)
