@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import tensorflow as tf
 
 from tfkd.errors import TfkdError
+from tfkd.models.graph.inspection import shapes_agree
 
 
 def check_batch(
@@ -40,8 +41,5 @@ def check_batch(
         )
     if input_shape is not None:
         found, wanted = tuple(shape[1:]), tuple(input_shape)
-        fits = len(found) == len(wanted) and all(
-            a is None or b is None or a == b for a, b in zip(found, wanted)
-        )
-        if not fits:
+        if not shapes_agree(found, wanted):
             raise TfkdError(f"images of shape {found}, but the student wants {wanted}")

@@ -13,7 +13,7 @@ from tfkd.core.step.views import ViewPlan, union_of_taps
 from tfkd.core.tasks.task import Task
 from tfkd.errors import TfkdError, unknown
 from tfkd.models.graph.adder_conversion import check_normalized
-from tfkd.models.graph.inspection import image_shape
+from tfkd.models.graph.inspection import image_shape, shapes_agree
 
 
 class Networks:
@@ -116,7 +116,7 @@ class Networks:
                     f"{self.facts.get(fact)}"
                 )
         shape = image_shape(network.model, who)
-        if not _agree(shape, self.input_shape):
+        if not shapes_agree(shape, self.input_shape):
             raise TfkdError(f"{who} takes images {shape}, but the student takes {self.input_shape}")
         return facts
 
@@ -208,11 +208,3 @@ class Networks:
             given={id(each) for each in self.teachers},
             trainable_teacher=self.trainable_teacher,
         )
-
-
-def _agree(first: tuple | None, second: tuple | None) -> bool:
-    """Returns whether two shapes may be equal; an unknown size fits any."""
-    if first is None or second is None:
-        return True
-    pairs = zip(first, second)
-    return len(first) == len(second) and all(a is None or b is None or a == b for a, b in pairs)

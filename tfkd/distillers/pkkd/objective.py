@@ -61,6 +61,7 @@ from tfkd.distillers.pkkd.kernels import (
 from tfkd.distillers.pkkd.positions import fan_in, matched_layers
 from tfkd.distillers.shared.taps import LOGITS
 from tfkd.errors import TfkdError
+from tfkd.models.graph.inspection import shapes_agree
 from tfkd.settings import NonNegative, Positive, field
 
 
@@ -164,8 +165,7 @@ class PKKD(Objective):
         """Returns the channels of a pair of layers, whose outputs must be alike."""
         student = spec.shapes[("student", "main")][own]
         teacher = spec.shapes[("teacher", "main")][theirs]
-        alike = all(a is None or b is None or a == b for a, b in zip(student, teacher))
-        if not alike:
+        if not shapes_agree(student, teacher):
             raise TfkdError(
                 f"{self.name}: found {own} of the student with shape {student[1:]} beside {theirs} "
                 f"of the teacher with {teacher[1:]}, wanted equal ones"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
 
 from tfkd.errors import TfkdError
@@ -56,3 +58,12 @@ def image_shape(model: keras.Model, role: str) -> tuple[int | None, ...] | None:
     if isinstance(shape, dict) or any(isinstance(size, (list, tuple)) for size in shape):
         raise TfkdError(f"{role} {model.name!r} has inputs {shape}, wanted one tensor of images")
     return tuple(shape[1:])
+
+
+def shapes_agree(first: Sequence[int | None] | None, second: Sequence[int | None] | None) -> bool:
+    """Returns whether two shapes may be equal; an unknown size, or shape, fits any."""
+    if first is None or second is None:
+        return True
+    return len(first) == len(second) and all(
+        a is None or b is None or a == b for a, b in zip(first, second)
+    )

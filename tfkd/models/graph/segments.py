@@ -8,6 +8,7 @@ import keras
 
 from tfkd.errors import TfkdError
 from tfkd.models.graph.calls import InferenceModel, calls, graph_of, is_functional
+from tfkd.models.graph.inspection import shapes_agree
 from tfkd.models.graph.outputs import outputs
 from tfkd.models.graph.taps import find_tap, tap_shapes
 
@@ -106,8 +107,10 @@ def chain(segments: Sequence[keras.Model], name: str) -> keras.Model:
     )
     tensor = entry
     for each in segments:
-        wanted = getattr(each, "input_shape", None)
-        if not isinstance(tensor, keras.KerasTensor) or not _fits(tensor.shape, wanted):
+        wanted = each.input_shape
+        if not isinstance(tensor, keras.KerasTensor) or not (
+            isinstance(wanted, tuple) and shapes_agree(tensor.shape, wanted)
+        ):
             raise TfkdError(
                 f"chain {name!r}: found {getattr(tensor, 'shape', 'several outputs')} before "
                 f"segment {each.name!r}, wanted {wanted}"
@@ -166,11 +169,3 @@ class _Replay:
         for own, outer in zip(graph.outputs, call.outputs, strict=True):
             if id(own) in inside:
                 known[id(outer)] = inside[id(own)]
-
-
-def _fits(found: tuple, wanted) -> bool:
-    return (
-        isinstance(wanted, tuple)
-        and len(found) == len(wanted)
-        and all(a is None or b is None or a == b for a, b in zip(found, wanted))
-    )
