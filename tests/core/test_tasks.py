@@ -226,3 +226,21 @@ def test_an_output_called_probabilities_is_not_written_over():
     outputs = {"logits": tf.zeros((1, 3)), "probabilities": tf.zeros((1, 3))}
     with pytest.raises(tfkd.TfkdError, match="found one called 'probabilities'"):
         tasks.Classification().served(outputs)
+
+
+def test_a_teacher_of_another_task_is_refused(network):
+    tasks.register("another_regression")(Regression)
+
+    class Attributes(tasks.Classification):
+        name = "attributes_of_tests"
+
+    tasks.register("attributes_of_tests")(Attributes)
+    teacher = tfkd.models.Network(network(name="teacher"), task="another_regression")
+    message = (
+        "teacher 'teacher' is of task 'another_regression', but the student of 'classification'"
+    )
+    with pytest.raises(tfkd.TfkdError, match=message):
+        tfkd.Distiller(teacher, network(), KD())
+    # A task built on the student's, or the exits of a classifier, mean the same.
+    for kind in ("attributes_of_tests", "multi_exit"):
+        tfkd.Distiller(tfkd.models.Network(network(name="t"), task=kind), network(), KD())

@@ -10,6 +10,7 @@ from tfkd import models
 from tfkd.core.frozen_copy import frozen_copy
 from tfkd.core.objective import VIEW_KEYS, Companion, NetworkView, Requires
 from tfkd.core.step.views import ViewPlan, union_of_taps
+from tfkd.core.tasks import registry as tasks
 from tfkd.core.tasks.task import Task
 from tfkd.errors import TfkdError, unknown
 from tfkd.models.graph.adder_conversion import check_normalized
@@ -88,6 +89,21 @@ class Networks:
         """Height, width and channels of the student's input; ``None`` where it is not known."""
         for name, teacher in zip(self.names, self.teachers):
             self.check_fits(teacher, name)
+            self._check_task(teacher, name)
+
+    def _check_task(self, teacher: models.Network, name: str) -> None:
+        """Refuses a teacher whose outputs mean something else, however alike their shapes are.
+
+        A model that says nothing of its task counts as a classifier, and is taken as it is.
+        """
+        kind = tasks.find(teacher.task)
+        if kind is tasks.find("classification"):
+            return
+        if not isinstance(self.task, kind) and not issubclass(kind, type(self.task)):
+            raise TfkdError(
+                f"{name} {teacher.name!r} is of task {teacher.task!r}, but the student of "
+                f"{self.task.name!r}; wanted one task"
+            )
 
     def check_fits(self, network: models.Network, who: str) -> Mapping:
         """Checks that a network goes with the student.
