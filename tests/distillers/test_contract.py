@@ -22,6 +22,7 @@ from tests.distillers.contexts import ROWS, VIEWS, context_of, extreme_case, mov
 from tests.distillers.logit_oracles import NUM_CLASSES
 from tfkd import distillers
 from tfkd.core import Distiller, Objective, registry
+from tfkd.core.objective import VIEW_ROWS
 from tfkd.core.step.losses import TOTALS, names_of
 from tfkd.errors import TfkdError
 from tfkd.settings import fields_of, values_of
@@ -107,6 +108,18 @@ WANTED = {
     },
     "plain": {},
     "ps_kd": {"final_memory_weight": "a number from 0 to 1"},
+    "sskd": {
+        "label_weight": "a number >= 0",
+        "kd_weight": "a number >= 0",
+        "transfer_weight": "a number >= 0",
+        "similarity_weight": "a number >= 0",
+        "temperature": "a number > 0",
+        "similarity_temperature": "a number > 0",
+        "transfer_ratio": "a number from 0 to 1",
+        "similarity_ratio": "a number from 0 to 1",
+        "head_epochs": "a number > 0",
+        "head_learning_rate": "a number > 0",
+    },
     "teacher_free": {
         "form": "'self' or 'regularization' or 'label_smoothing'",
         "teacher_weight": "a number from 0 to 1 or None",
@@ -177,9 +190,9 @@ def distiller_of(name: str, settings: dict, **further) -> Distiller:
     )
 
 
-def batches_of(objective, dense: bool = False) -> tf.data.Dataset:
+def batches_of(objective, **settings) -> tf.data.Dataset:
     """Batches of all that a method needs, with sample weights."""
-    return runs.batches(*objective.requires.all_keys, "sample_weight", dense=dense)
+    return runs.batches(*objective.requires.all_keys, "sample_weight", **settings)
 
 
 # Settings and names.
@@ -277,14 +290,22 @@ def set_up(name: str, settings: str):
         networks["teacher"] = runs.network("teacher", WIDTHS.get(name, (4, 6))[1])
     features = {
         (network, view): {
-            tap: tf.constant(draw.normal(size=(ROWS, *shape[1:])), tf.float32)
+            tap: tf.constant(draw.normal(size=(rows, *shape[1:])), tf.float32)
             for tap in taps
             if tap != "logits"
             for shape in [networks[network].get_layer(tap).output.shape]
         }
         for (network, view), taps in objective.requires.taps.items()
+        for rows in [ROWS * VIEW_ROWS.get(view, 1)]
     }
     return objective, features
+
+
+def turned(given: dict, network: str) -> tf.Tensor:
+    """Logits of the four rotations of each image, the first of them those of the main view."""
+    main, strong = given[network], given[f"{network}_strong"]
+    rows = tf.stack([main, strong, -main, main[::-1]], axis=1)
+    return tf.reshape(rows, [-1, main.shape[-1]])
 
 
 def terms_of(name: str, settings: dict, given: dict, visits: int = 1, **batch):
@@ -303,6 +324,9 @@ def terms_of(name: str, settings: dict, given: dict, visits: int = 1, **batch):
     outputs = {
         view: {"logits": given[key], **features.get(view, {})} for key, view in VIEWS.items()
     }
+    for network in ("student", "teacher"):
+        view = (network, "rotations")
+        outputs[view] = {"logits": turned(given, network), **features.get(view, {})}
     for _ in range(visits):
         with tf.GradientTape() as tape:
             tape.watch(watched)
@@ -413,8 +437,15 @@ class KeepStates(keras.callbacks.Callback):
 
 def fit(distiller: Distiller, **settings) -> dict[str, list[float]]:
     """Trains for three epochs, and returns what was logged."""
+    strategy, objective = distiller.distribute_strategy, distiller.objectives[0]
     # One iterator over all epochs: under replicas it costs as much as the epoch.
-    batches = batches_of(distiller.objectives[0]).repeat()
+    batches = batches_of(objective).repeat()
+    if strategy.num_replicas_in_sync > 1:
+        # Each replica reads its own images, of which some views have several rows.
+        size = 8 // strategy.num_replicas_in_sync
+        batches = strategy.distribute_datasets_from_function(
+            lambda context: batches_of(objective, size=size).repeat()
+        )
     settings = {"epochs": 3, "steps_per_epoch": runs.STEPS, "verbose": 0, **settings}
     return distiller.fit(batches, **settings).history
 

@@ -13,6 +13,7 @@ from tfkd.distillers.pkkd.objective import PKKD, blend_loss
 from tfkd.distillers.plain import Plain
 from tfkd.distillers.ps_kd import PSKD, ps_kd_loss
 from tfkd.distillers.shared.standardization import standardized
+from tfkd.distillers.sskd import SSKD, sskd_losses
 from tfkd.distillers.teacher_free import TeacherFree
 from tfkd.distillers.uskd import USKD
 from tfkd.distillers.wsld import WSLD, wsld_loss
@@ -28,6 +29,7 @@ __all__ = [
     "PKKD",
     "PKKDDistiller",
     "PSKD",
+    "SSKD",
     "USKD",
     "WSLD",
     "Plain",
@@ -43,6 +45,7 @@ __all__ = [
     "names",
     "nkd_loss",
     "ps_kd_loss",
+    "sskd_losses",
     "standardized",
     "wsld_loss",
 ]

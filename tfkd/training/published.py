@@ -73,6 +73,7 @@ _CIFAR100 = {
     "mld": Preset("mld"),
     "mld_clean": Preset("mld", settings={"variant": "clean"}),
     "dist": Preset("dist", 2.0),
+    "sskd": Preset("sskd"),
 }
 _MLD_IMAGENET = {
     "temperatures": (1.0, 3.0, 5.0, 2.0, 6.0),
@@ -94,6 +95,7 @@ _IMAGENET = _CIFAR100 | {
     "mld": Preset("mld", settings=_MLD_IMAGENET),
     "mld_clean": Preset("mld", settings=_MLD_IMAGENET | {"variant": "clean"}),
     "dist": Preset("dist", 2.0, {"temperature": 1.0}),
+    "sskd": Preset("sskd", settings={"label_weight": 1.0}),  # As torchdistill has it.
 }
 _PRESETS = {"cifar100": _CIFAR100, "imagenet": _IMAGENET}
 
