@@ -45,11 +45,13 @@ def arrays() -> dict[str, np.ndarray]:
     }
     for view in found.values():
         view.reshape(-1, 8, 8, 8, 3)[:, 4:] *= 2.0
-    turned = [np.rot90(found["image"], turn, axes=(1, 2)) for turn in range(4)]
-    found["image_rotations"] = np.stack(turned, axis=1)
     found["label"] = draw.integers(0, NUM_CLASSES, IMAGES).astype("int32")
     found["index"] = draw.permutation(IMAGES).astype("int32")
     found["sample_weight"] = draw.uniform(0.5, 1.5, IMAGES).astype("float32")
+    turned = np.stack([np.rot90(found["image"], turn, axes=(1, 2)) for turn in range(4)], axis=1)
+    # Each has a color of its own: pooled, the turns of noise differ by little more than rounding.
+    colors = draw.normal(0.0, 3.0, (IMAGES, 4, 1, 1, 3))
+    found["image_rotations"] = (turned + colors).astype("float32")
     return found
 
 

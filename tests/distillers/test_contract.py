@@ -301,11 +301,19 @@ def set_up(name: str, settings: str):
     return objective, features
 
 
-def turned(given: dict, network: str) -> tf.Tensor:
-    """Logits of the four rotations of each image, the first of them those of the main view."""
-    main, strong = given[network], given[f"{network}_strong"]
-    rows = tf.stack([main, strong, -main, main[::-1]], axis=1)
-    return tf.reshape(rows, [-1, main.shape[-1]])
+def outputs_of(given: dict, features: dict) -> dict:
+    """Logits and features of every network and view; the upright rows are those of the main view.
+
+    Args:
+        given: Logits by the names of :data:`VIEWS`.
+        features: The other taps.
+    """
+    logits = {view: given[key] for key, view in VIEWS.items()}
+    for network in ("student", "teacher"):
+        main, strong = given[network], given[f"{network}_strong"]
+        rows = tf.stack([main, strong, -main, main[::-1]], axis=1)
+        logits[network, "rotations"] = tf.reshape(rows, [-1, main.shape[-1]])
+    return {view: {"logits": each, **features.get(view, {})} for view, each in logits.items()}
 
 
 def terms_of(name: str, settings: dict, given: dict, visits: int = 1, **batch):
@@ -321,15 +329,10 @@ def terms_of(name: str, settings: dict, given: dict, visits: int = 1, **batch):
     objective, features = set_up(name, json.dumps(settings))
     first = [np.array(each) for each in objective.variables]
     watched = {key: given[key] for key, (network, _) in VIEWS.items() if network == "student"}
-    outputs = {
-        view: {"logits": given[key], **features.get(view, {})} for key, view in VIEWS.items()
-    }
-    for network in ("student", "teacher"):
-        view = (network, "rotations")
-        outputs[view] = {"logits": turned(given, network), **features.get(view, {})}
     for _ in range(visits):
         with tf.GradientTape() as tape:
             tape.watch(watched)
+            outputs = outputs_of(given, features)
             context = context_of(outputs, given["labels"], index=tf.range(ROWS), **batch)
             terms = objective.to_terms(objective.compute(context))
             total = sum(tf.cast(each, tf.float64) for each in terms.losses.values())
@@ -446,8 +449,8 @@ def fit(distiller: Distiller, **settings) -> dict[str, list[float]]:
         batches = strategy.distribute_datasets_from_function(
             lambda context: batches_of(objective, size=size).repeat()
         )
-    settings = {"epochs": 3, "steps_per_epoch": runs.STEPS, "verbose": 0, **settings}
-    return distiller.fit(batches, **settings).history
+    usual = {"epochs": 3, "steps_per_epoch": runs.STEPS, "shuffle": False, "verbose": 0}
+    return distiller.fit(batches, **{**usual, **settings}).history
 
 
 def run_in(scope, name: str, settings: dict, stop_after: int | None = None) -> Run:

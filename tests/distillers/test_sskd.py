@@ -269,10 +269,27 @@ def test_an_evaluation_sees_the_plain_images_alone():
 def test_the_head_learns_to_know_turned_images():
     distiller, objective, enter = staged()
     enter("teacher_head")
-    distiller.run_eagerly = False
+    distiller.compile(keras.optimizers.Adam(0.01))
     history = distiller.fit(runs.batches("image_rotations"), epochs=30, verbose=0).history
     first, *_, last = history["sskd/head"]
     assert last < 0.8 * first
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_mixed_precision(dtype):
+    keras.config.set_dtype_policy(f"mixed_{dtype}")
+    try:
+        distiller = runs.distiller_of(SSKD(), learning_rate=0.05)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    context = distiller.forward(next(iter(runs.batches("image_rotations"))), training=True)
+    pooled = context.student("pooled", "rotations")
+    assert pooled.dtype == dtype
+    assert distiller.objectives[0].student_head(pooled).dtype == "float32"
+    before = [np.array(each) for each in distiller.trained_variables]
+    history = distiller.fit(runs.batches("image_rotations"), verbose=0).history
+    assert all(np.isfinite(logged).all() for logged in history.values())
+    assert all(moved(distiller.trained_variables, before))
 
 
 @pytest.mark.parametrize(("given", "epochs"), [(60.0, 60), (10.4, 10), (0.25, 1)])

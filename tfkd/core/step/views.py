@@ -36,15 +36,14 @@ def view_of_main_rows(requirements: Iterable[Requires]) -> str | None:
     """Returns the view whose rows stand for the main view in training; ``None`` is the main view.
 
     Raises:
-        TfkdError: For a view that has not several rows for each image, or for two of them.
+        TfkdError: For a view that has not several rows for each image.
     """
-    found = sorted({each.main_rows_of for each in requirements if each.main_rows_of is not None})
-    for view in found:
-        if view not in VIEW_ROWS:
-            raise unknown("view with several rows for each image", view, VIEW_ROWS)
-    if len(found) > 1:
-        raise TfkdError(f"main view: found rows of {' and '.join(found)} in its place, wanted one")
-    return found[0] if found else None
+    found = None
+    for each in requirements:
+        if each.main_rows_of not in (None, *VIEW_ROWS):
+            raise unknown("view with several rows for each image", each.main_rows_of, VIEW_ROWS)
+        found = each.main_rows_of or found
+    return found
 
 
 class ViewPlan:
@@ -149,7 +148,7 @@ class ViewPlan:
             network = self._networks.get(name)
             if name == "student" or network is None or id(network) in given:
                 continue
-            if (name, view) in self._by_rows:
+            if (name, view) in self._by_rows:  # Training, which counts, does not run it.
                 continue
             size = size_as_constants(network.model if runner is None else runner)
             if size <= left:
