@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tfkd import core, models
-from tfkd.core.objective import VIEW_KEYS
+from tfkd.core.objective import VIEW_KEYS, VIEW_ROWS
 
 PREPROCESS = models.Preprocess((129.3, 124.1, 112.4), (68.2, 65.4, 70.4))
 PREPROCESS_GREY = models.Preprocess((77.9,), (95.9,))
@@ -30,15 +30,15 @@ class Batch:
         shape: tuple[int, int, int],
         batch_size: int,
         classes: int,
-        keys: Iterable[str] = (),
+        keys: Collection[str] = (),
     ) -> None:
         generator = np.random.default_rng(0)
         pixels = generator.integers(0, 256, (batch_size, *shape), np.uint8)
         labels = generator.integers(0, classes, batch_size, np.int32)
         extras = {
-            key: generator.integers(0, 256, (batch_size, *shape), np.uint8)
-            for key in keys
-            if key in VIEW_KEYS.values()
+            key: generator.integers(0, 256, (VIEW_ROWS.get(view, 1) * batch_size, *shape), np.uint8)
+            for view, key in VIEW_KEYS.items()
+            if key in keys
         }
         if "index" in keys:
             extras["index"] = np.arange(batch_size, dtype=np.int32)

@@ -70,8 +70,10 @@ class Requires:
     @property
     def views(self) -> tuple[str, ...]:
         """The views that are read, in a fixed order."""
-        own = {self.main_rows_of} - {None}
-        return tuple(sorted({view for _, view in self.taps} | own))
+        found = {view for _, view in self.taps}
+        if self.main_rows_of is not None:
+            found.add(self.main_rows_of)
+        return tuple(sorted(found))
 
     @property
     def all_keys(self) -> tuple[str, ...]:

@@ -38,12 +38,11 @@ def view_of_main_rows(requirements: Iterable[Requires]) -> str | None:
     Raises:
         TfkdError: For a view that has not several rows for each image.
     """
-    found = None
-    for each in requirements:
-        if each.main_rows_of not in (None, *VIEW_ROWS):
-            raise unknown("view with several rows for each image", each.main_rows_of, VIEW_ROWS)
-        found = each.main_rows_of or found
-    return found
+    found = {each.main_rows_of for each in requirements if each.main_rows_of is not None}
+    for view in found:
+        if view not in VIEW_ROWS:
+            raise unknown("view with several rows for each image", view, VIEW_ROWS)
+    return found.pop() if found else None
 
 
 class ViewPlan:
