@@ -18,9 +18,17 @@ import pytest
 import tensorflow as tf
 
 from tests.distillers import runs
-from tests.distillers.contexts import ROWS, VIEWS, context_of, extreme_case, moved, random_case
+from tests.distillers.contexts import (
+    ROWS,
+    VIEWS,
+    context_of,
+    extreme_case,
+    moved,
+    no_head,
+    random_case,
+)
 from tests.distillers.logit_oracles import NUM_CLASSES
-from tfkd import distillers
+from tfkd import distillers, models
 from tfkd.core import Distiller, Objective, registry
 from tfkd.core.step.losses import TOTALS, names_of
 from tfkd.errors import TfkdError
@@ -40,6 +48,7 @@ CASES = {
     "ipwd": [{}, {"normalize": True}],
     "mld": [{}, {"variant": "clean"}],
     "pkkd": [{}, {"teacher_rho": True, "kernel": "same"}],
+    "srrl": [{}, {"connector_on": "pooled"}],
     "teacher_free": [{"form": "self"}, {"form": "regularization"}, {"form": "label_smoothing"}],
     "uskd": [{"target_weight": 2.0}, {"target_weight": 2.0, "variant": "clean"}],
 }
@@ -105,8 +114,23 @@ WANTED = {
         "positions": "a list of strings",
         "teacher_positions": "a list of strings",
     },
+    "pkt": {"student_tap": "a string", "teacher_tap": "a string"},
     "plain": {},
     "ps_kd": {"final_memory_weight": "a number from 0 to 1"},
+    "rkd": {
+        "distance_weight": "a number >= 0",
+        "angle_weight": "a number >= 0",
+        "student_tap": "a string",
+        "teacher_tap": "a string",
+    },
+    "sp": {"student_tap": "a string", "teacher_tap": "a string"},
+    "srrl": {
+        "connector_on": "'map' or 'pooled'",
+        "feature_weight": "a number >= 0",
+        "regression_weight": "a number >= 0",
+        "student_tap": "a string",
+        "teacher_tap": "a string",
+    },
     "teacher_free": {
         "form": "'self' or 'regularization' or 'label_smoothing'",
         "teacher_weight": "a number from 0 to 1 or None",
@@ -256,19 +280,19 @@ def test_missing_requirement_is_told(name):
             distiller_of(name, {}).fit(runs.batches(*others), verbose=0)
 
 
-# The loss of a step, as a function of logits.
+# The loss of a step, as a function of logits and features.
 
 
 @functools.cache
 def set_up(name: str, settings: str):
-    """An objective with its heads and memories, and the features that it reads, of ten rows.
+    """An objective with its heads and memories, features of ten rows, and heads of networks.
 
     Args:
         name: The method.
         settings: Its settings as JSON.
     """
     if is_function_of_logits(name, json.loads(settings)):
-        return registry.create(name, **json.loads(settings)), {}
+        return registry.create(name, **json.loads(settings)), {}, no_head
     distiller = distiller_of(name, json.loads(settings))
     [objective] = distiller.objectives
     draw = np.random.default_rng(3)
@@ -284,11 +308,15 @@ def set_up(name: str, settings: str):
         }
         for (network, view), taps in objective.requires.taps.items()
     }
-    return objective, features
+
+    def heads(network: str, start: str) -> keras.Model:
+        return models.head(distiller.network(network).model, start)
+
+    return objective, features, heads
 
 
 def terms_of(name: str, settings: dict, given: dict, visits: int = 1, **batch):
-    """The losses of a method, and their sum's gradients to the student's logits, by name.
+    """The losses of a method, and their sum's gradients to what the student gives, by name.
 
     Args:
         name: The method.
@@ -297,16 +325,21 @@ def terms_of(name: str, settings: dict, given: dict, visits: int = 1, **batch):
         visits: How often the batch comes; the last time counts.
         **batch: Further entries of the batch.
     """
-    objective, features = set_up(name, json.dumps(settings))
+    objective, features, heads = set_up(name, json.dumps(settings))
     first = [np.array(each) for each in objective.variables]
     watched = {key: given[key] for key, (network, _) in VIEWS.items() if network == "student"}
+    for (network, view), taps in features.items():
+        if network == "student":
+            watched |= {f"{tap} of {view}": feature for tap, feature in taps.items()}
     outputs = {
         view: {"logits": given[key], **features.get(view, {})} for key, view in VIEWS.items()
     }
     for _ in range(visits):
         with tf.GradientTape() as tape:
             tape.watch(watched)
-            context = context_of(outputs, given["labels"], index=tf.range(ROWS), **batch)
+            context = context_of(
+                outputs, given["labels"], index=tf.range(ROWS), heads=heads, **batch
+            )
             terms = objective.to_terms(objective.compute(context))
             total = sum(tf.cast(each, tf.float64) for each in terms.losses.values())
         objective.after_step(context, terms.carry)
@@ -358,7 +391,7 @@ def test_shifts_of_logits_and_orders_of_rows_and_classes_do_not_matter(name, set
 
 @EVEN_MORE_CASES
 def test_form_of_labels_does_not_matter(name, settings):
-    objective, features = set_up(name, json.dumps(settings))
+    objective, features, _ = set_up(name, json.dumps(settings))
     dtype = tf.float32 if any(features.values()) or objective.variables else tf.float64
     given = random_case()
     labels = given.pop("labels")

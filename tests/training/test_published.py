@@ -52,6 +52,10 @@ def test_every_method_of_logits_has_a_preset():
         ("mld_clean", "imagenet", 1.0, 1.0, {"label_weight": 0.5, "variant": "clean"}),
         ("ps_kd", "cifar100", 1.0, 1.0, {"final_memory_weight": 0.8}),
         ("uskd", "imagenet", 1.0, 1.0, {"target_weight": 1.0, "weak_weight": 0.005}),
+        ("sp", "cifar100", 3000.0, 1.0, {}),
+        ("rkd", "cifar100", 1.0, 1.0, {"distance_weight": 25.0, "angle_weight": 50.0}),
+        ("pkt", "cifar100", 30000.0, 1.0, {}),
+        ("srrl", "imagenet", 1.0, 1.0, {"connector_on": "map", "regression_weight": 1.0}),
     ],
 )
 def test_published_values(name, images, weight, label_weight, values):

@@ -10,9 +10,13 @@ from tfkd.distillers.mld import MLD
 from tfkd.distillers.nkd import NKD, nkd_loss
 from tfkd.distillers.pkkd.distiller import PKKDDistiller
 from tfkd.distillers.pkkd.objective import PKKD, blend_loss
+from tfkd.distillers.pkt import PKT, pkt_loss
 from tfkd.distillers.plain import Plain
 from tfkd.distillers.ps_kd import PSKD, ps_kd_loss
+from tfkd.distillers.rkd import RKD, rkd_angle_loss, rkd_distance_loss
 from tfkd.distillers.shared.standardization import standardized
+from tfkd.distillers.sp import SP, sp_loss
+from tfkd.distillers.srrl import SRRL, srrl_losses
 from tfkd.distillers.teacher_free import TeacherFree
 from tfkd.distillers.uskd import USKD
 from tfkd.distillers.wsld import WSLD, wsld_loss
@@ -27,7 +31,11 @@ __all__ = [
     "NKD",
     "PKKD",
     "PKKDDistiller",
+    "PKT",
     "PSKD",
+    "RKD",
+    "SP",
+    "SRRL",
     "USKD",
     "WSLD",
     "Plain",
@@ -42,7 +50,12 @@ __all__ = [
     "kd_loss",
     "names",
     "nkd_loss",
+    "pkt_loss",
     "ps_kd_loss",
+    "rkd_angle_loss",
+    "rkd_distance_loss",
+    "sp_loss",
+    "srrl_losses",
     "standardized",
     "wsld_loss",
 ]
