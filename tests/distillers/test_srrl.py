@@ -11,6 +11,7 @@ import tensorflow as tf
 import tfkd
 from tests.distillers import runs
 from tests.distillers.contexts import context_of, spec_of
+from tests.models import families
 from tfkd import models
 from tfkd.distillers.kd import KD
 from tfkd.distillers.srrl import SRRL, srrl_losses, through_frozen
@@ -48,13 +49,16 @@ def oracle_objective(place, **settings):
     filters, normalization, _ = objective.connector.layers
     bn = ORACLE["inputs"]["connector_bn"]
     filters.kernel.assign(tf.reshape(GIVEN["connector_kernel"], filters.kernel.shape))
-    normalization.set_weights([bn[name] for name in ("gamma", "beta", "mean", "var")])
+    normalization.set_weights([np.array(bn[name]) for name in ("gamma", "beta", "mean", "var")])
     assert normalization.epsilon == bn["eps"]
     pooled = teacher.mean(axis=(1, 2))
     logits = pooled @ GIVEN["teacher_fc_kernel"] + GIVEN["teacher_fc_bias"]
     outputs = {
         "student": {"pre_pool": tf.constant(student, tf.float32)},
-        "teacher": {"pooled": tf.constant(pooled), "logits": tf.constant(logits)},
+        "teacher": {
+            "pooled": tf.constant(pooled, tf.float32),
+            "logits": tf.constant(logits, tf.float32),
+        },
     }
     return objective, outputs
 
@@ -167,24 +171,21 @@ def test_head_runs_in_inference_mode():
 
 
 @pytest.mark.parametrize(
-    ("teacher", "arguments"),
+    ("teacher", "side", "arguments"),
     [
-        ("resnet8", {}),
-        ("wrn_16_1", {}),
-        ("mobilenetv2", {}),
-        ("shufflev2", {}),
-        ("vgg_small", {"adder": True}),
-        ("vgg16_bn_imagenet", {"hidden": 16}),
+        ("resnet8", 8, {}),
+        ("resnet8", 8, {"adder": True}),
+        ("mobilenetv2", 16, {}),
+        ("vgg_small", 8, {}),
+        ("vgg16_bn_imagenet", 32, {"hidden": 16}),
     ],
 )
-def test_head_continues_the_feature_of_every_family(teacher, arguments):
+def test_head_continues_the_feature_of_every_family(teacher, side, arguments):
     """What it makes of the teacher's own feature are the teacher's logits."""
-    shape = (32, 32, 3)
-    objective = SRRL()
+    shape = (side, side, 3)
+    network = families.shaken(models.create(teacher, 10, shape, **arguments))
     distiller = tfkd.Distiller(
-        models.create(teacher, 5, shape, **arguments),
-        models.create("resnet8", 5, shape),
-        objective,
+        network, flat_network("student", 10, shape), SRRL(student_tap="last_map")
     )
     images = np.random.default_rng(0).normal(size=(2, *shape)).astype("float32")
     batch = {"image": tf.constant(images), "label": tf.constant([1, 3])}
@@ -192,19 +193,19 @@ def test_head_continues_the_feature_of_every_family(teacher, arguments):
     head = context.head("teacher", "pooled")
     found = through_frozen(head, context.teacher("pooled"))
     np.testing.assert_allclose(found, context.teacher(), rtol=1e-4, atol=1e-5)
-    terms = objective.compute(context)
+    terms = distiller.objectives[0].compute(context)
     assert all(np.isfinite(each) and each > 0 for each in terms.values())
 
 
-def flat_network(name, skip=False):
+def flat_network(name, classes=4, shape=(8, 8, 3), skip=False):
     """A user's network without a global mean: its logits follow from the flattened map."""
-    image = keras.Input((8, 8, 3))
+    image = keras.Input(shape)
     hidden = keras.layers.Conv2D(4, 3, 4, "same", activation="relu", name="last_map")(image)
     flat = keras.layers.Flatten(name="flat")(hidden)
-    logits = keras.layers.Dense(4, name="classes")(flat)
+    logits = keras.layers.Dense(classes, name="classes")(flat)
     if skip:
         mean = keras.layers.GlobalAveragePooling2D()(hidden)
-        logits = keras.layers.Add()([logits, keras.layers.Dense(4)(mean)])
+        logits = keras.layers.Add()([logits, keras.layers.Dense(classes)(mean)])
     return keras.Model(image, logits, name=name)
 
 
