@@ -86,6 +86,7 @@ WANTED = {
         "teacher_tap": "a string",
         "normalize": "True or False or None",
         "hint_epochs": "a number > 0 or None",
+        "hint_weight": "a number >= 0 or None",
         "temperature": "a number > 0 or None",
         "initial_kd_weight": "a number >= 0 or None",
         "final_kd_weight": "a number >= 0 or None",

@@ -143,7 +143,7 @@ def test_hint_loss_is_a_mean_for_each_sample():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"temperature": 4.0}, "temperature=4.0 with form='joint', which has no KD and no stages"),
+        ({"temperature": 4.0}, "temperature=4.0 with form='joint', which has one stage, without"),
         ({"hint_epochs": 3}, "hint_epochs=3.0 with form='joint'"),
         ({"final_kd_weight": 0.0}, "final_kd_weight=0.0 with form='joint'"),
     ],
@@ -194,7 +194,7 @@ def test_each_stage_reads_and_forms_its_own():
         terms = objective.to_terms(objective.compute(context), stage.name)
         if stage is first:
             own = objective.regressor(context.student("stage1"), training=True)
-            loss = 0.5 * context.mean(hint_loss(own, context.teacher("stage1")))
+            loss = 50 * context.mean(hint_loss(own, context.teacher("stage1")))
             assert set(terms.losses) == {"hint"} and not terms.factors
             np.testing.assert_allclose(terms.losses["hint"], loss, rtol=1e-6)
             np.testing.assert_allclose(distiller.combine(context).total, loss, rtol=1e-6)
@@ -233,6 +233,6 @@ def test_hints_alone_make_the_regressed_map_alike():
     distiller = two_stages()
     [objective] = distiller.objectives
     distiller.enter_stage(objective.stages()[0])
-    distiller.compile(keras.optimizers.SGD(0.05, momentum=0.9))
-    hints = distiller.fit(runs.batches(), epochs=4, verbose=0).history["fitnets/hint"]
-    assert hints[-1] < 0.8 * hints[0]
+    distiller.compile(keras.optimizers.SGD(0.02, momentum=0.9))
+    hints = distiller.fit(runs.batches(), epochs=6, verbose=0).history["fitnets/hint"]
+    assert hints[-1] < 0.7 * hints[0]

@@ -12,11 +12,11 @@ Bengio, "FitNets: Hints for Thin Deep Nets", ICLR 2015, arXiv 1412.6550, section
   ReLU. The 100 is the published weight of this objective, whose own loss is the mean over samples
   and elements; there is no KD.
 - ``form="two_stage"``, the paper's, a RECONSTRUCTION. Stage ``hint`` trains ``r`` and the
-  student's layers up to ``s``, and nothing else, on ``mean (r(s) - t)^2 / 2``. Stage ``student``
-  drops ``r`` and trains the whole student on ``CE + lambda * T^2 * KL(teacher || student)``,
-  ``T = 3``, where ``lambda`` falls linearly over its epochs, from 4 in the first to 1 in the last.
-  The paper's ``r`` has no batch normalization. Where a distiller runs without stages, both losses
-  are formed.
+  student's layers up to ``s``, and nothing else, on ``100 * mean (r(s) - t)^2 / 2``. Stage
+  ``student`` drops ``r`` and trains the whole student on ``CE + lambda * T^2 * KL(teacher ||
+  student)``, ``T = 3``, where ``lambda`` falls linearly, from 4 in its first epoch to 1 in its
+  last. The paper's ``r`` has no batch normalization. Where a distiller runs without stages, both
+  losses are formed.
 
 The convolution of ``r`` is chosen by height and width of ``s`` and ``t``: 3x3 of stride 2, padded
 by 1, where ``s`` is twice as large; a transposed one, 4x4 of stride 2, where ``t`` is; otherwise an
@@ -27,10 +27,11 @@ pairs of that comparison can be.
 ``r`` ends in a ReLU, so ``t`` should not be negative: the stages of a wide residual network are
 bare sums, and that comparison takes them all the same.
 
-Departures of the second form: the paper sums the squares over all elements, which is a factor on
-the learning rate of the stage; its temperature carries no ``T^2``. Choices: 30 epochs for the first
-stage, as that comparison gives to other methods of two stages (the paper stops by validation, after
-at most 500); the recipe of the run in both stages.
+Departures of the second form: the paper sums the squares over all elements, here they are averaged
+and weighed as in the first form, which differs by a factor on the learning rate of the stage; the
+paper's KD carries no ``T^2``. Choices: 30 epochs for the first stage, as that comparison gives to
+other methods of two stages (the paper stops by validation, after at most 500); the recipe of the
+run in both stages.
 
 Maps are ``(batch, height, width, channels)`` of any float type; the regressor runs in the policy of
 the run, losses are float32 (float64 stays float64).
@@ -69,6 +70,7 @@ FORMS = {
     "two_stage": {
         "normalize": False,
         "hint_epochs": 30.0,
+        "hint_weight": 100.0,
         "temperature": 3.0,
         "initial_kd_weight": 4.0,
         "final_kd_weight": 1.0,
@@ -171,6 +173,9 @@ class FitNets(Objective):
     hint_epochs: Positive | None = field(
         None, "two_stage: epochs of the first stage, rounded, at least 1; none: 30"
     )
+    hint_weight: NonNegative | None = field(
+        None, "two_stage: weight of the hints in the first stage; none: 100"
+    )
     temperature: Positive | None = field(None, "two_stage: the paper's tau of KD; none: 3")
     initial_kd_weight: NonNegative | None = field(
         None, "two_stage: the paper's lambda in the first epoch of KD; none: 4"
@@ -186,8 +191,8 @@ class FitNets(Objective):
                 setattr(self, name, chosen.get(name))
             elif name not in chosen and name in FORMS["two_stage"]:
                 raise TfkdError(
-                    f"{self.name}: {name}={value!r} with form={self.form!r}, which has no KD and "
-                    "no stages; wanted form='two_stage'"
+                    f"{self.name}: {name}={value!r} with form={self.form!r}, which has one stage, "
+                    "without KD, and the weight of the method; wanted form='two_stage'"
                 )
 
     def _formed_in(self, stage: str | None) -> tuple[bool, bool]:
@@ -238,7 +243,7 @@ class FitNets(Objective):
             )  # fmt: skip
         norm = [normalization(teacher, name=f"{name}_bn")] if self.normalize else []
         relu = keras.layers.ReLU(name=f"{name}_relu")
-        self.regressor = sequence([layer, *norm, relu], student, name=name)
+        self.regressor = sequence([layer, *norm, relu], (None, None, None, student[3]), name=name)
 
     def stages(self) -> list[Stage] | None:
         if self.form == "joint":
@@ -267,7 +272,7 @@ class FitNets(Objective):
         if hint:
             regressed = self.regressor(context.student(self.student_tap), training=context.training)
             loss = context.mean(hint_loss(regressed, context.teacher(self.teacher_tap)))
-            losses.append(loss if self.form == "joint" else 0.5 * loss)
+            losses.append(loss if self.form == "joint" else self.hint_weight * 0.5 * loss)
         if kd:
             logits = (context.student_logits, context.teacher())
             losses.append(context.mean(kd_loss(*logits, self.temperature)))
