@@ -85,7 +85,7 @@ WANTED = {
         "student_tap": "a string",
         "teacher_tap": "a string",
         "normalize": "True or False or None",
-        "hint_epochs": "a number > 0 or None",
+        "hint_epochs": "a number > 0",
         "hint_weight": "a number >= 0 or None",
         "temperature": "a number > 0 or None",
         "initial_kd_weight": "a number >= 0 or None",

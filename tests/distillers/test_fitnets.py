@@ -90,6 +90,33 @@ def test_stages_of_every_pair_are_bridged():
     check_every_pair(FitNets)
 
 
+def test_statistics_of_the_regressor_change_in_training_alone():
+    shapes = {"stage2": (None, 4, 4, 3)}
+    objective = set_up(FitNets(), shapes, shapes)
+    outputs = {"student": random_features(shapes, 1), "teacher": random_features(shapes, 2)}
+    before = [np.array(each) for each in objective.variables]
+    for training, moved in ((False, 0), (True, 2)):
+        objective.compute(context_of(outputs, LABELS, training=training))
+        same = [np.array_equal(new, old) for new, old in zip(objective.variables, before)]
+        assert same.count(False) == moved
+
+
+def test_loss_is_float32_where_the_regressor_is_not():
+    shapes = {"stage2": (None, 4, 4, 3)}
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        objective = set_up(FitNets(), shapes, shapes)
+        own, theirs = (random_features(shapes, seed, "bfloat16") for seed in (1, 2))
+        context = context_of({"student": own, "teacher": theirs}, LABELS)
+        [loss] = objective.compute(context).losses.values()
+        regressed = objective.regressor(own["stage2"], training=True)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert regressed.dtype == tf.bfloat16 and loss.dtype == tf.float32
+    exact = tf.reduce_mean(hint_loss(regressed, theirs["stage2"]))
+    np.testing.assert_allclose(loss, exact, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("student", "teacher"),
     [
@@ -144,7 +171,7 @@ def test_hint_loss_is_a_mean_for_each_sample():
     ("settings", "message"),
     [
         ({"temperature": 4.0}, "temperature=4.0 with form='joint', which has one stage, without"),
-        ({"hint_epochs": 3}, "hint_epochs=3.0 with form='joint'"),
+        ({"hint_weight": 1}, "hint_weight=1.0 with form='joint'"),
         ({"final_kd_weight": 0.0}, "final_kd_weight=0.0 with form='joint'"),
     ],
 )
@@ -163,9 +190,12 @@ def test_normalization_is_an_option_of_both_forms():
     assert (kinds(normalize=False), kinds(form="two_stage", normalize=True)) == (2, 3)
 
 
-@pytest.mark.parametrize(("given", "epochs"), [(None, 30), (0.3, 1), (1.6, 2), (7, 7)])
+@pytest.mark.parametrize(
+    ("given", "epochs"),
+    [({}, 30), *(({"hint_epochs": each}, n) for each, n in ((0.3, 1), (1.6, 2), (7, 7)))],
+)
 def test_length_of_the_first_stage(given, epochs):
-    first, second = FitNets(form="two_stage", hint_epochs=given).stages()
+    first, second = FitNets(form="two_stage", **given).stages()
     assert (first.epochs, second.epochs) == (epochs, None)
     assert (first.evaluate, second.evaluate) == (False, True)
     assert FitNets().stages() is None

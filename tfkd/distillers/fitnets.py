@@ -69,7 +69,6 @@ FORMS = {
     "joint": {"normalize": True},
     "two_stage": {
         "normalize": False,
-        "hint_epochs": 30.0,
         "hint_weight": 100.0,
         "temperature": 3.0,
         "initial_kd_weight": 4.0,
@@ -170,9 +169,7 @@ class FitNets(Objective):
     normalize: bool | None = field(
         None, "whether the regressor has batch normalization; none: where the form is joint"
     )
-    hint_epochs: Positive | None = field(
-        None, "two_stage: epochs of the first stage, rounded, at least 1; none: 30"
-    )
+    hint_epochs: Positive = field(30.0, "two_stage: epochs of the first stage, rounded, at least 1")
     hint_weight: NonNegative | None = field(
         None, "two_stage: weight of the hints in the first stage; none: 100"
     )

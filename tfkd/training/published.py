@@ -76,7 +76,7 @@ _CIFAR100 = {
     # Tian et al., "Contrastive Representation Distillation", ICLR 2020.
     "fitnets": Preset("fitnets", 100.0),
     # The paper's form has no published run on these pairs: its defaults.
-    "fitnets_two_stage": Preset("fitnets", settings={"form": "two_stage", "hint_epochs": 30.0}),
+    "fitnets_two_stage": Preset("fitnets", settings={"form": "two_stage"}),
     "at": Preset("at", 1000.0),
     "vid": Preset("vid"),
 }
