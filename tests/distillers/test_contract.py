@@ -345,7 +345,6 @@ def set_up(name: str, settings: str):
 
 
 def terms_of(name: str, settings: dict, given: dict, visits: int = 1, **batch):
-    """The losses of a method, and their sum's gradients to what the student gives, by name.
     """The losses of a method, and their sum's gradients to the student's logits and features.
 
     Args:
@@ -357,10 +356,6 @@ def terms_of(name: str, settings: dict, given: dict, visits: int = 1, **batch):
     """
     objective, features, heads = set_up(name, json.dumps(settings))
     first = [np.array(each) for each in objective.variables]
-    watched = {key: given[key] for key, (network, _) in VIEWS.items() if network == "student"}
-    for (network, view), taps in features.items():
-        if network == "student":
-            watched |= {f"{tap} of {view}": feature for tap, feature in taps.items()}
     outputs = {
         view: {"logits": given[key], **features.get(view, {})} for key, view in VIEWS.items()
     }

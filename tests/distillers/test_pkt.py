@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.distillers import pairs
+from tests.distillers import pairs, runs
 from tfkd.distillers.pkt import PKT, neighbor_probabilities, pkt_loss
+from tfkd.errors import TfkdError
 
 STUDENT = pairs.features(3, seed=1)
 TEACHER = pairs.features(4, seed=2)
@@ -96,3 +97,8 @@ def test_tap_of_another_rank_is_refused():
     wanted = "a vector (batch, channels)"
     assert told == f"pkt: found student tap 'stage2' of shape 4 x 4 x 3, wanted {wanted}"
     assert not pairs.refusal_of(PKT(), (None, 3), (None, 7))
+
+
+def test_missing_tap_is_refused_with_the_setting():
+    with pytest.raises(TfkdError, match="^pkt: found no tap 'deep' .* wanted teacher_tap=NAME"):
+        runs.distiller_of(PKT(teacher_tap="deep"))

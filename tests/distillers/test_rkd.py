@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.distillers import pairs
+from tests.distillers import pairs, runs
 from tfkd.distillers.rkd import RKD, distances, rkd_angle_loss, rkd_distance_loss
+from tfkd.errors import TfkdError
 
 STUDENT = pairs.features(3, seed=1)
 TEACHER = pairs.features(4, seed=2)
@@ -170,3 +171,8 @@ def test_tap_of_another_rank_is_refused():
     wanted = "a vector (batch, channels)"
     assert told == f"rkd: found teacher tap 'stage2' of shape 4 x 4 x 7, wanted {wanted}"
     assert not pairs.refusal_of(RKD(), (None, 3), (None, 7))
+
+
+def test_missing_tap_is_refused_with_the_setting():
+    with pytest.raises(TfkdError, match="^rkd: found no tap 'deep' .* wanted teacher_tap=NAME"):
+        runs.distiller_of(RKD(teacher_tap="deep"))

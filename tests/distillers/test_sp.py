@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from tests.distillers import pairs, runs
 from tfkd.distillers.sp import SP, similarities, sp_loss
+from tfkd.errors import TfkdError
 
 STUDENT = pairs.features(2, 2, 3, seed=1)
 TEACHER = pairs.features(2, 2, 4, seed=2)
@@ -91,3 +92,8 @@ def test_tap_without_values_is_refused():
     wanted = "a feature with values for each sample (teacher_tap=...)"
     assert told == f"sp: found teacher tap 'norm' of shape scalar, wanted {wanted}"
     assert not pairs.refusal_of(SP(), (None, 4, 4, 3), (None, 7, 64))
+
+
+def test_missing_tap_is_refused_with_the_setting():
+    with pytest.raises(TfkdError, match="^sp: found no tap 'deep' .* wanted teacher_tap=NAME"):
+        runs.distiller_of(SP(teacher_tap="deep"))

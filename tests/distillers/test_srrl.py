@@ -231,7 +231,10 @@ def test_networks_of_a_user(tap, place):
             "srrl: found teacher tap 'last_map' of shape 2 x 2 x 4, wanted a vector",
         ),
         ({"teacher_tap": "flat", "skip": True}, "found that 'logits' needs more than 'flat'"),
-        ({"teacher_tap": "flatt"}, "tap of model 'teacher' 'flatt'; did you mean 'flat'"),
+        (
+            {"teacher_tap": "flatt"},
+            "srrl: found no tap 'flatt' .*did you mean 'flat'.* wanted teacher_tap=NAME",
+        ),
     ],
 )
 def test_tap_that_does_not_serve_is_refused(settings, message):

@@ -21,11 +21,15 @@ Features are ``(batch, channels)`` of any float type; losses are float32 (float6
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
+from tfkd import models
 from tfkd.core import Objective, Requires, Spec, register
 from tfkd.core.divergences import as_float
 from tfkd.distillers.shared.layers import check_width
+from tfkd.distillers.shared.stage_taps import check_tap
 from tfkd.distillers.shared.whole_batch import whole_batch
 from tfkd.settings import field
 
@@ -88,6 +92,11 @@ class PKT(Objective):
             allows_soft_labels=True,
             tasks=None,
         )
+
+    def choose_taps(self, student: models.Network, teachers: Sequence[models.Network]) -> None:
+        check_tap(student, self.student_tap, self.name, "student_tap")
+        for teacher in teachers:
+            check_tap(teacher, self.teacher_tap, self.name, "teacher_tap")
 
     def setup(self, spec: Spec) -> None:
         for network, tap in (("student", self.student_tap), ("teacher", self.teacher_tap)):

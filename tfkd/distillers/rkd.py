@@ -32,12 +32,16 @@ Features are ``(batch, channels)`` of any float type; losses are float32 (float6
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
 
+from tfkd import models
 from tfkd.core import Objective, Requires, Spec, register
 from tfkd.core.divergences import as_float
 from tfkd.distillers.shared.layers import check_width
+from tfkd.distillers.shared.stage_taps import check_tap
 from tfkd.distillers.shared.whole_batch import whole_batch
 from tfkd.settings import NonNegative, field
 
@@ -153,6 +157,11 @@ class RKD(Objective):
         )
 
     terms = ("distance", "angle")
+
+    def choose_taps(self, student: models.Network, teachers: Sequence[models.Network]) -> None:
+        check_tap(student, self.student_tap, self.name, "student_tap")
+        for teacher in teachers:
+            check_tap(teacher, self.teacher_tap, self.name, "teacher_tap")
 
     def setup(self, spec: Spec) -> None:
         for network, tap in (("student", self.student_tap), ("teacher", self.teacher_tap)):

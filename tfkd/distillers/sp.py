@@ -25,11 +25,15 @@ Features are of any float type; similarities and losses are float32 (float64 for
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
+from tfkd import models
 from tfkd.core import Objective, Requires, Spec, register
 from tfkd.core.divergences import as_float
 from tfkd.distillers.shared.layers import described
+from tfkd.distillers.shared.stage_taps import check_tap
 from tfkd.distillers.shared.whole_batch import whole_batch
 from tfkd.errors import TfkdError
 from tfkd.settings import field
@@ -90,6 +94,11 @@ class SP(Objective):
             allows_soft_labels=True,
             tasks=None,
         )
+
+    def choose_taps(self, student: models.Network, teachers: Sequence[models.Network]) -> None:
+        check_tap(student, self.student_tap, self.name, "student_tap")
+        for teacher in teachers:
+            check_tap(teacher, self.teacher_tap, self.name, "teacher_tap")
 
     def setup(self, spec: Spec) -> None:
         for network, tap in (("student", self.student_tap), ("teacher", self.teacher_tap)):

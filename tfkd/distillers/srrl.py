@@ -33,11 +33,13 @@ Features are of any float type, losses float32.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import keras
 import tensorflow as tf
 
+from tfkd import models
 from tfkd.core import Objective, Requires, Spec, register
 from tfkd.core.divergences import as_float
 from tfkd.distillers.shared.layers import (
@@ -47,6 +49,7 @@ from tfkd.distillers.shared.layers import (
     normalization,
     sequence,
 )
+from tfkd.distillers.shared.stage_taps import check_tap
 from tfkd.settings import NonNegative, field
 
 Place = Literal["map", "pooled"]
@@ -131,6 +134,11 @@ class SRRL(Objective):
             },
             allows_soft_labels=True,
         )
+
+    def choose_taps(self, student: models.Network, teachers: Sequence[models.Network]) -> None:
+        check_tap(student, self.student_tap, self.name, "student_tap")
+        for teacher in teachers:
+            check_tap(teacher, self.teacher_tap, self.name, "teacher_tap")
 
     def setup(self, spec: Spec) -> None:
         shape = spec.shapes["student", "main"][self.student_tap]
