@@ -186,6 +186,8 @@ def test_every_method_has_an_experiment_on_a_folder():
     for name in ("teacher", "plain", "dkd"):
         found = configs.in_own_epochs(load(name, "cifar10_folder"))
         assert found.train.schedule.warmup_epochs == 1.0
+    with pytest.raises(TfkdError, match="unknown method 'kdd'; did you mean 'kd'"):
+        load("kdd", "cifar10_folder")
 
 
 def test_shorter_runs_keep_the_shares_of_the_published_one():
@@ -213,5 +215,3 @@ def test_a_run_trains_by_its_own_epochs(tmp_path):
     np.testing.assert_allclose([float(row["learning_rate"]) for row in rows], [0.05, 0.005])
     saved = json.loads((tmp_path / "run" / "config.json").read_text())
     assert saved["train"]["schedule"]["milestones"] == [120.0]
-    with pytest.raises(TfkdError, match="unknown method 'kdd'; did you mean 'kd'"):
-        load("kdd", "cifar10_folder")

@@ -21,8 +21,8 @@ A sample of weight ``v`` counts as ``v`` samples: in the mean distance, and with
 in it.
 
 Angles come from distances alone, by the law of cosines: no ``(B, B, channels)`` differences are
-formed. What grows are tables of ``4 * B^3`` bytes, some eight of them at a time (measured): 8 MB
-for B = 64, 540 MB for B = 256, on each replica. ``angle_weight=0`` forms none.
+formed. What grows are tables of ``4 * B^3`` bytes, some eight of them at a time: about 8 MB for
+B = 64 and 540 MB for B = 256, on each replica. ``angle_weight=0`` forms none.
 
 Departure: distances that are rounding alone (the features coincide) are 0, have no gradient and do
 not enter the mean; the published code sets them to 1e-6.
