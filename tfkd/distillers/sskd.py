@@ -47,10 +47,12 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+from tfkd import models
 from tfkd.core import Objective, Requires, Spec, Stage, register
 from tfkd.core.divergences import LEFT_OUT, as_float, cross_entropy, kl_divergence
 from tfkd.core.objective import VIEW_ROWS
 from tfkd.distillers.shared.layers import check_width, dense, sequence
+from tfkd.distillers.shared.stage_taps import check_tap
 from tfkd.errors import TfkdError
 from tfkd.settings import Fraction, NonNegative, Positive, field
 
@@ -216,19 +218,32 @@ class SSKD(Objective):
         60.0, "length of the stage that trains the teacher's head; rounded, at least one epoch"
     )
     head_learning_rate: Positive = field(0.05, "first learning rate of that stage")
+    student_tap: str = field("pooled", "feature under the student's head, a vector")
+    teacher_tap: str = field("pooled", "feature under the teacher's head, a vector")
 
     terms = (*TERMS[HEAD_STAGE], *TERMS[STUDENT_STAGE])
     replaces_label_loss = True
-    requires = Requires(
-        taps={(network, VIEW): ["logits", "pooled"] for network in ("student", "teacher")},
-        main_rows_of=VIEW,
-    )
+
+    @property
+    def requires(self) -> Requires:
+        taps = {
+            ("student", VIEW): ["logits", self.student_tap],
+            ("teacher", VIEW): ["logits", self.teacher_tap],
+        }
+        return Requires(taps=taps, main_rows_of=VIEW)
 
     def requires_in(self, stage: str | None) -> Requires:
-        return Requires({("teacher", VIEW): ["pooled"]}) if stage == HEAD_STAGE else self.requires
+        if stage == HEAD_STAGE:
+            return Requires(taps={("teacher", VIEW): [self.teacher_tap]})
+        return self.requires
 
     def terms_in(self, stage: str | None) -> tuple[str, ...]:
         return TERMS.get(stage, self.terms)
+
+    def choose_taps(self, student: models.Network, teachers: Sequence[models.Network]) -> None:
+        check_tap(student, self.student_tap, self.name, "student_tap")
+        for teacher in teachers:
+            check_tap(teacher, self.teacher_tap, self.name, "teacher_tap")
 
     def setup(self, spec: Spec) -> None:
         height, width = (spec.image_shape or (None, None))[:2]
@@ -237,12 +252,12 @@ class SSKD(Objective):
                 f"{self.name}: found images of {height} x {width} pixels, wanted square ones, "
                 "which keep their shape when turned (data.image_size)"
             )
-        self.student_head = self._head(spec, "student", spec.seed)
-        self.teacher_head = self._head(spec, "teacher", spec.seed + 4)
+        self.student_head = self._head(spec, "student", self.student_tap, spec.seed)
+        self.teacher_head = self._head(spec, "teacher", self.teacher_tap, spec.seed + 4)
 
-    def _head(self, spec: Spec, network: str, seed: int) -> keras.Sequential:
-        shape = spec.shapes[network, VIEW]["pooled"]
-        width = check_width(self.name, network, "pooled", shape)
+    def _head(self, spec: Spec, network: str, tap: str, seed: int) -> keras.Sequential:
+        shape = spec.shapes[network, VIEW][tap]
+        width = check_width(self.name, network, tap, shape)
         name = f"{self.name}_{network}_head"
         first, last = (
             dense(width, width, seed + 2 * number, name=f"{name}{number}", dtype="float32")
@@ -278,12 +293,12 @@ class SSKD(Objective):
         terms = self.terms_in(context.stage)
         weights = context.batch.get("sample_weight")
         counted = None if weights is None else context.gather(tf.reshape(weights, [-1])) > 0
-        teacher = context.gather(self.teacher_head(context.teacher("pooled", VIEW)))
+        teacher = context.gather(self.teacher_head(context.teacher(self.teacher_tap, VIEW)))
         losses = {}
         if "head" in terms:
             losses["head"] = context.mean(head_loss(teacher, counted), gathered=True)
         if "similarity" in terms:
-            student = context.gather(self.student_head(context.student("pooled", VIEW)))
+            student = context.gather(self.student_head(context.student(self.student_tap, VIEW)))
             losses |= self._of_student(context, student, teacher, counted)
         return losses
 

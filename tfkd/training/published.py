@@ -73,6 +73,18 @@ _CIFAR100 = {
     "mld": Preset("mld"),
     "mld_clean": Preset("mld", settings={"variant": "clean"}),
     "dist": Preset("dist", 2.0),
+    # Tian et al., "Contrastive Representation Distillation", ICLR 2020.
+    "fitnets": Preset("fitnets", 100.0),
+    # The paper's form has no published run on these pairs: its defaults.
+    "fitnets_two_stage": Preset("fitnets", settings={"form": "two_stage"}),
+    "at": Preset("at", 1000.0),
+    "vid": Preset("vid"),
+    "sp": Preset("sp", 3000.0),
+    "rkd": Preset("rkd"),
+    "pkt": Preset("pkt", 30000.0),
+    # The paper's default, published for ImageNet; on CIFAR-100 the comparisons set
+    # connector_on="pooled" and run KD of weight 1 beside it.
+    "srrl": Preset("srrl"),
     "sskd": Preset("sskd"),
 }
 _MLD_IMAGENET = {
@@ -80,8 +92,9 @@ _MLD_IMAGENET = {
     "label_weight": 0.5,
     "distillation_weight": 0.5,
 }
-# KD by the weights of the DKD comparison. IPWD, CS-KD, PS-KD, TF-KD and logit standardization have
-# no published values for ImageNet here and keep those for CIFAR-100.
+# KD by the weights of the DKD comparison. IPWD, CS-KD, PS-KD, TF-KD, logit standardization,
+# FitNets, AT, VID, SP, RKD and PKT have no published values for ImageNet here; they keep those for
+# CIFAR-100.
 _IMAGENET = _CIFAR100 | {
     "kd": Preset("kd", 0.5, {"temperature": 1.0}, 0.5),
     "dkd": Preset("dkd", settings={"temperature": 1.0, "warmup_epochs": 1.0}),
