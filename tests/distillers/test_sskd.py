@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tests.distillers import runs
 from tests.distillers.contexts import context_of
-from tfkd import data, models
+from tfkd import data
 from tfkd.core import Distiller
 from tfkd.distillers import KD, SSKD, sskd_losses
 from tfkd.distillers.sskd import chosen_rows, head_loss, ranks_of, similarities
@@ -319,8 +319,13 @@ def test_images_that_are_not_square_are_refused():
         Distiller(network("teacher"), network("student"), SSKD())
 
 
-def test_pooled_features_that_are_a_map_are_refused():
-    teacher = models.Network(runs.network("teacher"), taps={"pooled": "stage2"})
-    told = "sskd: found teacher tap 'pooled' of shape 4 x 4 x 4, wanted a vector"
-    with pytest.raises(TfkdError, match=told):
-        Distiller(teacher, runs.network("student"), SSKD())
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"teacher_tap": "stage2"}, "found teacher tap 'stage2' of shape 4 x 4 x 4, wanted a vec"),
+        ({"student_tap": "poold"}, "found no tap 'poold' in network 'student'; did you mean 'pool"),
+    ],
+)
+def test_features_that_are_no_vectors_are_refused(settings, told):
+    with pytest.raises(TfkdError, match=f"^sskd: {told}"):
+        Distiller(runs.network("teacher"), runs.network("student"), SSKD(**settings))
