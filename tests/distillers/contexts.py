@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -24,7 +24,13 @@ VIEWS = {
 
 
 def context_of(
-    outputs: Mapping, labels, *, training: bool = True, epoch: float = 0.0, **batch
+    outputs: Mapping,
+    labels,
+    *,
+    training: bool = True,
+    epoch: float = 0.0,
+    heads: Callable | None = None,
+    **batch,
 ) -> Context:
     """A step whose networks gave these outputs.
 
@@ -33,6 +39,7 @@ def context_of(
         labels: Labels of the batch.
         training: Whether it is a training step.
         epoch: The epoch, of ten.
+        heads: What ``context.head`` calls with the names of a network and a tap.
         **batch: Further entries of the batch, such as ``sample_weight``; ``None`` is left out.
     """
     further = {name: tf.convert_to_tensor(each) for name, each in batch.items() if each is not None}
@@ -51,7 +58,7 @@ def context_of(
             (key if isinstance(key, tuple) else (key, "main")): taps
             for key, taps in outputs.items()
         },
-        heads=lambda name: None,
+        heads=heads or (lambda network, start: None),
     )
 
 

@@ -20,7 +20,7 @@ import tensorflow as tf
 from tests.distillers import runs
 from tests.distillers.contexts import ROWS, VIEWS, context_of, extreme_case, moved, random_case
 from tests.distillers.logit_oracles import NUM_CLASSES
-from tfkd import distillers
+from tfkd import distillers, models
 from tfkd.core import Distiller, Objective, registry
 from tfkd.core.step.losses import TOTALS, names_of
 from tfkd.errors import TfkdError
@@ -39,7 +39,9 @@ CASES = {
     "dkd": [{"standardize": True, "warmup_epochs": 3.0}],
     "ipwd": [{}, {"normalize": True}],
     "mld": [{}, {"variant": "clean"}],
+    "norm": [{"kd_weight": 0.5}],
     "pkkd": [{}, {"teacher_rho": True, "kernel": "same"}],
+    "reviewkd": [{"warmup_epochs": 0.0}],
     "teacher_free": [{"form": "self"}, {"form": "regularization"}, {"form": "label_smoothing"}],
     "uskd": [{"target_weight": 2.0}, {"target_weight": 2.0, "variant": "clean"}],
 }
@@ -50,7 +52,9 @@ FURTHER = {
     "dkd": [{}],
     "ipwd": [{"orientation": "kd_over_cls"}],
     "mld": [{"standardize": True}, {"standardize": True, "variant": "clean"}],
+    "norm": [{}, {"kd_weight": 1.0, "residual": False, "normalize_logits": False}],
     "pkkd": [{"progressive": False}],
+    "reviewkd": [{}, {"student_preactivation": True, "max_channels": 3}],
 }
 """Further settings, for what costs little."""
 
@@ -90,6 +94,17 @@ WANTED = {
         "standardize": "True or False",
     },
     "nkd": {"temperature": "a number > 0", "nontarget_weight": "a number >= 0"},
+    "norm": {
+        "expansion": "a whole number >= 1",
+        "kd_weight": "a number >= 0",
+        "temperature": "a number > 0",
+        "residual": "True or False",
+        "normalize_logits": "True or False",
+        "phase_epochs": "a list of numbers >= 0",
+        "phase_factors": "a list of numbers >= 0",
+        "student_tap": "a string",
+        "teacher_tap": "a string",
+    },
     "pkkd": {
         "middle_weight": "a number >= 0",
         "soft_weight": "a number >= 0",
@@ -107,6 +122,13 @@ WANTED = {
     },
     "plain": {},
     "ps_kd": {"final_memory_weight": "a number from 0 to 1"},
+    "reviewkd": {
+        "warmup_epochs": "a number >= 0",
+        "max_channels": "a whole number >= 1",
+        "student_preactivation": "True or False",
+        "student_taps": "a list of strings",
+        "teacher_taps": "a list of strings",
+    },
     "teacher_free": {
         "form": "'self' or 'regularization' or 'label_smoothing'",
         "teacher_weight": "a number from 0 to 1 or None",
@@ -132,9 +154,11 @@ WRONG = {
     "a number from 0 to 1": (-0.1, 1.1, "most", None, False, float("nan")),
     "a number > 0 or None": (0, 0.0, -1.0, "4", True, float("nan"), float("inf")),
     "a number from 0 to 1 or None": (-0.1, 1.5, "all", False, float("nan")),
+    "a whole number >= 1": (0, -1, 1.5, "8", None, True),
     "True or False": (1, 0.0, "yes", None),
     "a string": (3, None, ("a",)),
     "a list of strings": (3, None, [3], ("a", None)),
+    "a list of numbers >= 0": (4.0, "43526", None, (4.0, -1.0), (4.0, "3")),
     "a list of numbers > 0": (4.0, "43526", None, (4.0, 0.0), (4.0, "3")),
 }
 """Values that are refused, by what a setting wants."""
@@ -261,14 +285,14 @@ def test_missing_requirement_is_told(name):
 
 @functools.cache
 def set_up(name: str, settings: str):
-    """An objective with its heads and memories, and the features that it reads, of ten rows.
+    """An objective with its heads and memories, what it reads of ten rows, and heads of networks.
 
     Args:
         name: The method.
         settings: Its settings as JSON.
     """
     if is_function_of_logits(name, json.loads(settings)):
-        return registry.create(name, **json.loads(settings)), {}
+        return registry.create(name, **json.loads(settings)), {}, None
     distiller = distiller_of(name, json.loads(settings))
     [objective] = distiller.objectives
     draw = np.random.default_rng(3)
@@ -284,7 +308,13 @@ def set_up(name: str, settings: str):
         }
         for (network, view), taps in objective.requires.taps.items()
     }
-    return objective, features
+    return objective, features, lambda network, start: models.head(networks[network], start)
+
+
+def reads_student_logits(objective: Objective) -> bool:
+    """Whether a loss is one of the student's logits, on any view."""
+    taps = objective.requires.taps
+    return any("logits" in taps[network, view] for network, view in taps if network == "student")
 
 
 def terms_of(name: str, settings: dict, given: dict, visits: int = 1, **batch):
@@ -297,7 +327,7 @@ def terms_of(name: str, settings: dict, given: dict, visits: int = 1, **batch):
         visits: How often the batch comes; the last time counts.
         **batch: Further entries of the batch.
     """
-    objective, features = set_up(name, json.dumps(settings))
+    objective, features, heads = set_up(name, json.dumps(settings))
     first = [np.array(each) for each in objective.variables]
     watched = {key: given[key] for key, (network, _) in VIEWS.items() if network == "student"}
     outputs = {
@@ -306,7 +336,12 @@ def terms_of(name: str, settings: dict, given: dict, visits: int = 1, **batch):
     for _ in range(visits):
         with tf.GradientTape() as tape:
             tape.watch(watched)
-            context = context_of(outputs, given["labels"], index=tf.range(ROWS), **batch)
+            context = context_of(
+                outputs, given["labels"], heads=heads, index=tf.range(ROWS), **batch
+            )
+            logits = objective.student_logits(context)
+            if logits is not None:
+                context.replace_student_logits(logits)
             terms = objective.to_terms(objective.compute(context))
             total = sum(tf.cast(each, tf.float64) for each in terms.losses.values())
         objective.after_step(context, terms.carry)
@@ -324,7 +359,8 @@ def test_extreme_logits_stay_finite(name, settings, dtype):
     losses, gradients = terms_of(name, settings, extreme_case(dtype), visits)
     for key, value in losses.items():
         assert value.dtype == tf.float32 and np.isfinite(value), key
-    assert bool(gradients) == bool(losses)
+    objective = set_up(name, json.dumps(settings))[0]
+    assert bool(gradients) == (bool(losses) and reads_student_logits(objective))
     for key, gradient in gradients.items():
         assert np.all(np.isfinite(tf.cast(gradient, tf.float32))), key
 
@@ -358,7 +394,7 @@ def test_shifts_of_logits_and_orders_of_rows_and_classes_do_not_matter(name, set
 
 @EVEN_MORE_CASES
 def test_form_of_labels_does_not_matter(name, settings):
-    objective, features = set_up(name, json.dumps(settings))
+    objective, features, _ = set_up(name, json.dumps(settings))
     dtype = tf.float32 if any(features.values()) or objective.variables else tf.float64
     given = random_case()
     labels = given.pop("labels")

@@ -8,10 +8,12 @@ from tfkd.distillers.ipwd import IPWD, ipwd_loss
 from tfkd.distillers.kd import KD, kd_loss
 from tfkd.distillers.mld import MLD
 from tfkd.distillers.nkd import NKD, nkd_loss
+from tfkd.distillers.norm import NORM, norm_loss
 from tfkd.distillers.pkkd.distiller import PKKDDistiller
 from tfkd.distillers.pkkd.objective import PKKD, blend_loss
 from tfkd.distillers.plain import Plain
 from tfkd.distillers.ps_kd import PSKD, ps_kd_loss
+from tfkd.distillers.reviewkd import ReviewKD, reviewkd_loss
 from tfkd.distillers.shared.standardization import standardized
 from tfkd.distillers.teacher_free import TeacherFree
 from tfkd.distillers.uskd import USKD
@@ -25,12 +27,14 @@ __all__ = [
     "KD",
     "MLD",
     "NKD",
+    "NORM",
     "PKKD",
     "PKKDDistiller",
     "PSKD",
     "USKD",
     "WSLD",
     "Plain",
+    "ReviewKD",
     "TeacherFree",
     "blend_loss",
     "create",
@@ -42,7 +46,9 @@ __all__ = [
     "kd_loss",
     "names",
     "nkd_loss",
+    "norm_loss",
     "ps_kd_loss",
+    "reviewkd_loss",
     "standardized",
     "wsld_loss",
 ]
