@@ -165,6 +165,26 @@ def test_any_sizes_and_channels_meet():
     assert all(np.any(each != 0) for each in tape.gradient(loss, weights))
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_fusions_train_in_mixed_precision(dtype):
+    keras.config.set_dtype_policy(f"mixed_{dtype}")
+    try:
+        student = stages((5, 9), (7, 4), (3, 3))
+        distiller = Distiller(stages((2, 13), (6, 7), name="teacher"), student, ReviewKD(0.0))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    distiller.compile(keras.optimizers.SGD(0.05), run_eagerly=True)
+    images = np.random.default_rng(0).normal(size=(5, 13, 13, 3)).astype("float32")
+    [objective] = distiller.objectives
+    before = [np.array(each) for each in objective.trainable_variables]
+    distiller.train_on_batch(images, np.arange(5) % 4)
+    for variable, value in zip(objective.trainable_variables, before):
+        assert np.all(np.isfinite(variable)) and np.any(np.array(variable) != value)
+    context = distiller.forward({"image": images, "label": np.arange(5) % 4}, training=False)
+    loss = objective.compute(context)
+    assert context.student("stage2").dtype == dtype and loss.dtype == tf.float32
+
+
 def test_fused_channels_are_at_most_those_of_the_students_deepest_feature():
     objective = ReviewKD()
     Distiller(stages((5, 4), name="teacher"), stages((9, 4), (3, 4)), objective)
