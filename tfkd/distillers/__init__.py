@@ -1,9 +1,11 @@
 """Published distillation methods, one file each; the file, its name and the class agree."""
 
 from tfkd.core.registry import create, names
+from tfkd.distillers.at import AT, at_loss, attention_map
 from tfkd.distillers.cs_kd import CSKD, cs_kd_loss
 from tfkd.distillers.dist import DIST, inter_class_loss, intra_class_loss
 from tfkd.distillers.dkd import DKD, dkd_loss
+from tfkd.distillers.fitnets import FitNets, hint_loss
 from tfkd.distillers.ipwd import IPWD, ipwd_loss
 from tfkd.distillers.kd import KD, kd_loss
 from tfkd.distillers.mld import MLD
@@ -17,9 +19,11 @@ from tfkd.distillers.reviewkd import ReviewKD, reviewkd_loss
 from tfkd.distillers.shared.standardization import standardized
 from tfkd.distillers.teacher_free import TeacherFree
 from tfkd.distillers.uskd import USKD
+from tfkd.distillers.vid import VID, vid_loss
 from tfkd.distillers.wsld import WSLD, wsld_loss
 
 __all__ = [
+    "AT",
     "CSKD",
     "DIST",
     "DKD",
@@ -32,14 +36,19 @@ __all__ = [
     "PKKDDistiller",
     "PSKD",
     "USKD",
+    "VID",
     "WSLD",
+    "FitNets",
     "Plain",
     "ReviewKD",
     "TeacherFree",
+    "at_loss",
+    "attention_map",
     "blend_loss",
     "create",
     "cs_kd_loss",
     "dkd_loss",
+    "hint_loss",
     "inter_class_loss",
     "intra_class_loss",
     "ipwd_loss",
@@ -50,5 +59,6 @@ __all__ = [
     "ps_kd_loss",
     "reviewkd_loss",
     "standardized",
+    "vid_loss",
     "wsld_loss",
 ]

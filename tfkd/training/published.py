@@ -77,14 +77,20 @@ _CIFAR100 = {
     "reviewkd": Preset("reviewkd"),
     # The label loss was swept over 1/16, 1/8, 1/4 and 1/2; no value was published for any pair.
     "norm": Preset("norm", student_loss_weight=0.25),
+    # Tian et al., "Contrastive Representation Distillation", ICLR 2020.
+    "fitnets": Preset("fitnets", 100.0),
+    # The paper's form has no published run on these pairs: its defaults.
+    "fitnets_two_stage": Preset("fitnets", settings={"form": "two_stage"}),
+    "at": Preset("at", 1000.0),
+    "vid": Preset("vid"),
 }
 _MLD_IMAGENET = {
     "temperatures": (1.0, 3.0, 5.0, 2.0, 6.0),
     "label_weight": 0.5,
     "distillation_weight": 0.5,
 }
-# KD by the weights of the DKD comparison. IPWD, CS-KD, PS-KD, TF-KD and logit standardization have
-# no published values for ImageNet here and keep those for CIFAR-100.
+# KD by the weights of the DKD comparison. IPWD, CS-KD, PS-KD, TF-KD, logit standardization,
+# FitNets, AT and VID have no published values for ImageNet here; they keep those for CIFAR-100.
 _IMAGENET = _CIFAR100 | {
     "kd": Preset("kd", 0.5, {"temperature": 1.0}, 0.5),
     "dkd": Preset("dkd", settings={"temperature": 1.0, "warmup_epochs": 1.0}),
