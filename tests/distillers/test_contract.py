@@ -340,12 +340,6 @@ def set_up(name: str, settings: str):
     return objective, features, lambda network, start: models.head(networks[network], start)
 
 
-def reads_student_logits(objective: Objective) -> bool:
-    """Whether a loss is one of the student's logits, on any view."""
-    taps = objective.requires.taps
-    return any("logits" in taps[network, view] for network, view in taps if network == "student")
-
-
 def terms_of(name: str, settings: dict, given: dict, visits: int = 1, **batch):
     """The losses of a method, and their sum's gradients to the student's logits and features.
 
@@ -393,8 +387,7 @@ def test_extreme_logits_stay_finite(name, settings, dtype):
     losses, gradients = terms_of(name, settings, extreme_case(dtype), visits)
     for key, value in losses.items():
         assert value.dtype == tf.float32 and np.isfinite(value), key
-    objective = set_up(name, json.dumps(settings))[0]
-    assert bool(gradients) == (bool(losses) and reads_student_logits(objective))
+    assert bool(gradients) == bool(losses)
     for key, gradient in gradients.items():
         assert np.all(np.isfinite(tf.cast(gradient, tf.float32))), key
 

@@ -134,10 +134,12 @@ def test_chosen_taps_and_names_of_a_network_count():
     plain = runs.network("student")
     named = models.Network(plain, taps={"stage1": "stage1_pre", "stage3": "pre_pool"})
     assert levels(named, plain)[0] == ["stage2", "stage3", "pooled"]
-    assert levels(plain, plain, student_taps=("stage2",), teacher_taps=("stage1", "pooled")) == (
-        ["stage2"],
-        ["pooled"],
+    chosen = {"student_taps": ("stage1_pre", "stage2"), "teacher_taps": ("stage1", "stage2")}
+    assert levels(plain, plain, student_preactivation=True, **chosen) == (
+        ["stage1_pre", "stage2", "pooled"],
+        ["stage1", "stage2", "pooled"],
     )
+    assert levels(plain, plain, student_taps=("pre_pool",))[0] == ["pre_pool", "pooled"]
 
 
 def stages(*features: tuple[int, int], name: str = "student", size: int = 13) -> keras.Model:
@@ -265,7 +267,7 @@ def test_unknown_sizes_are_told_with_both_taps():
 
 
 def test_a_misspelled_tap_is_told_with_the_nearest():
-    objective = ReviewKD(student_taps=("stage1", "stage22", "pooled"))
+    objective = ReviewKD(student_taps=("stage1", "stage22"))
     with pytest.raises(TfkdError, match="'stage22'; did you mean 'stage2"):
         Distiller(runs.network("teacher"), runs.network("student"), objective)
 

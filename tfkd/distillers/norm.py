@@ -37,9 +37,9 @@ code fails there).
 
 Choices and departures. x and t are the features that are pooled, ``pre_pool``. Of WRNs the
 published code takes the bare sums instead, before the last normalization and ReLU, where nothing
-merges; of a MobileNetV2 that has no ReLU at the end, x before it. ``N = 1`` keeps both maps, where
-the code then leaves them out. The filters start Kaiming-normal over the fan-out, as those of most
-published students. The code runs one epoch more (241), in which k stays at its last value.
+merges; and its MobileNetV2 has no ReLU behind the last convolution, where tfkd's has one. ``N = 1``
+keeps both maps, which the code then leaves out. The filters start Kaiming-normal over the fan-out,
+as those of most published students. The code runs one epoch more (241), with k at its last value.
 
 Published: N = 8, KL at temperature 4; CIFAR-100: r swept over 1/16, 1/8, 1/4 and 1/2, without a
 value for any pair (1/4 is our choice), beta = 0 for plain NORM and none published for NORM + KD.

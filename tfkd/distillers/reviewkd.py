@@ -29,7 +29,7 @@ stages of a WRN are bare sums, and its ``_pre`` taps those after the next normal
 published code. On ImageNet the published student is read before the ReLU as well
 (``student_preactivation``). Networks with different numbers of stages are paired from the deepest
 on, and the first stages of the one with more are left out (ours; published pairs have the same
-number). Other features are chosen by ``student_taps`` and ``teacher_taps``.
+number). ``student_taps`` and ``teacher_taps`` name other features in place of the stages.
 
 Weights. CIFAR-100: w = 5 for wrn_40_2 to wrn_16_2, wrn_40_1 and shufflev1, and for resnet32x4 to
 resnet8x4 and shufflev1; 8 for resnet32x4 to shufflev2, 0.6 for resnet56 to resnet20, 1 for
@@ -47,6 +47,7 @@ channels)``. Fusions compute in the policy of the layers, losses in float32.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import keras
@@ -64,10 +65,13 @@ from tfkd.distillers.shared.layers import (
     normalization,
     sequence,
 )
-from tfkd.distillers.shared.stage_taps import has_tap, stage_taps
+from tfkd.distillers.shared.stage_taps import has_tap, paired_stages, taps_of_pairs
 from tfkd.settings import Count, NonNegative, field
 
-_POOLED_SIZES = (4, 2, 1)
+POOLED = "pooled"
+"""The deepest level of every network."""
+
+_SIZES = (4, 2, 1)
 
 
 def resized(maps: tf.Tensor, size: Sequence[int]) -> tf.Tensor:
@@ -108,7 +112,7 @@ def hierarchical_loss(student: tf.Tensor, teacher: tf.Tensor) -> tf.Tensor:
     student = as_float(student)
     difference = student - tf.cast(teacher, student.dtype)
     total, weight, weights = _mean_square(difference), 1.0, 1.0
-    for size in _POOLED_SIZES:
+    for size in _SIZES:
         if size < min(difference.shape[1:3]):
             weight /= 2
             weights += weight
@@ -134,6 +138,11 @@ def warmup_factor(epoch: tf.Tensor | float, warmup_epochs: float) -> tf.Tensor:
 
 def _mean_square(maps: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(tf.square(maps), axis=(1, 2, 3))
+
+
+def before_relu(network: models.Network, stages: Sequence[str]) -> list[str]:
+    """Returns the taps of stages before their last ReLU; the stage itself where there is none."""
+    return [f"{tap}_pre" if has_tap(network, f"{tap}_pre") else tap for tap in stages]
 
 
 class AttentionFusion(keras.layers.Layer):
@@ -204,44 +213,26 @@ class ReviewKD(Objective):
         False, "whether the student's stages, too, are read before their last ReLU"
     )
     student_taps: tuple[str, ...] = field(
-        (), "the student's features, from the image on; empty: its stages and pooled"
+        (), "taps of the student to compare beside pooled; none: its stages"
     )
     teacher_taps: tuple[str, ...] = field(
-        (), "the teacher's features, likewise; empty: its stages before their ReLU and pooled"
+        (), "those of the teacher; none: its stages before their ReLU"
     )
 
-    requires = Requires(
-        taps={("student", "main"): ["pooled"], ("teacher", "main"): ["pooled"]},
-        allows_soft_labels=True,
-    )
+    requires = Requires(teacher=True, allows_soft_labels=True, tasks=None)
 
     def choose_taps(self, student: models.Network, teachers: Sequence[models.Network]) -> None:
         if not teachers:
-            return
-        own = self.student_taps or self._stages_of(student, self.student_preactivation)
-        wanted = self.teacher_taps or self._stages_of(teachers[0], preactivation=True)
-        levels = min(len(own), len(wanted))
-        self.requires = Requires(
-            taps={
-                ("student", "main"): tuple(own[-levels:]),
-                ("teacher", "main"): tuple(wanted[-levels:]),
-            },
-            allows_soft_labels=True,
-        )
-
-    def _stages_of(self, network: models.Network, preactivation: bool) -> list[str]:
-        """Returns the stages of a network, before their ReLU where it has such taps, and pooled."""
-        stages = stage_taps(network, self.name)
-        if preactivation:
-            before = {stage: f"{stage}_pre" for stage in stages}
-            stages = [pre if has_tap(network, pre) else stage for stage, pre in before.items()]
-        return [*stages, "pooled"]
-
-    @property
-    def _levels(self) -> list[tuple[str, str]]:
-        """The taps of student and teacher of each level, the deepest first."""
-        taps = (self.requires.taps[network, "main"] for network in ("student", "teacher"))
-        return list(zip(*taps, strict=True))[::-1]
+            return  # The distiller tells of what is missing.
+        teacher, named = teachers[0], (self.student_taps, self.teacher_taps)
+        own, theirs = zip(*paired_stages(student, teacher, self.name, *named))
+        if self.student_preactivation and not self.student_taps:
+            own = before_relu(student, own)
+        if not self.teacher_taps:
+            theirs = before_relu(teacher, theirs)
+        pairs = [*zip(own, theirs), (POOLED, POOLED)]
+        self._levels = pairs[::-1]
+        self.requires = dataclasses.replace(self.requires, taps=taps_of_pairs(pairs))
 
     def setup(self, spec: Spec) -> None:
         own, theirs = (spec.shapes[network, "main"] for network in ("student", "teacher"))
