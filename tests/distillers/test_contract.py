@@ -49,8 +49,10 @@ CASES = {
     "fitnets": [{}, {"form": "two_stage"}],
     "ipwd": [{}, {"normalize": True}],
     "mld": [{}, {"variant": "clean"}],
+    "norm": [{"kd_weight": 0.5}],
     "pkkd": [{}, {"teacher_rho": True, "kernel": "same"}],
     "srrl": [{}, {"connector_on": "pooled"}],
+    "reviewkd": [{"warmup_epochs": 0.0}],
     "teacher_free": [{"form": "self"}, {"form": "regularization"}, {"form": "label_smoothing"}],
     "uskd": [{"target_weight": 2.0}, {"target_weight": 2.0, "variant": "clean"}],
 }
@@ -61,7 +63,9 @@ FURTHER = {
     "dkd": [{}],
     "ipwd": [{"orientation": "kd_over_cls"}],
     "mld": [{"standardize": True}, {"standardize": True, "variant": "clean"}],
+    "norm": [{}, {"kd_weight": 1.0, "residual": False, "normalize_logits": False}],
     "pkkd": [{"progressive": False}],
+    "reviewkd": [{}, {"student_preactivation": True, "max_channels": 3}],
 }
 """Further settings, for what costs little."""
 
@@ -120,6 +124,17 @@ WANTED = {
         "standardize": "True or False",
     },
     "nkd": {"temperature": "a number > 0", "nontarget_weight": "a number >= 0"},
+    "norm": {
+        "expansion": "a whole number >= 1",
+        "kd_weight": "a number >= 0",
+        "temperature": "a number > 0",
+        "residual": "True or False",
+        "normalize_logits": "True or False",
+        "phase_epochs": "a list of numbers >= 0",
+        "phase_factors": "a list of numbers >= 0",
+        "student_tap": "a string",
+        "teacher_tap": "a string",
+    },
     "pkkd": {
         "middle_weight": "a number >= 0",
         "soft_weight": "a number >= 0",
@@ -166,6 +181,13 @@ WANTED = {
         "student_tap": "a string",
         "teacher_tap": "a string",
     },
+    "reviewkd": {
+        "warmup_epochs": "a number >= 0",
+        "max_channels": "a whole number >= 1",
+        "student_preactivation": "True or False",
+        "student_taps": "a list of strings",
+        "teacher_taps": "a list of strings",
+    },
     "teacher_free": {
         "form": "'self' or 'regularization' or 'label_smoothing'",
         "teacher_weight": "a number from 0 to 1 or None",
@@ -199,10 +221,12 @@ WRONG = {
     "a number > 0 or None": (0, 0.0, -1.0, "4", True, float("nan"), float("inf")),
     "a number >= 0 or None": (-1, -0.1, "8", True, float("nan"), float("inf")),
     "a number from 0 to 1 or None": (-0.1, 1.5, "all", False, float("nan")),
+    "a whole number >= 1": (0, -1, 1.5, "8", None, True),
     "True or False": (1, 0.0, "yes", None),
     "True or False or None": (1, 0.0, "yes"),
     "a string": (3, None, ("a",)),
     "a list of strings": (3, None, [3], ("a", None)),
+    "a list of numbers >= 0": (4.0, "43526", None, (4.0, -1.0), (4.0, "3")),
     "a list of numbers > 0": (4.0, "43526", None, (4.0, 0.0), (4.0, "3")),
 }
 """Values that are refused, by what a setting wants."""
@@ -400,6 +424,9 @@ def terms_of(name: str, settings: dict, given: dict, visits: int = 1, **batch):
             context = context_of(
                 outputs, given["labels"], index=tf.range(ROWS), heads=heads, **batch
             )
+            logits = objective.student_logits(context)
+            if logits is not None:
+                context.replace_student_logits(logits)
             terms = objective.to_terms(objective.compute(context))
             total = sum(tf.cast(each, tf.float64) for each in terms.losses.values())
         objective.after_step(context, terms.carry)

@@ -10,11 +10,13 @@ from tfkd.distillers.ipwd import IPWD, ipwd_loss
 from tfkd.distillers.kd import KD, kd_loss
 from tfkd.distillers.mld import MLD
 from tfkd.distillers.nkd import NKD, nkd_loss
+from tfkd.distillers.norm import NORM, norm_loss
 from tfkd.distillers.pkkd.distiller import PKKDDistiller
 from tfkd.distillers.pkkd.objective import PKKD, blend_loss
 from tfkd.distillers.pkt import PKT, pkt_loss
 from tfkd.distillers.plain import Plain
 from tfkd.distillers.ps_kd import PSKD, ps_kd_loss
+from tfkd.distillers.reviewkd import ReviewKD, reviewkd_loss
 from tfkd.distillers.rkd import RKD, rkd_angle_loss, rkd_distance_loss
 from tfkd.distillers.shared.standardization import standardized
 from tfkd.distillers.sp import SP, sp_loss
@@ -34,6 +36,7 @@ __all__ = [
     "KD",
     "MLD",
     "NKD",
+    "NORM",
     "PKKD",
     "PKKDDistiller",
     "PKT",
@@ -47,6 +50,7 @@ __all__ = [
     "WSLD",
     "FitNets",
     "Plain",
+    "ReviewKD",
     "TeacherFree",
     "at_loss",
     "attention_map",
@@ -68,6 +72,9 @@ __all__ = [
     "sp_loss",
     "srrl_losses",
     "sskd_losses",
+    "norm_loss",
+    "ps_kd_loss",
+    "reviewkd_loss",
     "standardized",
     "vid_loss",
     "wsld_loss",
