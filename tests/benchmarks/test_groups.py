@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from tfkd import benchmarks, distillers, models
+from tfkd import benchmarks, models
 from tfkd.adder import compiled_ops
 from tfkd.benchmarks import plain_networks, processor
 from tfkd.benchmarks.groups import adder, features
