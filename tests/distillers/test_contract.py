@@ -35,6 +35,8 @@ NAMES = [
 """The methods of tfkd; other tests register some of their own."""
 
 CASES = {
+    "cocord": [{"queue_size": 12, "projection_width": 8, "predictor_width": 4}],
+    "diffkd": [{}],
     "kd": [{"standardize": True}],
     "dkd": [{"standardize": True, "warmup_epochs": 3.0}],
     "ipwd": [{}, {"normalize": True}],
@@ -49,6 +51,7 @@ FURTHER = {
     "kd": [{}],
     "dkd": [{}],
     "ipwd": [{"orientation": "kd_over_cls"}],
+    "diffkd": [{"use_features": False}, {"use_logits": False, "latent_width": 2}],
     "mld": [{"standardize": True}, {"standardize": True, "variant": "clean"}],
     "pkkd": [{"progressive": False}],
 }
@@ -58,7 +61,30 @@ WIDTHS = {"pkkd": (4, 4)}
 """Widths of student and teacher, of the methods that compare outputs of one shape."""
 
 WANTED = {
+    "cocord": {
+        "contrast_weight": "a number >= 0",
+        "prediction_weight": "a number >= 0",
+        "temperature": "a number > 0",
+        "queue_size": "a whole number >= 1",
+        "projection_width": "a whole number >= 1",
+        "predictor_width": "a whole number >= 1",
+        "slow_momentum": "a number from 0 to 1",
+        "teacher_momentum": "a number from 0 to 1",
+        "student_tap": "a string",
+        "teacher_tap": "a string",
+    },
     "cs_kd": {"temperature": "a number > 0"},
+    "diffkd": {
+        "use_features": "True or False",
+        "use_logits": "True or False",
+        "diffusion_weight": "a number >= 0",
+        "autoencoder_weight": "a number >= 0",
+        "kd_weight": "a number >= 0",
+        "refinement_steps": "a whole number from 1 to 500",
+        "latent_width": "a whole number >= 1 or None",
+        "student_tap": "a string",
+        "teacher_tap": "a string",
+    },
     "dist": {
         "temperature": "a number > 0",
         "inter_weight": "a number >= 0",
@@ -131,6 +157,9 @@ WRONG = {
     "a number >= 0": (-1, -0.1, "8", None, True, float("nan"), float("inf")),
     "a number from 0 to 1": (-0.1, 1.1, "most", None, False, float("nan")),
     "a number > 0 or None": (0, 0.0, -1.0, "4", True, float("nan"), float("inf")),
+    "a whole number >= 1": (0, -2, 2.0, "8", None, True),
+    "a whole number >= 1 or None": (0, 2.5, "8", False),
+    "a whole number from 1 to 500": (0, 501, 5.0, None, True),
     "a number from 0 to 1 or None": (-0.1, 1.5, "all", False, float("nan")),
     "True or False": (1, 0.0, "yes", None),
     "a string": (3, None, ("a",)),
@@ -275,6 +304,7 @@ def set_up(name: str, settings: str):
     networks = {"student": distiller.student}
     if distiller.teachers:
         networks["teacher"] = runs.network("teacher", WIDTHS.get(name, (4, 6))[1])
+    networks |= {word: each.model for word, each in objective.companions.items()}
     features = {
         (network, view): {
             tap: tf.constant(draw.normal(size=(ROWS, *shape[1:])), tf.float32)
@@ -288,7 +318,7 @@ def set_up(name: str, settings: str):
 
 
 def terms_of(name: str, settings: dict, given: dict, visits: int = 1, **batch):
-    """The losses of a method, and their sum's gradients to the student's logits, by name.
+    """The losses of a method, and their sum's gradients to what the student gives, by name.
 
     Args:
         name: The method.
@@ -299,9 +329,14 @@ def terms_of(name: str, settings: dict, given: dict, visits: int = 1, **batch):
     """
     objective, features = set_up(name, json.dumps(settings))
     first = [np.array(each) for each in objective.variables]
-    watched = {key: given[key] for key, (network, _) in VIEWS.items() if network == "student"}
-    outputs = {
-        view: {"logits": given[key], **features.get(view, {})} for key, view in VIEWS.items()
+    outputs = {view: dict(taps) for view, taps in features.items()}
+    for key, view in VIEWS.items():
+        outputs.setdefault(view, {})["logits"] = given[key]
+    watched = {
+        f"{view} {tap}": value
+        for (network, view), taps in outputs.items()
+        if network == "student"
+        for tap, value in taps.items()
     }
     for _ in range(visits):
         with tf.GradientTape() as tape:

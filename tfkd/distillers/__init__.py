@@ -1,7 +1,9 @@
 """Published distillation methods, one file each; the file, its name and the class agree."""
 
 from tfkd.core.registry import create, names
+from tfkd.distillers.cocord import CoCoRD
 from tfkd.distillers.cs_kd import CSKD, cs_kd_loss
+from tfkd.distillers.diffkd.objective import DiffKD
 from tfkd.distillers.dist import DIST, inter_class_loss, intra_class_loss
 from tfkd.distillers.dkd import DKD, dkd_loss
 from tfkd.distillers.ipwd import IPWD, ipwd_loss
@@ -30,6 +32,8 @@ __all__ = [
     "PSKD",
     "USKD",
     "WSLD",
+    "CoCoRD",
+    "DiffKD",
     "Plain",
     "TeacherFree",
     "blend_loss",

@@ -110,6 +110,8 @@ def prediction_loss(prediction: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
 def perceptron(inputs: int, inner: int, outputs: int, seed: int, name: str) -> keras.Sequential:
     """Returns linear, batch normalization, ReLU, linear: features ``(batch, inputs)`` -> outputs.
 
+    (A bias of the first layer would be taken away by the normalization; there is none.)
+
     Args:
         inputs: Width of the features.
         inner: Width between the linear layers.
@@ -118,7 +120,7 @@ def perceptron(inputs: int, inner: int, outputs: int, seed: int, name: str) -> k
         name: Name of the layers.
     """
     layers = [
-        dense(inputs, inner, seed, name=f"{name}_first"),
+        dense(inputs, inner, seed, use_bias=False, name=f"{name}_first"),
         normalization((None, inner), name=f"{name}_bn"),
         keras.layers.ReLU(name=f"{name}_relu"),
         dense(inner, outputs, seed + 2, name=f"{name}_last"),
@@ -138,8 +140,8 @@ class CoCoRD(Objective):
     predictor_width: Count = field(512, "width inside the predictor")
     slow_momentum: Fraction = field(0.9, "share of the old weights in the student's slow twin")
     teacher_momentum: Fraction = field(0.999, "the same for the teacher's projector")
-    feature: str = field("pooled", "tap of the student's embedding")
-    teacher_feature: str = field("pooled", "tap of the teacher's embedding")
+    student_tap: str = field("pooled", "embedding of the student, a vector")
+    teacher_tap: str = field("pooled", "embedding of the teacher, a vector")
 
     terms = ("contrast", "prediction")
 
@@ -147,11 +149,11 @@ class CoCoRD(Objective):
     def requires(self) -> Requires:
         return Requires(
             taps={
-                ("student", "main"): [self.feature],
-                ("student", "second"): [self.feature],
-                (self._slow, "main"): [self.feature],
-                (self._slow, "second"): [self.feature],
-                ("teacher", "third"): [self.teacher_feature],
+                ("student", "main"): [self.student_tap],
+                ("student", "second"): [self.student_tap],
+                (self._slow, "main"): [self.student_tap],
+                (self._slow, "second"): [self.student_tap],
+                ("teacher", "third"): [self.teacher_tap],
             },
             allows_soft_labels=True,
         )
@@ -162,10 +164,10 @@ class CoCoRD(Objective):
         return f"{self.name}_slow"
 
     def setup(self, spec: Spec) -> None:
-        own_shape = spec.shapes["student", "main"][self.feature]
-        teacher_shape = spec.shapes["teacher", "third"][self.teacher_feature]
-        own = check_width(self.name, "student", self.feature, own_shape)
-        teacher = check_width(self.name, "teacher", self.teacher_feature, teacher_shape)
+        own_shape = spec.shapes["student", "main"][self.student_tap]
+        teacher_shape = spec.shapes["teacher", "third"][self.teacher_tap]
+        own = check_width(self.name, "student", self.student_tap, own_shape)
+        teacher = check_width(self.name, "teacher", self.teacher_tap, teacher_shape)
         width = self.projection_width
         self.projector, self.slow_projector, self.teacher_projector = (
             perceptron(inputs, width, width, seed, f"{self.name}_{word}projector")
@@ -192,7 +194,7 @@ class CoCoRD(Objective):
         self.queue = self.add_weight(
             shape=(self.queue_size, width),
             initializer=lambda shape, dtype: _unit(
-                tf.random.stateless_normal(shape, (spec.seed, 0), dtype)
+                tf.random.stateless_normal(shape, (spec.seed, 0), dtype=dtype)
             ),
             dtype="float32",
             name="queue",
@@ -209,18 +211,18 @@ class CoCoRD(Objective):
     def compute(self, context) -> Terms:
         training = context.training
         first, second = (
-            self.projector(context.student(self.feature, view), training=training)
+            self.projector(context.student(self.student_tap, view), training=training)
             for view in ("main", "second")
         )
         target_of_second, target_of_first = (
             tf.stop_gradient(
                 self.slow_projector(
-                    context.output(self._slow, self.feature, view), training=training
+                    context.output(self._slow, self.student_tap, view), training=training
                 )
             )
             for view in ("main", "second")
         )
-        teacher = context.teacher(self.teacher_feature, "third")
+        teacher = context.teacher(self.teacher_tap, "third")
         key = tf.stop_gradient(_unit(self.teacher_projector(teacher, training=training)))
         contrast = contrast_loss(first, key, self.queue, self.temperature)
         prediction = prediction_loss(self.predictor(first, training=training), target_of_first)

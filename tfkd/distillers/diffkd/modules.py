@@ -1,9 +1,10 @@
 """What DiffKD learns beside the student: denoiser, noise adapter, autoencoder and connectors.
 
-As in the published code: convolutions have biases and start as those of torch do, 1280 times have a
-vector of their own. Maps are ``(batch, height, width, channels)`` of any float type; logits come as
-maps of one pixel. Modules compute in the precision of the dtype policy; what is between them is
-float32.
+As in the published code, but for the biases of convolutions before a normalization, which would
+take them away again: there are none.
+
+Maps are ``(batch, height, width, channels)`` of any float type; logits come as maps of one pixel.
+Modules compute in the precision of the dtype policy; what is between them is float32.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import keras
 import tensorflow as tf
 
 from tfkd.core.divergences import as_float
-from tfkd.distillers.diffkd.diffusion import mixed, refined
+from tfkd.distillers.diffkd.diffusion import Predictor, mixed, refined
 from tfkd.distillers.shared.layers import convolution, dense, normalization, sequence
 
 KNOWN_TIMES = 1280
@@ -165,9 +166,9 @@ class Connector(keras.layers.Layer):
         error = tf.square(as_float(self.decoder(latent)) - teacher)
         return tf.stop_gradient(as_float(latent)), error
 
-    def predict(self, maps: tf.Tensor, times: tf.Tensor | int, training: bool) -> tf.Tensor:
-        """Returns the noise in maps, float32; see :meth:`Denoiser.call`."""
-        return as_float(self.denoiser(maps, times=times, training=training))
+    def predictor(self, training: bool) -> Predictor:
+        """Returns the denoiser as a function of maps and times, float32."""
+        return lambda maps, times: as_float(self.denoiser(maps, times=times, training=training))
 
     def denoised(
         self, student: tf.Tensor, noise: tf.Tensor, steps: int, training: bool
@@ -183,7 +184,7 @@ class Connector(keras.layers.Layer):
         embedded = self.embed(student)
         share = tf.nn.softmax(as_float(self.adapter(embedded, training=training)))[:, 0]
         start = mixed(as_float(embedded), noise, share)
-        maps = refined(start, lambda maps, time: self.predict(maps, time, training), steps)
+        maps = refined(start, self.predictor(training), steps)
         return as_float(self.project(maps, training=training))
 
 
@@ -192,7 +193,7 @@ def _normalized(
 ) -> list[keras.layers.Layer]:
     """Returns a convolution, its normalization and, if asked for, a ReLU."""
     layers = [
-        convolution(inputs, outputs, size, next(seeds), name=f"{name}_conv"),
+        convolution(inputs, outputs, size, next(seeds), use_bias=False, name=f"{name}_conv"),
         normalization(_maps(outputs), name=f"{name}_bn"),
     ]
     return [*layers, keras.layers.ReLU(name=f"{name}_relu")] if relu else layers

@@ -33,7 +33,7 @@ losses are computed in float32.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Annotated
 
 import tensorflow as tf
@@ -42,10 +42,13 @@ from tfkd.core import Objective, Requires, Spec, register
 from tfkd.core.divergences import as_float, kl_divergence
 from tfkd.distillers.diffkd.diffusion import NOISE_STEPS, diffusion_loss
 from tfkd.distillers.diffkd.modules import Connector
-from tfkd.distillers.shared.adaptive_pooling import adaptive_average_pool
-from tfkd.distillers.shared.layers import check_map, check_width, mismatch
+from tfkd.distillers.shared.adaptive_pooling import to_common_size
+from tfkd.distillers.shared.layers import check_map, check_width
 from tfkd.errors import TfkdError
 from tfkd.settings import Count, NonNegative, Range, field
+
+SALTS = {"feature": (0, 1, 2), "logits": (3, 4, 5)}
+"""What tells the three draws of each tap apart."""
 
 
 @register("diffkd")
@@ -63,8 +66,8 @@ class DiffKD(Objective):
     latent_width: Count | None = field(
         None, "channels of the latent maps; None: half the teacher's channels"
     )
-    feature: str = field("pre_pool", "tap of the student's feature map")
-    teacher_feature: str = field("pre_pool", "tap of the teacher's feature map")
+    student_tap: str = field("pre_pool", "feature map of the student")
+    teacher_tap: str = field("pre_pool", "feature map of the teacher")
 
     def check(self) -> None:
         if not (self.use_features or self.use_logits):
@@ -79,11 +82,11 @@ class DiffKD(Objective):
 
     @property
     def requires(self) -> Requires:
-        logits = ["logits"] * self.use_logits
+        taps = {("student", "main"): self.student_tap, ("teacher", "main"): self.teacher_tap}
         return Requires(
             taps={
-                ("student", "main"): [self.feature] * self.use_features + logits,
-                ("teacher", "main"): [self.teacher_feature] * self.use_features + logits,
+                view: [tap] * self.use_features + ["logits"] * self.use_logits
+                for view, tap in taps.items()
             },
             allows_soft_labels=True,
         )
@@ -91,93 +94,81 @@ class DiffKD(Objective):
     def setup(self, spec: Spec) -> None:
         seeds = itertools.count(spec.seed, 2)
         student, teacher = spec.shapes["student", "main"], spec.shapes["teacher", "main"]
+        self.connectors: dict[str, Connector] = {}
         if self.use_features:
-            self._add_feature_connector(student[self.feature], teacher[self.teacher_feature], seeds)
+            *_, channels = check_map(
+                self.name, "student", self.student_tap, student[self.student_tap]
+            )
+            *_, target = check_map(
+                self.name, "teacher", self.teacher_tap, teacher[self.teacher_tap]
+            )
+            latent_width = self.latent_width or max(target // 2, 1)
+            self.connectors["feature"] = Connector(
+                channels, target, latent_width, seeds, name=f"{self.name}_feature"
+            )
         if self.use_logits:
-            widths = (
+            channels, target = (
                 check_width(self.name, network, "logits", shapes["logits"])
                 for network, shapes in (("student", student), ("teacher", teacher))
             )
-            self.logits_connector = Connector(*widths, None, seeds, name=f"{self.name}_logits")
-
-    def _add_feature_connector(self, student, teacher, seeds: Iterator[int]) -> None:
-        """Makes the connector of the feature maps, and finds the size at which they meet.
-
-        Raises:
-            TfkdError: When one is no map, or has a size that is not known.
-        """
-        *own_size, own_channels = check_map(self.name, "student", self.feature, student)
-        *size, channels = check_map(self.name, "teacher", self.teacher_feature, teacher)
-        if own_size != size and None in (*own_size, *size):
-            raise mismatch(
-                self.name, self.feature, student, self.teacher_feature, teacher,
-                "maps of one size, or of sizes that are known",
-            )  # fmt: skip
-        self._size = None if own_size == size else tuple(map(min, own_size, size))
-        width = self.latent_width or max(channels // 2, 1)
-        self.feature_connector = Connector(
-            own_channels, channels, width, seeds, name=f"{self.name}_feature"
-        )
+            self.connectors["logits"] = Connector(
+                channels, target, None, seeds, name=f"{self.name}_logits"
+            )
 
     def compute(self, context) -> dict[str, tf.Tensor]:
         losses: dict[str, tf.Tensor] = {}
         if self.use_features:
-            maps = [
-                self._at_common_size(each)
-                for each in (context.student(self.feature), context.teacher(self.teacher_feature))
-            ]
-            found, refined, latent = self._diffuse(context, self.feature_connector, *maps, salt=0)
-            distance = context.mean(tf.square(refined - latent))
-            losses |= {f"feature_{term}": value for term, value in found.items()}
-            losses["feature_kd"] = self.kd_weight * distance
+            maps = context.student(self.student_tap), context.teacher(self.teacher_tap)
+            losses |= self._losses_of(
+                context, "feature", *to_common_size(*maps), tf.math.squared_difference
+            )
         if self.use_logits:
-            maps = [each[:, None, None, :] for each in (context.student(), context.teacher())]
-            found, refined, latent = self._diffuse(context, self.logits_connector, *maps, salt=3)
-            distance = context.mean(kl_divergence(latent[:, 0, 0], refined[:, 0, 0]))
-            losses |= {f"logits_{term}": value for term, value in found.items()}
-            losses["logits_kd"] = self.kd_weight * distance
+            pixels = (each[:, None, None, :] for each in (context.student(), context.teacher()))
+            losses |= self._losses_of(context, "logits", *pixels, kl_divergence)
         return losses
 
-    def _at_common_size(self, maps: tf.Tensor) -> tf.Tensor:
-        if self._size is None or tuple(maps.shape[1:3]) == self._size:
-            return maps
-        return adaptive_average_pool(maps, size=self._size)
-
-    def _diffuse(
-        self, context, connector: Connector, student: tf.Tensor, teacher: tf.Tensor, salt: int
-    ) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
-        """Runs the modules of a tap.
+    def _losses_of(
+        self, context, word: str, student: tf.Tensor, teacher: tf.Tensor, distance: Callable
+    ) -> dict[str, tf.Tensor]:
+        """Returns the weighted losses of one tap by name.
 
         Args:
             context: The step.
-            connector: The modules.
+            word: ``feature`` or ``logits``.
             student: The student's maps.
-            teacher: The teacher's.
-            salt: Tells the draws of the taps apart; the next two numbers are used as well.
-
-        Returns:
-            The losses of denoiser and autoencoder, weighted, the student's refined maps and the
-            teacher's latent ones.
+            teacher: The teacher's, of the same height and width.
+            distance: Of the teacher's latent maps and the student's refined ones, by element or
+                pixel.
         """
-        training = context.training
+        connector, training = self.connectors[word], context.training
         latent, error = connector.encoded(as_float(teacher), training)
-        # Equal on every replica, each of which takes its own rows.
+        start, noise, times = self._draws(context, word, latent)
+        refined = connector.denoised(student, start, self.refinement_steps, training)
+        diffusion = diffusion_loss(latent, noise, times, connector.predictor(training))
+        losses = {
+            "diffusion": self.diffusion_weight * context.mean(diffusion),
+            "kd": self.kd_weight * context.mean(distance(latent, refined)),
+        }
+        if error is not None:
+            losses["autoencoder"] = self.autoencoder_weight * context.mean(error)
+        return {f"{word}_{term}": loss for term, loss in losses.items()}
+
+    def _draws(
+        self, context, word: str, latent: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Returns noise to start from, noise to be predicted, and times, for this replica's rows.
+
+        Args:
+            context: The step.
+            word: ``feature`` or ``logits``.
+            latent: Maps that the noise is like.
+        """
+        seeds = [context.seed(salt) for salt in SALTS[word]]
         everyone = tf.shape(context.gather(context.labels))[:1]
         shape = tf.concat([everyone, tf.shape(latent)[1:]], axis=0)
         start, noise = (
-            context.own_rows(tf.random.stateless_normal(shape, context.seed(salt + draw)))
-            for draw in range(2)
+            tf.ensure_shape(context.own_rows(tf.random.stateless_normal(shape, seed)), latent.shape)
+            for seed in seeds[:2]
         )
-        times = context.own_rows(
-            tf.random.stateless_uniform(
-                everyone, context.seed(salt + 2), maxval=NOISE_STEPS, dtype=tf.int32
-            )
-        )
-        refined = connector.denoised(student, start, self.refinement_steps, training)
-        loss = diffusion_loss(
-            latent, noise, times, lambda maps, times: connector.predict(maps, times, training)
-        )
-        losses = {"diffusion": self.diffusion_weight * context.mean(loss)}
-        if error is not None:
-            losses["autoencoder"] = self.autoencoder_weight * context.mean(error)
-        return losses, refined, latent
+        times = tf.random.stateless_uniform(everyone, seeds[2], maxval=NOISE_STEPS, dtype=tf.int32)
+        return start, noise, context.own_rows(times)
