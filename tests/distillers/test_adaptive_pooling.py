@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -120,9 +121,6 @@ def test_common_size_is_the_smaller_one_along_each_axis():
 
 
 def test_unknown_size_is_refused():
-    @tf.function(input_signature=[tf.TensorSpec((None, None, 8, 2))])
-    def pool(maps):
-        return adaptive_average_pool(maps, (2, 2))
-
-    with pytest.raises(TfkdError, match="wanted a known height and width"):
-        pool(tf.ones((1, 8, 8, 2)))
+    maps = keras.Input((None, 8, 2))
+    with pytest.raises(TfkdError, match=r"shape \(None, None, 8, 2\), wanted a known height and"):
+        adaptive_average_pool(maps, (2, 2))

@@ -2,10 +2,12 @@
 
 from tfkd.core.registry import create, names
 from tfkd.distillers.cocord import CoCoRD
+from tfkd.distillers.at import AT, at_loss, attention_map
 from tfkd.distillers.cs_kd import CSKD, cs_kd_loss
 from tfkd.distillers.diffkd.objective import DiffKD
 from tfkd.distillers.dist import DIST, inter_class_loss, intra_class_loss
 from tfkd.distillers.dkd import DKD, dkd_loss
+from tfkd.distillers.fitnets import FitNets, hint_loss
 from tfkd.distillers.ipwd import IPWD, ipwd_loss
 from tfkd.distillers.kd import KD, kd_loss
 from tfkd.distillers.mld import MLD
@@ -17,9 +19,11 @@ from tfkd.distillers.ps_kd import PSKD, ps_kd_loss
 from tfkd.distillers.shared.standardization import standardized
 from tfkd.distillers.teacher_free import TeacherFree
 from tfkd.distillers.uskd import USKD
+from tfkd.distillers.vid import VID, vid_loss
 from tfkd.distillers.wsld import WSLD, wsld_loss
 
 __all__ = [
+    "AT",
     "CSKD",
     "DIST",
     "DKD",
@@ -31,15 +35,20 @@ __all__ = [
     "PKKDDistiller",
     "PSKD",
     "USKD",
+    "VID",
     "WSLD",
     "CoCoRD",
     "DiffKD",
+    "FitNets",
     "Plain",
     "TeacherFree",
+    "at_loss",
+    "attention_map",
     "blend_loss",
     "create",
     "cs_kd_loss",
     "dkd_loss",
+    "hint_loss",
     "inter_class_loss",
     "intra_class_loss",
     "ipwd_loss",
@@ -48,5 +57,6 @@ __all__ = [
     "nkd_loss",
     "ps_kd_loss",
     "standardized",
+    "vid_loss",
     "wsld_loss",
 ]

@@ -6,8 +6,8 @@ these bins are the windows of plain average pooling; otherwise they overlap or d
 ``n > m`` they repeat inputs. Rows and columns are averaged one after the other.
 
 Plain pooling does the work where both sizes divide, a product with a constant matrix for each axis
-otherwise. (``keras.layers.AdaptiveAveragePooling2D`` gives the same values, but averages windows of
-two lengths at every position, and then picks some.)
+otherwise. (``keras.layers.AdaptiveAveragePooling2D`` averages windows of two lengths at every
+position and then picks some: several times the cost, and an error for one output.)
 
 Maps are ``(batch, height, width, channels)`` of known height and width, of any float type, in which
 the means are formed: a loss that wants float32 casts first.
@@ -39,6 +39,8 @@ def adaptive_average_pool(maps: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     rows, columns = size
     if (height, width) == (rows, columns):
         return maps
+    if size == (1, 1):
+        return tf.reduce_mean(maps, axis=(1, 2), keepdims=True)
     if height % rows == 0 and width % columns == 0:
         window = (height // rows, width // columns)
         return tf.nn.avg_pool2d(maps, window, window, "VALID")
