@@ -286,6 +286,15 @@ def test_embedding_that_is_no_vector_is_refused():
         runs.distiller_of(CoCoRD(teacher_tap="stage2", **SMALL))
 
 
+def test_partial_last_batch_is_written_as_any_other():
+    distiller = runs.distiller_of(CoCoRD(**SMALL), eager=True)
+    for part in (slice(0, 8), slice(8, 11)):
+        batch = {key: value[part] for key, value in runs.arrays().items()}
+        logged = distiller.train_on_batch(batch, return_dict=True)
+        assert all(np.isfinite(value) for value in logged.values())
+    assert int(distiller.objectives[0].pointer) == 11
+
+
 def test_finished_student_is_the_plain_one():
     distiller = runs.distiller_of(CoCoRD(**SMALL), eager=True)
     assert distiller.clean_student().model is distiller.student

@@ -51,8 +51,8 @@ CASES = {
 FURTHER = {
     "kd": [{}],
     "dkd": [{}],
-    "ipwd": [{"orientation": "kd_over_cls"}],
     "diffkd": [{}, {"use_features": False}, {"use_logits": False, "latent_width": 2}],
+    "ipwd": [{"orientation": "kd_over_cls"}],
     "mld": [{"standardize": True}, {"standardize": True, "variant": "clean"}],
     "pkkd": [{"progressive": False}],
 }
@@ -65,6 +65,11 @@ STILL = {"fitnets": ("fitnets_regressor_conv/bias",)}
 """Variables that are trained and yet rest: biases that a batch normalization takes away again."""
 
 WANTED = {
+    "at": {
+        "power": "a number >= 1",
+        "student_taps": "a list of strings",
+        "teacher_taps": "a list of strings",
+    },
     "cocord": {
         "contrast_weight": "a number >= 0",
         "prediction_weight": "a number >= 0",
@@ -76,10 +81,6 @@ WANTED = {
         "teacher_momentum": "a number from 0 to 1",
         "student_tap": "a string",
         "teacher_tap": "a string",
-    "at": {
-        "power": "a number >= 1",
-        "student_taps": "a list of strings",
-        "teacher_taps": "a list of strings",
     },
     "cs_kd": {"temperature": "a number > 0"},
     "diffkd": {
@@ -346,7 +347,6 @@ def set_up(name: str, settings: str):
 
 
 def terms_of(name: str, settings: dict, given: dict, visits: int = 1, **batch):
-    """The losses of a method, and their sum's gradients to what the student gives, by name.
     """The losses of a method, and their sum's gradients to the student's logits and features.
 
     Args:
@@ -361,14 +361,6 @@ def terms_of(name: str, settings: dict, given: dict, visits: int = 1, **batch):
     outputs = {view: dict(taps) for view, taps in features.items()}
     for key, view in VIEWS.items():
         outputs.setdefault(view, {})["logits"] = given[key]
-    watched = {
-        f"{view} {tap}": value
-        for (network, view), taps in outputs.items()
-        if network == "student"
-        for tap, value in taps.items()
-    outputs = {
-        view: {"logits": given[key], **features.get(view, {})} for key, view in VIEWS.items()
-    }
     watched = {
         (*view, tap): each
         for view, taps in outputs.items()

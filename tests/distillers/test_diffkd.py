@@ -366,3 +366,11 @@ def test_losses_are_float32_under_mixed_precision(dtype):
     assert {each.dtype for each in terms.losses.values()} == {tf.float32}
     logged = distiller.train_on_batch(next(iter(runs.batches())), return_dict=True)
     assert all(np.isfinite(value) for value in logged.values())
+
+
+def test_partial_last_batch_draws_noise_of_its_own_size():
+    objective, outputs = set_up(refinement_steps=1)
+    few = {name: {tap: rows[:3] for tap, rows in taps.items()} for name, taps in outputs.items()}
+    context = context_of(few, [0, 1, 2])
+    for name, value in objective.compute(context).items():
+        assert value.shape == () and np.isfinite(value), name

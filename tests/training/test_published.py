@@ -62,6 +62,9 @@ def test_every_method_of_logits_has_a_preset():
         ("fitnets_two_stage", "cifar100", 1.0, 1.0, {"form": "two_stage", "hint_epochs": 30.0}),
         ("at", "cifar100", 1000.0, 1.0, {"power": 2.0}),
         ("vid", "cifar100", 1.0, 1.0, {"initial_variance": 5.0}),
+        ("cocord", "cifar100", 1.0, 1.0, {"contrast_weight": 1.0, "prediction_weight": 4.0}),
+        ("diffkd", "cifar100", 1.0, 1.0, {"kd_weight": 1.0, "latent_width": None}),
+        ("diffkd", "imagenet", 1.0, 1.0, {"kd_weight": 1.0, "latent_width": 1024}),
         ("uskd", "imagenet", 1.0, 1.0, {"target_weight": 1.0, "weak_weight": 0.005}),
     ],
 )

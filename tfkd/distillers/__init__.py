@@ -1,8 +1,8 @@
 """Published distillation methods, one file each; the file, its name and the class agree."""
 
 from tfkd.core.registry import create, names
-from tfkd.distillers.cocord import CoCoRD
 from tfkd.distillers.at import AT, at_loss, attention_map
+from tfkd.distillers.cocord import CoCoRD
 from tfkd.distillers.cs_kd import CSKD, cs_kd_loss
 from tfkd.distillers.diffkd.objective import DiffKD
 from tfkd.distillers.dist import DIST, inter_class_loss, intra_class_loss

@@ -21,8 +21,10 @@ The published code averages after the query pass and before the keys. The studen
 weights in both, so that the average is formed here before the networks run. Weights, widths and
 momenta are those of the published CIFAR-100 runs.
 
-Reconstruction: the published code needs embeddings of equal width. Where the teacher's has another
-one, the first linear layer of ``P_t`` keeps random first weights, and the rest is averaged.
+RECONSTRUCTION: the published code needs embeddings of equal width. Where the teacher's has another
+one, the first linear layer of ``P_t`` keeps its random first weights, and the rest is averaged.
+
+Departure: the linear layers before a normalization have no bias, which it would take away again.
 
 Embeddings are ``(batch, width)``, of any float type; losses are computed in float32, one for each
 image.
@@ -109,8 +111,6 @@ def prediction_loss(prediction: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
 
 def perceptron(inputs: int, inner: int, outputs: int, seed: int, name: str) -> keras.Sequential:
     """Returns linear, batch normalization, ReLU, linear: features ``(batch, inputs)`` -> outputs.
-
-    (A bias of the first layer would be taken away by the normalization; there is none.)
 
     Args:
         inputs: Width of the features.

@@ -79,6 +79,9 @@ _CIFAR100 = {
     "fitnets_two_stage": Preset("fitnets", settings={"form": "two_stage"}),
     "at": Preset("at", 1000.0),
     "vid": Preset("vid"),
+    "cocord": Preset("cocord"),
+    # Published for ImageNet alone: its weights, and the width of the authors' code.
+    "diffkd": Preset("diffkd"),
 }
 _MLD_IMAGENET = {
     "temperatures": (1.0, 3.0, 5.0, 2.0, 6.0),
@@ -86,7 +89,8 @@ _MLD_IMAGENET = {
     "distillation_weight": 0.5,
 }
 # KD by the weights of the DKD comparison. IPWD, CS-KD, PS-KD, TF-KD, logit standardization,
-# FitNets, AT and VID have no published values for ImageNet here; they keep those for CIFAR-100.
+# FitNets, AT, VID and CoCoRD have no published values for ImageNet here; they keep those for
+# CIFAR-100.
 _IMAGENET = _CIFAR100 | {
     "kd": Preset("kd", 0.5, {"temperature": 1.0}, 0.5),
     "dkd": Preset("dkd", settings={"temperature": 1.0, "warmup_epochs": 1.0}),
@@ -100,6 +104,7 @@ _IMAGENET = _CIFAR100 | {
     "mld": Preset("mld", settings=_MLD_IMAGENET),
     "mld_clean": Preset("mld", settings=_MLD_IMAGENET | {"variant": "clean"}),
     "dist": Preset("dist", 2.0, {"temperature": 1.0}),
+    "diffkd": Preset("diffkd", settings={"latent_width": 1024}),
 }
 _PRESETS = {"cifar100": _CIFAR100, "imagenet": _IMAGENET}
 

@@ -24,7 +24,8 @@ function of these two, in training and in evaluation.
 All weights are 1, as published for ImageNet, where the latent maps have 1024 channels. For
 CIFAR-100 no settings were published; half the teacher's channels is the published code's default.
 
-Departure: maps of two sizes are averaged to the smaller height and width, by adaptive pooling.
+Departures: maps of two sizes are averaged to the smaller height and width, by adaptive pooling;
+convolutions before a normalization have no bias, which it would take away again.
 
 Maps are ``(batch, height, width, channels)``, logits ``(batch, classes)``, of any float type;
 losses are computed in float32.
