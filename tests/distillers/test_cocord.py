@@ -1,8 +1,5 @@
 """CoCoRD: numbers computed apart, what is averaged when, which views are compared, the queue."""
 
-import json
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
@@ -10,6 +7,7 @@ import tensorflow as tf
 
 from tests.distillers import runs
 from tests.distillers.contexts import context_of
+from tests.distillers.pair_features import ORACLES
 from tfkd import models
 from tfkd.core import Distiller
 from tfkd.distillers.cocord import (
@@ -22,9 +20,7 @@ from tfkd.distillers.cocord import (
 )
 from tfkd.errors import TfkdError
 
-ORACLE = json.loads((Path(__file__).parents[1] / "fixtures" / "oracles_features.json").read_text())[
-    "cocord"
-]
+ORACLE = ORACLES["cocord"]
 SMALL = {"queue_size": 12, "projection_width": 8, "predictor_width": 4}
 TOLERANCES = {"float64": {"rtol": 0, "atol": 1e-6}, "float32": {"rtol": 1e-5, "atol": 1e-5}}
 VIEWS = ("image", "image_second", "image_third")

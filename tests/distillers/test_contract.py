@@ -230,7 +230,6 @@ WRONG = {
     "a number >= 1": (0, 0.9, "2", None, True, float("nan"), float("inf")),
     "a number > 1e-05": (0, 1e-5, -1.0, "5", None, True, float("nan"), float("inf")),
     "a number > 0 or None": (0, 0.0, -1.0, "4", True, float("nan"), float("inf")),
-    "a whole number >= 1": (0, -2, 2.0, "8", None, True),
     "a whole number >= 1 or None": (0, 2.5, "8", False),
     "a whole number from 1 to 500": (0, 501, 5.0, None, True),
     "a number >= 0 or None": (-1, -0.1, "8", True, float("nan"), float("inf")),

@@ -1,16 +1,16 @@
 """DiffKD: numbers computed apart, what each loss trains, shapes of modules, maps of two sizes."""
 
 import itertools
-import json
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from configs.cifar100 import PAIRS
 from tests.distillers import runs
 from tests.distillers.contexts import context_of
+from tests.distillers.pair_features import ORACLES, shapes_of
 from tfkd.core import Spec
 from tfkd.distillers.diffkd import DiffKD
 from tfkd.distillers.diffkd.diffusion import (
@@ -24,9 +24,7 @@ from tfkd.distillers.diffkd.diffusion import (
 from tfkd.distillers.diffkd.modules import Connector, Denoiser
 from tfkd.errors import TfkdError
 
-ORACLE = json.loads((Path(__file__).parents[1] / "fixtures" / "oracles_features.json").read_text())[
-    "diffkd"
-]
+ORACLE = ORACLES["diffkd"]
 TOLERANCES = {"float64": {"rtol": 0, "atol": 1e-6}, "float32": {"rtol": 1e-5, "atol": 1e-5}}
 DTYPES = pytest.mark.parametrize("dtype", ["float64", "float32"])
 
@@ -308,6 +306,15 @@ def test_maps_of_two_sizes_meet_at_the_smaller(own, teachers, common):
     small = {network: averaged(each["pre_pool"]) for network, each in outputs.items()}
     for name, value in losses(objective, small).items():
         np.testing.assert_allclose(found[name], value, rtol=1e-4, err_msg=name)
+
+
+def test_last_maps_of_every_published_pair_are_bridged():
+    for teacher, student in PAIRS:
+        own, other = (list(shapes_of(each).values())[-2][1:] for each in (student, teacher))
+        objective, outputs = set_up(own, other, use_logits=False, refinement_steps=1)
+        few = {network: {"pre_pool": taps["pre_pool"][:2]} for network, taps in outputs.items()}
+        found = objective.compute(context_of(few, [0, 1]))
+        assert all(np.isfinite(value) for value in found.values()), (teacher, student)
 
 
 def test_feature_that_is_no_map_is_refused():
