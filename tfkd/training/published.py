@@ -92,6 +92,7 @@ _CIFAR100 = {
     "cocord": Preset("cocord"),
     # Published for ImageNet alone: its weights, and the width of the authors' code.
     "diffkd": Preset("diffkd"),
+    "sskd": Preset("sskd"),
 }
 _MLD_IMAGENET = {
     "temperatures": (1.0, 3.0, 5.0, 2.0, 6.0),
@@ -115,6 +116,7 @@ _IMAGENET = _CIFAR100 | {
     "mld_clean": Preset("mld", settings=_MLD_IMAGENET | {"variant": "clean"}),
     "dist": Preset("dist", 2.0, {"temperature": 1.0}),
     "diffkd": Preset("diffkd", settings={"latent_width": 1024}),
+    "sskd": Preset("sskd", settings={"label_weight": 1.0}),  # As torchdistill has it.
     "reviewkd": Preset("reviewkd", settings={"warmup_epochs": 0.0, "student_preactivation": True}),
     "norm": Preset(
         "norm",
