@@ -43,6 +43,9 @@ def arrays() -> dict[str, np.ndarray]:
         view: draw.normal(shift, 1.0, (IMAGES, 8, 8, 3)).astype("float32")
         for shift, view in enumerate(("image", "image_pair", "image_strong"))
     }
+    draw_further = np.random.default_rng(1)
+    for shift, view in ((0.5, "image_second"), (-1.0, "image_third")):
+        found[view] = draw_further.normal(shift, 1.0, (IMAGES, 8, 8, 3)).astype("float32")
     for view in found.values():
         view.reshape(-1, 8, 8, 8, 3)[:, 4:] *= 2.0
     found["label"] = draw.integers(0, NUM_CLASSES, IMAGES).astype("int32")

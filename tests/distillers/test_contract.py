@@ -44,6 +44,8 @@ NAMES = [
 """The methods of tfkd; other tests register some of their own."""
 
 CASES = {
+    "cocord": [{"queue_size": 12, "projection_width": 8, "predictor_width": 4}],
+    "diffkd": [{"refinement_steps": 1}],
     "kd": [{"standardize": True}],
     "dkd": [{"standardize": True, "warmup_epochs": 3.0}],
     "fitnets": [{}, {"form": "two_stage"}],
@@ -61,6 +63,7 @@ CASES = {
 FURTHER = {
     "kd": [{}],
     "dkd": [{}],
+    "diffkd": [{}, {"use_features": False}, {"use_logits": False, "latent_width": 2}],
     "ipwd": [{"orientation": "kd_over_cls"}],
     "mld": [{"standardize": True}, {"standardize": True, "variant": "clean"}],
     "norm": [{}, {"kd_weight": 1.0, "residual": False, "normalize_logits": False}],
@@ -81,7 +84,30 @@ WANTED = {
         "student_taps": "a list of strings",
         "teacher_taps": "a list of strings",
     },
+    "cocord": {
+        "contrast_weight": "a number >= 0",
+        "prediction_weight": "a number >= 0",
+        "temperature": "a number > 0",
+        "queue_size": "a whole number >= 1",
+        "projection_width": "a whole number >= 1",
+        "predictor_width": "a whole number >= 1",
+        "slow_momentum": "a number from 0 to 1",
+        "teacher_momentum": "a number from 0 to 1",
+        "student_tap": "a string",
+        "teacher_tap": "a string",
+    },
     "cs_kd": {"temperature": "a number > 0"},
+    "diffkd": {
+        "use_features": "True or False",
+        "use_logits": "True or False",
+        "diffusion_weight": "a number >= 0",
+        "autoencoder_weight": "a number >= 0",
+        "kd_weight": "a number >= 0",
+        "refinement_steps": "a whole number from 1 to 500",
+        "latent_width": "a whole number >= 1 or None",
+        "student_tap": "a string",
+        "teacher_tap": "a string",
+    },
     "dist": {
         "temperature": "a number > 0",
         "inter_weight": "a number >= 0",
@@ -219,6 +245,8 @@ WRONG = {
     "a number >= 1": (0, 0.9, "2", None, True, float("nan"), float("inf")),
     "a number > 1e-05": (0, 1e-5, -1.0, "5", None, True, float("nan"), float("inf")),
     "a number > 0 or None": (0, 0.0, -1.0, "4", True, float("nan"), float("inf")),
+    "a whole number >= 1 or None": (0, 2.5, "8", False),
+    "a whole number from 1 to 500": (0, 501, 5.0, None, True),
     "a number >= 0 or None": (-1, -0.1, "8", True, float("nan"), float("inf")),
     "a number from 0 to 1 or None": (-0.1, 1.5, "all", False, float("nan")),
     "a whole number >= 1": (0, -1, 1.5, "8", None, True),
@@ -367,6 +395,7 @@ def set_up(name: str, settings: str):
     networks = {"student": distiller.student}
     if distiller.teachers:
         networks["teacher"] = runs.network("teacher", WIDTHS.get(name, (4, 6))[1])
+    networks |= {word: each.model for word, each in objective.companions.items()}
     features = {
         (network, view): {
             tap: tf.constant(draw.normal(size=(rows, *shape[1:])), tf.float32)
@@ -396,7 +425,10 @@ def outputs_of(given: dict, features: dict) -> dict:
         main, strong = given[network], given[f"{network}_strong"]
         rows = tf.stack([main, strong, -main, main[::-1]], axis=1)
         logits[network, "rotations"] = tf.reshape(rows, [-1, main.shape[-1]])
-    return {view: {"logits": each, **features.get(view, {})} for view, each in logits.items()}
+    found = {view: dict(taps) for view, taps in features.items()}
+    for view, each in logits.items():
+        found.setdefault(view, {})["logits"] = each
+    return found
 
 
 def terms_of(name: str, settings: dict, given: dict, visits: int = 1, **batch):
@@ -629,10 +661,11 @@ def test_dense_labels_are_refused_or_mean_what_class_numbers_do(name, settings):
             distiller.fit(dense, verbose=0)
         return
     distiller.prepare_for(dense.element_spec)
-    values = [
-        distiller.combine(distiller.forward(next(iter(each)), training=True)).values
-        for each in (numbers, dense)
-    ]
+    before, values = runs.state(distiller), []
+    for each in (numbers, dense):
+        for key, variable in distiller.state().items():
+            variable.assign(before[key])  # A step may begin with moving averages.
+        values.append(distiller.combine(distiller.forward(next(iter(each)), training=True)).values)
     np.testing.assert_allclose(values[1], values[0], rtol=1e-6)
 
 

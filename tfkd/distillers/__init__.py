@@ -2,7 +2,9 @@
 
 from tfkd.core.registry import create, names
 from tfkd.distillers.at import AT, at_loss, attention_map
+from tfkd.distillers.cocord import CoCoRD
 from tfkd.distillers.cs_kd import CSKD, cs_kd_loss
+from tfkd.distillers.diffkd.objective import DiffKD
 from tfkd.distillers.dist import DIST, inter_class_loss, intra_class_loss
 from tfkd.distillers.dkd import DKD, dkd_loss
 from tfkd.distillers.fitnets import FitNets, hint_loss
@@ -48,6 +50,8 @@ __all__ = [
     "USKD",
     "VID",
     "WSLD",
+    "CoCoRD",
+    "DiffKD",
     "FitNets",
     "Plain",
     "ReviewKD",

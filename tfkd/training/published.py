@@ -89,6 +89,9 @@ _CIFAR100 = {
     # The paper's default, published for ImageNet; on CIFAR-100 the comparisons set
     # connector_on="pooled" and run KD of weight 1 beside it.
     "srrl": Preset("srrl"),
+    "cocord": Preset("cocord"),
+    # Published for ImageNet alone: its weights, and the width of the authors' code.
+    "diffkd": Preset("diffkd"),
     "sskd": Preset("sskd"),
 }
 _MLD_IMAGENET = {
@@ -97,8 +100,8 @@ _MLD_IMAGENET = {
     "distillation_weight": 0.5,
 }
 # KD by the weights of the DKD comparison. IPWD, CS-KD, PS-KD, TF-KD, logit standardization,
-# FitNets, AT, VID, SP, RKD and PKT have no published values for ImageNet here; they keep those for
-# CIFAR-100.
+# FitNets, AT, VID, SP, RKD, PKT and CoCoRD have no published values for ImageNet here; they keep
+# those for CIFAR-100.
 _IMAGENET = _CIFAR100 | {
     "kd": Preset("kd", 0.5, {"temperature": 1.0}, 0.5),
     "dkd": Preset("dkd", settings={"temperature": 1.0, "warmup_epochs": 1.0}),
@@ -112,6 +115,7 @@ _IMAGENET = _CIFAR100 | {
     "mld": Preset("mld", settings=_MLD_IMAGENET),
     "mld_clean": Preset("mld", settings=_MLD_IMAGENET | {"variant": "clean"}),
     "dist": Preset("dist", 2.0, {"temperature": 1.0}),
+    "diffkd": Preset("diffkd", settings={"latent_width": 1024}),
     "sskd": Preset("sskd", settings={"label_weight": 1.0}),  # As torchdistill has it.
     "reviewkd": Preset("reviewkd", settings={"warmup_epochs": 0.0, "student_preactivation": True}),
     "norm": Preset(
