@@ -35,6 +35,7 @@ NAMES = [
 """The methods of tfkd; other tests register some of their own."""
 
 CASES = {
+    "crd": [{}, {"positive": "relax", "shared_negatives": False}, {"memory": "queue"}],
     "kd": [{"standardize": True}],
     "dkd": [{"standardize": True, "warmup_epochs": 3.0}],
     "ipwd": [{}, {"normalize": True}],
@@ -42,6 +43,7 @@ CASES = {
     "pkkd": [{}, {"teacher_rho": True, "kernel": "same"}],
     "teacher_free": [{"form": "self"}, {"form": "regularization"}, {"form": "label_smoothing"}],
     "uskd": [{"target_weight": 2.0}, {"target_weight": 2.0, "variant": "clean"}],
+    "wcord": [{}, {"critic": "dual", "differentiates_plan": True}],
 }
 """Settings of the methods that are trained."""
 
@@ -57,7 +59,19 @@ FURTHER = {
 WIDTHS = {"pkkd": (4, 4)}
 """Widths of student and teacher, of the methods that compare outputs of one shape."""
 
+CONTRASTIVE = {
+    "width": "a whole number >= 1",
+    "temperature": "a number > 0",
+    "positive": "'exact' or 'relax'",
+    "negatives": "a whole number >= 1 or None",
+    "shared_negatives": "True or False",
+    "memory": "'bank' or 'queue'",
+    "bank_momentum": "a number from 0 to 1",
+}
+"""What the settings take that CRD and WCoRD share."""
+
 WANTED = {
+    "crd": CONTRASTIVE,
     "cs_kd": {"temperature": "a number > 0"},
     "dist": {
         "temperature": "a number > 0",
@@ -122,6 +136,15 @@ WANTED = {
         "variant": "'code' or 'clean'",
         "feature": "a string",
     },
+    "wcord": {
+        **CONTRASTIVE,
+        "global_weight": "a number >= 0",
+        "local_weight": "a number >= 0",
+        "critic": "'nce' or 'dual'",
+        "entropy_weight": "a number > 0",
+        "iterations": "a whole number >= 1",
+        "differentiates_plan": "True or False",
+    },
     "wsld": {"temperature": "a number > 0"},
 }
 """What each setting takes: a second record of the declarations, so that none changes unnoticed."""
@@ -132,6 +155,8 @@ WRONG = {
     "a number from 0 to 1": (-0.1, 1.1, "most", None, False, float("nan")),
     "a number > 0 or None": (0, 0.0, -1.0, "4", True, float("nan"), float("inf")),
     "a number from 0 to 1 or None": (-0.1, 1.5, "all", False, float("nan")),
+    "a whole number >= 1": (0, -1, 1.5, "8", None, True),
+    "a whole number >= 1 or None": (0, -1, 1.5, "8", True),
     "True or False": (1, 0.0, "yes", None),
     "a string": (3, None, ("a",)),
     "a list of strings": (3, None, [3], ("a", None)),
@@ -250,6 +275,9 @@ def test_missing_requirement_is_told(name):
     if requires.train_size:
         with pytest.raises(TfkdError, match=f"{name} needs the size of the training set"):
             runs.distiller_of(objective, train_size=None)
+    if requires.train_labels:
+        with pytest.raises(TfkdError, match=f"{name} needs the labels of the training set"):
+            runs.distiller_of(objective, train_labels=None)
     for key in requires.all_keys:
         others = [each for each in requires.all_keys if each != key]
         with pytest.raises(TfkdError, match=f"lacks {key}"):
@@ -288,7 +316,7 @@ def set_up(name: str, settings: str):
 
 
 def terms_of(name: str, settings: dict, given: dict, visits: int = 1, **batch):
-    """The losses of a method, and their sum's gradients to the student's logits, by name.
+    """The losses of a method, and their sum's gradients to what the student says, by name.
 
     Args:
         name: The method.
@@ -300,6 +328,9 @@ def terms_of(name: str, settings: dict, given: dict, visits: int = 1, **batch):
     objective, features = set_up(name, json.dumps(settings))
     first = [np.array(each) for each in objective.variables]
     watched = {key: given[key] for key, (network, _) in VIEWS.items() if network == "student"}
+    for (network, view), taps in features.items():
+        if network == "student":
+            watched |= {f"{view}/{tap}": each for tap, each in taps.items()}
     outputs = {
         view: {"logits": given[key], **features.get(view, {})} for key, view in VIEWS.items()
     }

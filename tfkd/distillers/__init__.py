@@ -1,6 +1,7 @@
 """Published distillation methods, one file each; the file, its name and the class agree."""
 
 from tfkd.core.registry import create, names
+from tfkd.distillers.crd import CRD, crd_loss
 from tfkd.distillers.cs_kd import CSKD, cs_kd_loss
 from tfkd.distillers.dist import DIST, inter_class_loss, intra_class_loss
 from tfkd.distillers.dkd import DKD, dkd_loss
@@ -15,9 +16,11 @@ from tfkd.distillers.ps_kd import PSKD, ps_kd_loss
 from tfkd.distillers.shared.standardization import standardized
 from tfkd.distillers.teacher_free import TeacherFree
 from tfkd.distillers.uskd import USKD
+from tfkd.distillers.wcord import WCoRD, dual_loss, transport_loss
 from tfkd.distillers.wsld import WSLD, wsld_loss
 
 __all__ = [
+    "CRD",
     "CSKD",
     "DIST",
     "DKD",
@@ -29,13 +32,16 @@ __all__ = [
     "PKKDDistiller",
     "PSKD",
     "USKD",
+    "WCoRD",
     "WSLD",
     "Plain",
     "TeacherFree",
     "blend_loss",
+    "crd_loss",
     "create",
     "cs_kd_loss",
     "dkd_loss",
+    "dual_loss",
     "inter_class_loss",
     "intra_class_loss",
     "ipwd_loss",
@@ -44,5 +50,6 @@ __all__ = [
     "nkd_loss",
     "ps_kd_loss",
     "standardized",
+    "transport_loss",
     "wsld_loss",
 ]

@@ -35,6 +35,8 @@ class Preset:
         settings: Its hyper-parameters, where they are not the defaults.
         student_loss_weight: Weight of the label loss.
         teacher: Whether it has a teacher (True), none (False) or :data:`SELF_TEACHER`.
+        also: Further methods beside it: by registered name what their entries hold, weight
+            included.
     """
 
     method: str
@@ -42,6 +44,7 @@ class Preset:
     settings: Mapping[str, Any] = field(default_factory=dict)
     student_loss_weight: float = 1.0
     teacher: bool | str = True
+    also: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def teacher_network(self, given: str | None, student: str) -> str | None:
         """Returns the network that teaches: the one given, or, in self-distillation, the student's.
@@ -55,6 +58,9 @@ class Preset:
             raise TfkdError(f"{self.method} needs a teacher; wanted METHOD,TEACHER,{student}")
         return given
 
+
+# KD beside methods of features, as the CRD comparison adds it.
+_KD = {"kd": {"weight": 1.0, "temperature": 4.0}}
 
 _CIFAR100 = {
     "kd": Preset("kd", 0.9, {"temperature": 4.0}, 0.1),
@@ -73,6 +79,11 @@ _CIFAR100 = {
     "mld": Preset("mld"),
     "mld_clean": Preset("mld", settings={"variant": "clean"}),
     "dist": Preset("dist", 2.0),
+    "crd": Preset("crd", 0.8),
+    "crd_kd": Preset("crd", 0.8, also=_KD),
+    # Recalled, as the whole method is.
+    "wcord": Preset("wcord"),
+    "wcord_kd": Preset("wcord", also=_KD),
 }
 _MLD_IMAGENET = {
     "temperatures": (1.0, 3.0, 5.0, 2.0, 6.0),
@@ -80,7 +91,7 @@ _MLD_IMAGENET = {
     "distillation_weight": 0.5,
 }
 # KD by the weights of the DKD comparison. IPWD, CS-KD, PS-KD, TF-KD and logit standardization have
-# no published values for ImageNet here and keep those for CIFAR-100.
+# no published values for ImageNet here and keep those for CIFAR-100, as do CRD and WCoRD.
 _IMAGENET = _CIFAR100 | {
     "kd": Preset("kd", 0.5, {"temperature": 1.0}, 0.5),
     "dkd": Preset("dkd", settings={"temperature": 1.0, "warmup_epochs": 1.0}),
@@ -166,7 +177,7 @@ def apply(
     own = _BY_NETWORK.get((name, str(student)), {})
     own = own | _BY_NETWORK.get((name, str(teacher), str(student)), {})
     entry = {"weight": found.weight, **found.settings, **own}
-    config.methods = methods(**{found.method: entry})
+    config.methods = methods(**{found.method: entry}, **found.also)
     config.student_loss_weight = found.student_loss_weight
     return found
 
