@@ -1,10 +1,17 @@
 """The published settings of each method, and the configs that use them."""
 
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from tfkd import TfkdError
 from tfkd.training import config as configs
-from tfkd.training import config_checks, published
+from tfkd.training import config_checks, published, run
+
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def settings(name, **networks):
@@ -166,7 +173,37 @@ def test_every_method_has_an_experiment_on_a_folder():
     for name in ("plain", "teacher", *published.names()):
         config = load(name, "cifar10_folder")
         assert config.student.name == ("resnet20" if name == "teacher" else "resnet8")
-    scaled = load("dkd", "cifar10_folder")
+    scaled = configs.in_own_epochs(load("dkd", "cifar10_folder"))
     assert scaled.methods.dkd.warmup_epochs / scaled.train.epochs == pytest.approx(20 / 240)
+    for name in ("teacher", "plain", "dkd"):
+        found = configs.in_own_epochs(load(name, "cifar10_folder"))
+        assert found.train.schedule.warmup_epochs == 1.0
+
+
+def test_shorter_runs_keep_the_shares_of_the_published_one():
+    config = configs.override(load("dkd,resnet56,resnet20"), train__epochs=24)
+    found = configs.in_own_epochs(config)
+    assert found.train.schedule.milestones == (15.0, 18.0, 21.0)
+    assert found.methods.dkd.warmup_epochs == 2.0
+    assert config.methods.dkd.warmup_epochs == 20.0, "the config itself stays as it was given"
+    assert configs.in_own_epochs(found) is found
+    asked = configs.override(config, train__published_epochs=None)
+    assert configs.in_own_epochs(asked) is asked
+
+
+def test_a_run_trains_by_its_own_epochs(tmp_path):
+    """The milestone of the published run, half way, halves the rate half way through this one."""
+    config = configs.override(
+        configs.load(f"{CONFIGS}/cifar100.py:plain,resnet8,smoke"),
+        train__epochs=2,
+        train__published_epochs=240,
+        train__schedule__milestones=(120.0,),
+        train__verbose=0,
+    )
+    run(config, tmp_path / "run")
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    np.testing.assert_allclose([float(row["learning_rate"]) for row in rows], [0.05, 0.005])
+    saved = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert saved["train"]["schedule"]["milestones"] == [120.0]
     with pytest.raises(TfkdError, match="unknown method 'kdd'; did you mean 'kd'"):
         load("kdd", "cifar10_folder")
