@@ -35,7 +35,7 @@ NAMES = [
 """The methods of tfkd; other tests register some of their own."""
 
 CASES = {
-    "crd": [{}, {"positive": "relax", "shared_negatives": False}, {"memory": "queue"}],
+    "crd": [{}, {"mode": "relax", "shared_negatives": False}, {"memory": "queue"}],
     "kd": [{"standardize": True}],
     "dkd": [{"standardize": True, "warmup_epochs": 3.0}],
     "ipwd": [{}, {"normalize": True}],
@@ -62,11 +62,13 @@ WIDTHS = {"pkkd": (4, 4)}
 CONTRASTIVE = {
     "width": "a whole number >= 1",
     "temperature": "a number > 0",
-    "positive": "'exact' or 'relax'",
+    "mode": "'exact' or 'relax'",
     "negatives": "a whole number >= 1 or None",
     "shared_negatives": "True or False",
     "memory": "'bank' or 'queue'",
     "bank_momentum": "a number from 0 to 1",
+    "student_tap": "a string",
+    "teacher_tap": "a string",
 }
 """What the settings take that CRD and WCoRD share."""
 

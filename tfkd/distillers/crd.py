@@ -11,7 +11,7 @@ Yonglong Tian, Dilip Krishnan and Phillip Isola, "Contrastive Representation Dis
 ``c`` are a positive (0) and ``K`` negatives, rows of the banks of all ``n`` training images. Each
 ``Z`` is ``n * mean E`` of the first batch, and constant from then on. After the step the rows of
 the batch become ``L2(0.5 * row + 0.5 * v)``, each bank with the embeddings of its own network.
-Gradients reach the student and both heads. ``positive="exact"``: the positive is the row of the
+Gradients reach the student and both heads. ``mode="exact"``: the positive is the row of the
 image itself; ``"relax"``: that of a random image of its class. Negatives are of other classes.
 
 Published for CIFAR-100: weight 0.8 beside the label loss (with KD: and 1 for KD at T = 4),

@@ -9,15 +9,13 @@ import keras
 import tensorflow as tf
 
 from tfkd.core import Context, Objective, Requires, Spec
-from tfkd.distillers.shared.contrast import NETWORKS, Vectors
+from tfkd.distillers.shared.contrast import Vectors
 from tfkd.distillers.shared.labeled_queue import LabeledQueue
 from tfkd.distillers.shared.layers import check_width
 from tfkd.distillers.shared.memory_bank import MemoryBank
 from tfkd.distillers.shared.negatives import PUBLISHED, Negatives, published_count
 from tfkd.errors import TfkdError
 from tfkd.settings import Count, Fraction, Positive, field
-
-_TAP = "pooled"
 
 
 class Contrastive(Objective):
@@ -28,7 +26,7 @@ class Contrastive(Objective):
 
     width: Count = field(128, "width of the embeddings")
     temperature: Positive = field(0.07, "the paper's tau, by which scores are divided")
-    positive: Literal["exact", "relax"] = field(
+    mode: Literal["exact", "relax"] = field(
         "exact", "positive of an image: exact, itself; relax, any image of its class"
     )
     negatives: Count | None = field(
@@ -43,23 +41,29 @@ class Contrastive(Objective):
         "bank", "bank: a row for each training image; queue: the last `negatives` embeddings"
     )
     bank_momentum: Fraction = field(0.5, "share of a row of the bank that stays when it is written")
+    student_tap: str = field("pooled", "feature of the student, a vector")
+    teacher_tap: str = field("pooled", "feature of the teacher, a vector")
 
     def check(self) -> None:
-        if self.memory == "queue" and self.positive == "relax":
+        if self.memory == "queue" and (self.mode == "relax" or not self.shared_negatives):
             raise TfkdError(
-                f"{self.name}: found positive='relax' with memory='queue', wanted "
-                "positive='exact', or memory='bank', which holds other images of a class"
+                f"{self.name}: found memory='queue' with mode={self.mode!r} and shared_negatives="
+                f"{self.shared_negatives}, wanted 'exact' and True, or memory='bank'"
             )
 
     @property
     def requires(self) -> Requires:
         banks = self.memory == "bank"
         return Requires(
-            taps={(network, "main"): [_TAP] for network in NETWORKS},
+            taps={(network, "main"): [tap] for network, tap in self._taps.items()},
             index=banks,
             train_labels=banks,
             train_size=True,
         )
+
+    @property
+    def _taps(self) -> dict[str, str]:
+        return {"student": self.student_tap, "teacher": self.teacher_tap}
 
     def make_head(self, inputs: int, seed: int, name: str) -> keras.layers.Layer:
         """Returns a linear layer, ``(batch, inputs)`` -> ``(batch, width)``, in float32."""
@@ -68,11 +72,11 @@ class Contrastive(Objective):
     def setup(self, spec: Spec) -> None:
         self.student_head, self.teacher_head = (
             self.make_head(
-                check_width(self.name, network, _TAP, spec.shapes[network, "main"][_TAP]),
+                check_width(self.name, network, tap, spec.shapes[network, "main"][tap]),
                 spec.seed + 2 * number,
                 f"{self.name}_{network}_head",
             )
-            for number, network in enumerate(NETWORKS)
+            for number, (network, tap) in enumerate(self._taps.items())
         )
         count = self.negatives or published_count(spec.train_size)
         name = f"{self.name}_{self.memory}"
@@ -84,7 +88,7 @@ class Contrastive(Objective):
             spec.train_size,
             self.width,
             momentum=self.bank_momentum,
-            same_class=self.positive == "relax",
+            same_class=self.mode == "relax",
             shares_negatives=self.shared_negatives,
             seed=spec.seed + 4,
             name=name,
@@ -92,8 +96,8 @@ class Contrastive(Objective):
 
     def embed(self, context: Context) -> Vectors:
         """Returns the embeddings of both networks, of length 1."""
-        features = {"student": context.student(_TAP), "teacher": context.teacher(_TAP)}
         heads = {"student": self.student_head, "teacher": self.teacher_head}
+        features = {name: context.output(name, tap) for name, tap in self._taps.items()}
         return {
             name: tf.math.l2_normalize(
                 head(tf.cast(features[name], tf.float32), training=context.training), axis=1

@@ -24,9 +24,9 @@ def spectral_norm(kernel: tf.Tensor, vector: tf.Tensor) -> tuple[tf.Tensor, tf.T
     Returns:
         A scalar with the gradient ``v u'`` to the kernel, and the better estimate, without one.
     """
-    constant = tf.stop_gradient(kernel)
-    left = tf.math.l2_normalize(tf.linalg.matvec(constant, vector))
-    right = tf.math.l2_normalize(tf.linalg.matvec(constant, left, transpose_a=True))
+    left = tf.math.l2_normalize(tf.linalg.matvec(kernel, vector))
+    right = tf.math.l2_normalize(tf.linalg.matvec(kernel, left, transpose_a=True))
+    left, right = tf.stop_gradient(left), tf.stop_gradient(right)
     return tf.tensordot(left, tf.linalg.matvec(kernel, right), 1), right
 
 
