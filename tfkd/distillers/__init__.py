@@ -2,9 +2,11 @@
 
 from tfkd.core.registry import create, names
 from tfkd.distillers.crd import CRD, crd_loss
+from tfkd.distillers.at import AT, at_loss, attention_map
 from tfkd.distillers.cs_kd import CSKD, cs_kd_loss
 from tfkd.distillers.dist import DIST, inter_class_loss, intra_class_loss
 from tfkd.distillers.dkd import DKD, dkd_loss
+from tfkd.distillers.fitnets import FitNets, hint_loss
 from tfkd.distillers.ipwd import IPWD, ipwd_loss
 from tfkd.distillers.kd import KD, kd_loss
 from tfkd.distillers.mld import MLD
@@ -21,6 +23,11 @@ from tfkd.distillers.wsld import WSLD, wsld_loss
 
 __all__ = [
     "CRD",
+from tfkd.distillers.vid import VID, vid_loss
+from tfkd.distillers.wsld import WSLD, wsld_loss
+
+__all__ = [
+    "AT",
     "CSKD",
     "DIST",
     "DKD",
@@ -33,15 +40,20 @@ __all__ = [
     "PSKD",
     "USKD",
     "WCoRD",
+    "VID",
     "WSLD",
+    "FitNets",
     "Plain",
     "TeacherFree",
+    "at_loss",
+    "attention_map",
     "blend_loss",
     "crd_loss",
     "create",
     "cs_kd_loss",
     "dkd_loss",
     "dual_loss",
+    "hint_loss",
     "inter_class_loss",
     "intra_class_loss",
     "ipwd_loss",
@@ -51,5 +63,6 @@ __all__ = [
     "ps_kd_loss",
     "standardized",
     "transport_loss",
+    "vid_loss",
     "wsld_loss",
 ]
