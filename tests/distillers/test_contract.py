@@ -44,7 +44,10 @@ CASES = {
     "pkkd": [{}, {"teacher_rho": True, "kernel": "same"}],
     "teacher_free": [{"form": "self"}, {"form": "regularization"}, {"form": "label_smoothing"}],
     "uskd": [{"target_weight": 2.0}, {"target_weight": 2.0, "variant": "clean"}],
-    "wcord": [{}, {"critic": "dual", "differentiates_plan": True}],
+    "wcord": [
+        {"iterations": 10},
+        {"iterations": 10, "critic": "dual", "differentiates_plan": True},
+    ],
 }
 """Settings of the methods that are trained."""
 
@@ -73,8 +76,6 @@ CONTRASTIVE = {
 }
 """What the settings take that CRD and WCoRD share."""
 
-WANTED = {
-    "crd": CONTRASTIVE,
 STILL = {"fitnets": ("fitnets_regressor_conv/bias",)}
 """Variables that are trained and yet rest: biases that a batch normalization takes away again."""
 
@@ -84,6 +85,7 @@ WANTED = {
         "student_taps": "a list of strings",
         "teacher_taps": "a list of strings",
     },
+    "crd": CONTRASTIVE,
     "cs_kd": {"temperature": "a number > 0"},
     "dist": {
         "temperature": "a number > 0",
@@ -159,6 +161,11 @@ WANTED = {
         "variant": "'code' or 'clean'",
         "feature": "a string",
     },
+    "vid": {
+        "initial_variance": "a number > 1e-05",
+        "student_taps": "a list of strings",
+        "teacher_taps": "a list of strings",
+    },
     "wcord": {
         **CONTRASTIVE,
         "global_weight": "a number >= 0",
@@ -167,10 +174,6 @@ WANTED = {
         "entropy_weight": "a number > 0",
         "iterations": "a whole number >= 1",
         "differentiates_plan": "True or False",
-    "vid": {
-        "initial_variance": "a number > 1e-05",
-        "student_taps": "a list of strings",
-        "teacher_taps": "a list of strings",
     },
     "wsld": {"temperature": "a number > 0"},
 }
@@ -347,7 +350,6 @@ def set_up(name: str, settings: str):
 
 
 def terms_of(name: str, settings: dict, given: dict, visits: int = 1, **batch):
-    """The losses of a method, and their sum's gradients to what the student says, by name.
     """The losses of a method, and their sum's gradients to the student's logits and features.
 
     Args:
@@ -359,10 +361,6 @@ def terms_of(name: str, settings: dict, given: dict, visits: int = 1, **batch):
     """
     objective, features = set_up(name, json.dumps(settings))
     first = [np.array(each) for each in objective.variables]
-    watched = {key: given[key] for key, (network, _) in VIEWS.items() if network == "student"}
-    for (network, view), taps in features.items():
-        if network == "student":
-            watched |= {f"{view}/{tap}": each for tap, each in taps.items()}
     outputs = {
         view: {"logits": given[key], **features.get(view, {})} for key, view in VIEWS.items()
     }

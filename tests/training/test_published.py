@@ -17,8 +17,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 def settings(name, **networks):
     config = configs.default()
     preset = published.apply(config, name, **networks)
-    ((_, entry),) = config.methods.items()
-    return entry, config.student_loss_weight, preset
+    return config.methods[preset.method], config.student_loss_weight, preset
 
 
 @pytest.mark.parametrize("images", published.SETS)
@@ -26,9 +25,23 @@ def test_every_preset_makes_its_method(images):
     for name in published.names(images):
         config = configs.default()
         preset = published.apply(config, name, images=images)
-        (objective,) = configs.objectives(config)
-        assert configs.method_names(config) == [preset.method]
-        assert objective.requires.needs_teacher == bool(preset.teacher), name
+        objectives = configs.objectives(config)
+        assert configs.method_names(config) == sorted([preset.method, *preset.also])
+        needed = any(each.requires.needs_teacher for each in objectives)
+        assert needed == bool(preset.teacher), name
+
+
+def test_a_preset_may_hold_two_methods():
+    for name, weight in (("crd_kd", 0.8), ("wcord_kd", 1.0)):
+        config = configs.default()
+        preset = published.apply(config, name)
+        assert config.methods[preset.method].weight == weight
+        assert (config.methods.kd.weight, config.methods.kd.temperature) == (1.0, 4.0)
+        assert config.student_loss_weight == 1.0
+        alone = configs.default()
+        published.apply(alone, name.removesuffix("_kd"))
+        assert list(alone.methods) == [preset.method]
+        assert alone.methods[preset.method].to_json() == config.methods[preset.method].to_json()
 
 
 def test_every_method_of_logits_has_a_preset():
@@ -62,6 +75,8 @@ def test_every_method_of_logits_has_a_preset():
         ("fitnets_two_stage", "cifar100", 1.0, 1.0, {"form": "two_stage", "hint_epochs": 30.0}),
         ("at", "cifar100", 1000.0, 1.0, {"power": 2.0}),
         ("vid", "cifar100", 1.0, 1.0, {"initial_variance": 5.0}),
+        ("crd", "cifar100", 0.8, 1.0, {"temperature": 0.07, "width": 128, "negatives": None}),
+        ("wcord", "cifar100", 1.0, 1.0, {"global_weight": 0.8, "local_weight": 0.05}),
         ("uskd", "imagenet", 1.0, 1.0, {"target_weight": 1.0, "weak_weight": 0.005}),
     ],
 )

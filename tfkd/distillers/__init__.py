@@ -1,8 +1,8 @@
 """Published distillation methods, one file each; the file, its name and the class agree."""
 
 from tfkd.core.registry import create, names
-from tfkd.distillers.crd import CRD, crd_loss
 from tfkd.distillers.at import AT, at_loss, attention_map
+from tfkd.distillers.crd import CRD, crd_loss
 from tfkd.distillers.cs_kd import CSKD, cs_kd_loss
 from tfkd.distillers.dist import DIST, inter_class_loss, intra_class_loss
 from tfkd.distillers.dkd import DKD, dkd_loss
@@ -18,16 +18,13 @@ from tfkd.distillers.ps_kd import PSKD, ps_kd_loss
 from tfkd.distillers.shared.standardization import standardized
 from tfkd.distillers.teacher_free import TeacherFree
 from tfkd.distillers.uskd import USKD
+from tfkd.distillers.vid import VID, vid_loss
 from tfkd.distillers.wcord import WCoRD, dual_loss, transport_loss
 from tfkd.distillers.wsld import WSLD, wsld_loss
 
 __all__ = [
-    "CRD",
-from tfkd.distillers.vid import VID, vid_loss
-from tfkd.distillers.wsld import WSLD, wsld_loss
-
-__all__ = [
     "AT",
+    "CRD",
     "CSKD",
     "DIST",
     "DKD",
@@ -39,12 +36,12 @@ __all__ = [
     "PKKDDistiller",
     "PSKD",
     "USKD",
-    "WCoRD",
     "VID",
     "WSLD",
     "FitNets",
     "Plain",
     "TeacherFree",
+    "WCoRD",
     "at_loss",
     "attention_map",
     "blend_loss",

@@ -15,8 +15,8 @@ Gradients reach the student and both heads. ``mode="exact"``: the positive is th
 image itself; ``"relax"``: that of a random image of its class. Negatives are of other classes.
 
 Published for CIFAR-100: weight 0.8 beside the label loss (with KD: and 1 for KD at T = 4),
-``K = 16384`` of 50,000, ``tau = 0.07``, width 128. The last batches of an epoch, Z and the banks
-are part of the state of a run.
+``K = 16384`` of 50,000, ``tau = 0.07``, width 128. ``Z`` and the banks are part of the state of a
+run.
 
 Exact: the loss, formed as ``softplus(log(Z (q + 1e-7)) - s_0) + sum_j softplus(s_j - log(Z (q +
 1e-7))) + K log(1 + 1e-7 / q)`` of the logarithms ``s`` of ``E``, the same numbers without a
@@ -25,9 +25,11 @@ cancellation; heads, banks, ``Z`` and the order of reading and writing.
 Departure: the images of a batch share their negatives (``shared_negatives=True``). Each of them
 still has ``K`` different ones, any image of another class as likely as any other, so that loss and
 gradient have the expectation that the paper's draw gives them; ``shared_negatives=False`` is that
-draw, and scores the whole bank at every step. How both are drawn, and what happens where other
-classes hold fewer than ``K`` images, is told in :mod:`tfkd.distillers.shared.negatives`; what a
-queue changes (``memory="queue"``), in :mod:`tfkd.distillers.shared.labeled_queue`.
+draw, and scores the whole bank at every step: of resnet56 -> resnet20 in batches of 64 the step
+then takes 1.9 times that of KD on two CPU cores, instead of 1.1. How both are drawn, and what
+happens where other classes hold fewer than ``K`` images, is told in
+:mod:`tfkd.distillers.shared.negatives`; what a queue changes (``memory="queue"``), in
+:mod:`tfkd.distillers.shared.labeled_queue`.
 
 The banks hold ``8 * n * width`` bytes on each replica: 51 MB for CIFAR-100, 1.3 GB for ImageNet.
 """

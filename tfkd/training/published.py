@@ -59,7 +59,7 @@ class Preset:
         return given
 
 
-# KD beside methods of features, as the CRD comparison adds it.
+# KD beside a feature method, as the CRD comparison adds it.
 _KD = {"kd": {"weight": 1.0, "temperature": 4.0}}
 
 _CIFAR100 = {
@@ -79,27 +79,26 @@ _CIFAR100 = {
     "mld": Preset("mld"),
     "mld_clean": Preset("mld", settings={"variant": "clean"}),
     "dist": Preset("dist", 2.0),
+    # Tian et al., "Contrastive Representation Distillation", ICLR 2020.
     "crd": Preset("crd", 0.8),
     "crd_kd": Preset("crd", 0.8, also=_KD),
-    # Recalled, as the whole method is.
-    "wcord": Preset("wcord"),
-    "wcord_kd": Preset("wcord", also=_KD),
-    # Tian et al., "Contrastive Representation Distillation", ICLR 2020.
     "fitnets": Preset("fitnets", 100.0),
     # The paper's form has no published run on these pairs: its defaults.
     "fitnets_two_stage": Preset("fitnets", settings={"form": "two_stage"}),
     "at": Preset("at", 1000.0),
     "vid": Preset("vid"),
+    # Recalled, as is the method.
+    "wcord": Preset("wcord"),
+    "wcord_kd": Preset("wcord", also=_KD),
 }
 _MLD_IMAGENET = {
     "temperatures": (1.0, 3.0, 5.0, 2.0, 6.0),
     "label_weight": 0.5,
     "distillation_weight": 0.5,
 }
-# KD by the weights of the DKD comparison. IPWD, CS-KD, PS-KD, TF-KD and logit standardization have
-# no published values for ImageNet here and keep those for CIFAR-100, as do CRD and WCoRD.
 # KD by the weights of the DKD comparison. IPWD, CS-KD, PS-KD, TF-KD, logit standardization,
-# FitNets, AT and VID have no published values for ImageNet here; they keep those for CIFAR-100.
+# FitNets, AT, VID, CRD and WCoRD have no published values for ImageNet here; they keep those for
+# CIFAR-100.
 _IMAGENET = _CIFAR100 | {
     "kd": Preset("kd", 0.5, {"temperature": 1.0}, 0.5),
     "dkd": Preset("dkd", settings={"temperature": 1.0, "warmup_epochs": 1.0}),
