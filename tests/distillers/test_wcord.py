@@ -84,6 +84,19 @@ def test_plan_has_uniform_marginals_and_is_finite_at_any_cost(entropy_weight):
     assert np.all(np.isfinite(sinkhorn_plan(1e6 * cost, entropy_weight, 10)))
 
 
+@pytest.mark.parametrize("entropy_weight", [0.002, 0.1])
+def test_iterates_are_those_of_logarithms(entropy_weight):
+    cost = DRAW.uniform(0, 2, (12, 9))
+    scaled, column = -cost / entropy_weight, np.zeros(9)
+    for iteration in range(1, 24):
+        row = -np.log(12) - np.logaddexp.reduce(scaled + column, axis=1)
+        column = -np.log(9) - np.logaddexp.reduce(scaled + row[:, None], axis=0)
+        if iteration in (1, 10, 23):
+            plan = sinkhorn_plan(tf.constant(cost), entropy_weight, iteration)
+            wanted = np.exp(scaled + row[:, None] + column)
+            np.testing.assert_allclose(plan, wanted, rtol=1e-9, atol=1e-15)
+
+
 def test_gradient_of_a_constant_plan_and_of_one_that_moves():
     student, teacher = (tf.constant(unit(DRAW.normal(size=(5, 4)))) for _ in "st")
 

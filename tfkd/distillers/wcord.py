@@ -3,9 +3,9 @@
 Liqun Chen, Dong Wang, Zhe Gan, Jingjing Liu, Ricardo Henao and Lawrence Carin, "Wasserstein
 Contrastive Representation Distillation", CVPR 2021, arXiv 2012.08674.
 
-All of this is a **reconstruction**. The abstract says what there is: the dual form for global
-knowledge (contrastive, a bound of mutual information, with a memory), the primal form for local
-knowledge within a batch. The equations could not be read, and there is no public code::
+RECONSTRUCTION, all of it. The abstract says what there is: the dual form for global knowledge
+(contrastive, a bound of mutual information), the primal form for local knowledge within a batch.
+The equations could not be read, and no public code was found::
 
     L = lambda_1 * L_global + lambda_2 * L_local
     g(a, b) = <v_s, v_t>,  v = L2(h(f)),  h linear, its kernel divided by its spectral norm

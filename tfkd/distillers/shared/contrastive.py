@@ -22,6 +22,9 @@ class Contrastive(Objective):
     """Embeds the pooled features of student and teacher, and remembers the embeddings.
 
     Both heads are trained. Everything is float32, whatever the precision of the networks.
+
+    Attributes:
+        kept: The banks or queues; made by :meth:`setup`.
     """
 
     width: Count = field(128, "width of the embeddings")
@@ -66,14 +69,20 @@ class Contrastive(Objective):
         return {"student": self.student_tap, "teacher": self.teacher_tap}
 
     def make_head(self, inputs: int, seed: int, name: str) -> keras.layers.Layer:
-        """Returns a linear layer, ``(batch, inputs)`` -> ``(batch, width)``, in float32."""
+        """Returns a linear layer, ``(batch, inputs)`` -> ``(batch, width)``, in float32.
+
+        Args:
+            inputs: Width of the feature.
+            seed: Seed of the first weights; the two after it are the layer's as well.
+            name: Name of the layer.
+        """
         raise NotImplementedError
 
     def setup(self, spec: Spec) -> None:
         self.student_head, self.teacher_head = (
             self.make_head(
                 check_width(self.name, network, tap, spec.shapes[network, "main"][tap]),
-                spec.seed + 2 * number,
+                spec.seed + 3 * number,
                 f"{self.name}_{network}_head",
             )
             for number, (network, tap) in enumerate(self._taps.items())
@@ -90,7 +99,7 @@ class Contrastive(Objective):
             momentum=self.bank_momentum,
             same_class=self.mode == "relax",
             shares_negatives=self.shared_negatives,
-            seed=spec.seed + 4,
+            seed=spec.seed + 6,
             name=name,
         )
 

@@ -97,7 +97,7 @@ class LabeledQueue(keras.layers.Layer):
             values = context.gather(vectors[name])[-self._size :]
             queue.value.scatter_update(tf.IndexedSlices(values, places))
         labels = labels[-self._size :]
-        # GPUs do not scatter integers into a variable.
+        # Few and small: written as a whole, as every device can do.
         self.labels.assign(tf.tensor_scatter_nd_update(self.labels, places[:, None], labels))
         self.next.assign((self.next + rows) % self._size)
 
