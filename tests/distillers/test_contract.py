@@ -18,9 +18,17 @@ import pytest
 import tensorflow as tf
 
 from tests.distillers import runs
-from tests.distillers.contexts import ROWS, VIEWS, context_of, extreme_case, moved, random_case
+from tests.distillers.contexts import (
+    ROWS,
+    VIEWS,
+    context_of,
+    extreme_case,
+    moved,
+    no_head,
+    random_case,
+)
 from tests.distillers.logit_oracles import NUM_CLASSES
-from tfkd import distillers
+from tfkd import distillers, models
 from tfkd.core import Distiller, Objective, registry
 from tfkd.core.step.losses import TOTALS, names_of
 from tfkd.errors import TfkdError
@@ -41,7 +49,10 @@ CASES = {
     "fitnets": [{}, {"form": "two_stage"}],
     "ipwd": [{}, {"normalize": True}],
     "mld": [{}, {"variant": "clean"}],
+    "norm": [{"kd_weight": 0.5}],
     "pkkd": [{}, {"teacher_rho": True, "kernel": "same"}],
+    "srrl": [{}, {"connector_on": "pooled"}],
+    "reviewkd": [{"warmup_epochs": 0.0}],
     "teacher_free": [{"form": "self"}, {"form": "regularization"}, {"form": "label_smoothing"}],
     "uskd": [{"target_weight": 2.0}, {"target_weight": 2.0, "variant": "clean"}],
     "wcord": [
@@ -56,7 +67,9 @@ FURTHER = {
     "dkd": [{}],
     "ipwd": [{"orientation": "kd_over_cls"}],
     "mld": [{"standardize": True}, {"standardize": True, "variant": "clean"}],
+    "norm": [{}, {"kd_weight": 1.0, "residual": False, "normalize_logits": False}],
     "pkkd": [{"progressive": False}],
+    "reviewkd": [{}, {"student_preactivation": True, "max_channels": 3}],
 }
 """Further settings, for what costs little."""
 
@@ -129,6 +142,17 @@ WANTED = {
         "standardize": "True or False",
     },
     "nkd": {"temperature": "a number > 0", "nontarget_weight": "a number >= 0"},
+    "norm": {
+        "expansion": "a whole number >= 1",
+        "kd_weight": "a number >= 0",
+        "temperature": "a number > 0",
+        "residual": "True or False",
+        "normalize_logits": "True or False",
+        "phase_epochs": "a list of numbers >= 0",
+        "phase_factors": "a list of numbers >= 0",
+        "student_tap": "a string",
+        "teacher_tap": "a string",
+    },
     "pkkd": {
         "middle_weight": "a number >= 0",
         "soft_weight": "a number >= 0",
@@ -144,8 +168,30 @@ WANTED = {
         "positions": "a list of strings",
         "teacher_positions": "a list of strings",
     },
+    "pkt": {"student_tap": "a string", "teacher_tap": "a string"},
     "plain": {},
     "ps_kd": {"final_memory_weight": "a number from 0 to 1"},
+    "rkd": {
+        "distance_weight": "a number >= 0",
+        "angle_weight": "a number >= 0",
+        "student_tap": "a string",
+        "teacher_tap": "a string",
+    },
+    "sp": {"student_tap": "a string", "teacher_tap": "a string"},
+    "srrl": {
+        "connector_on": "'map' or 'pooled'",
+        "feature_weight": "a number >= 0",
+        "regression_weight": "a number >= 0",
+        "student_tap": "a string",
+        "teacher_tap": "a string",
+    },
+    "reviewkd": {
+        "warmup_epochs": "a number >= 0",
+        "max_channels": "a whole number >= 1",
+        "student_preactivation": "True or False",
+        "student_taps": "a list of strings",
+        "teacher_taps": "a list of strings",
+    },
     "teacher_free": {
         "form": "'self' or 'regularization' or 'label_smoothing'",
         "teacher_weight": "a number from 0 to 1 or None",
@@ -194,6 +240,7 @@ WRONG = {
     "True or False or None": (1, 0.0, "yes"),
     "a string": (3, None, ("a",)),
     "a list of strings": (3, None, [3], ("a", None)),
+    "a list of numbers >= 0": (4.0, "43526", None, (4.0, -1.0), (4.0, "3")),
     "a list of numbers > 0": (4.0, "43526", None, (4.0, 0.0), (4.0, "3")),
 }
 """Values that are refused, by what a setting wants."""
@@ -318,19 +365,19 @@ def test_missing_requirement_is_told(name):
             distiller_of(name, {}).fit(runs.batches(*others), verbose=0)
 
 
-# The loss of a step, as a function of logits.
+# The loss of a step, as a function of logits and features.
 
 
 @functools.cache
 def set_up(name: str, settings: str):
-    """An objective with its heads and memories, and the features that it reads, of ten rows.
+    """An objective with its heads and memories, features of ten rows, and heads of networks.
 
     Args:
         name: The method.
         settings: Its settings as JSON.
     """
     if is_function_of_logits(name, json.loads(settings)):
-        return registry.create(name, **json.loads(settings)), {}
+        return registry.create(name, **json.loads(settings)), {}, no_head
     distiller = distiller_of(name, json.loads(settings))
     [objective] = distiller.objectives
     draw = np.random.default_rng(3)
@@ -346,7 +393,11 @@ def set_up(name: str, settings: str):
         }
         for (network, view), taps in objective.requires.taps.items()
     }
-    return objective, features
+
+    def heads(network: str, start: str) -> keras.Model:
+        return models.head(distiller.network(network).model, start)
+
+    return objective, features, heads
 
 
 def terms_of(name: str, settings: dict, given: dict, visits: int = 1, **batch):
@@ -359,7 +410,7 @@ def terms_of(name: str, settings: dict, given: dict, visits: int = 1, **batch):
         visits: How often the batch comes; the last time counts.
         **batch: Further entries of the batch.
     """
-    objective, features = set_up(name, json.dumps(settings))
+    objective, features, heads = set_up(name, json.dumps(settings))
     first = [np.array(each) for each in objective.variables]
     outputs = {
         view: {"logits": given[key], **features.get(view, {})} for key, view in VIEWS.items()
@@ -373,7 +424,12 @@ def terms_of(name: str, settings: dict, given: dict, visits: int = 1, **batch):
     for _ in range(visits):
         with tf.GradientTape() as tape:
             tape.watch(watched)
-            context = context_of(outputs, given["labels"], index=tf.range(ROWS), **batch)
+            context = context_of(
+                outputs, given["labels"], index=tf.range(ROWS), heads=heads, **batch
+            )
+            logits = objective.student_logits(context)
+            if logits is not None:
+                context.replace_student_logits(logits)
             terms = objective.to_terms(objective.compute(context))
             total = sum(tf.cast(each, tf.float64) for each in terms.losses.values())
         objective.after_step(context, terms.carry)
@@ -425,7 +481,7 @@ def test_shifts_of_logits_and_orders_of_rows_and_classes_do_not_matter(name, set
 
 @EVEN_MORE_CASES
 def test_form_of_labels_does_not_matter(name, settings):
-    objective, features = set_up(name, json.dumps(settings))
+    objective, features, _ = set_up(name, json.dumps(settings))
     dtype = tf.float32 if any(features.values()) or objective.variables else tf.float64
     given = random_case()
     labels = given.pop("labels")

@@ -1,8 +1,5 @@
 """CRD: published numbers, the dense score against the literal one, banks, constants and queues."""
 
-import json
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
@@ -11,15 +8,13 @@ import tensorflow as tf
 from tests.distillers import runs
 from tests.distillers.contexts import context_of
 from tests.distillers.contrast import features, spec_of, step, use_oracle
+from tests.distillers.feature_oracles import TOLERANCE, case
 from tests.distillers.logit_oracles import gradients
 from tfkd import TfkdError
 from tfkd.distillers.crd import CRD, crd_loss
 from tfkd.distillers.shared.contrast import NETWORKS, Scores
 
-FILE = Path(__file__).parents[1] / "fixtures" / "oracles_features.json"
-ORACLE = json.loads(FILE.read_text())["crd"]["two_steps"]
-GIVEN = ORACLE["inputs"]
-TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
+GIVEN, EXPECTED = case("crd", "two_steps")
 LABELS = np.array([0, 1, 2, 3] * 6)
 
 
@@ -47,7 +42,7 @@ def test_published_numbers_of_two_steps():
     for side, head in (("s", objective.student_head), ("t", objective.teacher_head)):
         head.set_weights([np.array(GIVEN[f"embed_{side}"][name]) for name in ("kernel", "bias")])
     for name in ("step1", "step2"):
-        given, expected = GIVEN[name], ORACLE["expected"][name]
+        given, expected = GIVEN[name], EXPECTED[name]
         negatives.rows = {row[0]: row[1:] for row in given["contrast_index"]}
         losses, carry = step(
             objective,

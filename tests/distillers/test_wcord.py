@@ -1,21 +1,17 @@
 """WCoRD: published numbers of its parts, spectral norms, transport plans and the two critics."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests.distillers.contrast import features, spec_of, step, use_oracle
+from tests.distillers.feature_oracles import TOLERANCE, case
 from tests.distillers.logit_oracles import gradients
 from tfkd.distillers.shared.sinkhorn import sinkhorn_plan
 from tfkd.distillers.shared.spectral_dense import SpectralDense, spectral_norm
 from tfkd.distillers.wcord import WCoRD, transport_loss
 
-FILE = json.loads((Path(__file__).parents[1] / "fixtures" / "oracles_features.json").read_text())
-ORACLES, CRD = FILE["wcord"], FILE["crd"]["two_steps"]["inputs"]
-TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
+CRD, _ = case("crd", "two_steps")
 DRAW = np.random.default_rng(0)
 
 
@@ -27,7 +23,7 @@ def unit(values):
 
 
 def test_published_spectral_norms():
-    given, expected = (ORACLES["spectral_norm"][name] for name in ("inputs", "expected"))
+    given, expected = case("wcord", "spectral_norm")
     kernel, vector = tf.constant(given["kernel"]), tf.constant(given["u0"][0])
     for iteration in range(1, 51):
         norm, vector = spectral_norm(kernel, vector)
@@ -65,36 +61,57 @@ def test_head_becomes_1_lipschitz_and_keeps_its_kernel():
 
 
 def test_published_transport():
-    given, expected = (ORACLES["lckt_sinkhorn"][name] for name in ("inputs", "expected"))
+    given, expected = case("wcord", "lckt_sinkhorn")
     student, teacher = (tf.constant(unit(given[name])) for name in ("student", "teacher"))
     cost = 1.0 - tf.matmul(student, teacher, transpose_b=True)
     np.testing.assert_allclose(cost, expected["cost"], atol=1e-6)
     settings = given["epsilon"], given["iterations"]
     np.testing.assert_allclose(sinkhorn_plan(cost, *settings), expected["plan"], atol=1e-6)
-    loss = tf.reduce_mean(transport_loss(student, teacher, *settings))
+    loss = tf.reduce_mean(transport_loss(student, teacher, None, *settings))
     np.testing.assert_allclose(loss, expected["loss"], atol=1e-6)
 
 
 @pytest.mark.parametrize("entropy_weight", [0.05, 0.1, 10.0])
 def test_plan_has_uniform_marginals_and_is_finite_at_any_cost(entropy_weight):
-    cost = tf.constant(DRAW.uniform(0, 2, (7, 5)), tf.float32)
+    cost = tf.constant(DRAW.uniform(0, 2, (7, 7)), tf.float32)
     plan = sinkhorn_plan(cost, entropy_weight, 100).numpy()
-    np.testing.assert_allclose(plan.sum(axis=0), 1 / 5, rtol=1e-5)
+    np.testing.assert_allclose(plan.sum(axis=0), 1 / 7, rtol=1e-5)
     np.testing.assert_allclose(plan.sum(axis=1), 1 / 7, rtol=1e-2)
     assert np.all(np.isfinite(sinkhorn_plan(1e6 * cost, entropy_weight, 10)))
 
 
 @pytest.mark.parametrize("entropy_weight", [0.002, 0.1])
 def test_iterates_are_those_of_logarithms(entropy_weight):
-    cost = DRAW.uniform(0, 2, (12, 9))
+    cost = DRAW.uniform(0, 2, (9, 9))
     scaled, column = -cost / entropy_weight, np.zeros(9)
     for iteration in range(1, 24):
-        row = -np.log(12) - np.logaddexp.reduce(scaled + column, axis=1)
+        row = -np.log(9) - np.logaddexp.reduce(scaled + column, axis=1)
         column = -np.log(9) - np.logaddexp.reduce(scaled + row[:, None], axis=0)
         if iteration in (1, 10, 23):
             plan = sinkhorn_plan(tf.constant(cost), entropy_weight, iteration)
             wanted = np.exp(scaled + row[:, None] + column)
             np.testing.assert_allclose(plan, wanted, rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("moves", [False, True])
+def test_a_sample_of_weight_2_is_two_samples_and_one_of_weight_0_none(moves):
+    student, teacher = (tf.constant(unit(DRAW.normal(size=(4, 3)))) for _ in "st")
+    weights = tf.constant([2.0, 0.0, 1.0, 1.0], tf.float64)
+
+    def weighed(*given):
+        rows = transport_loss(*given, weights, 0.2, 20, moves)
+        return tf.reduce_sum(weights * rows) / 4
+
+    def repeated(*given):
+        given = (tf.gather(each, [0, 0, 2, 3]) for each in given)
+        return tf.reduce_mean(transport_loss(*given, None, 0.2, 20, moves))
+
+    np.testing.assert_allclose(weighed(student, teacher), repeated(student, teacher), rtol=1e-12)
+    slopes = (gradients(loss, student, teacher) for loss in (weighed, repeated))
+    for found, wanted in zip(*slopes):
+        np.testing.assert_allclose(found, tf.convert_to_tensor(wanted), rtol=1e-9, atol=1e-12)
+    none = transport_loss(student, teacher, tf.zeros_like(weights), 0.2, 20, moves)
+    assert np.all(np.isfinite(none))
 
 
 def test_gradient_of_a_constant_plan_and_of_one_that_moves():
@@ -126,7 +143,7 @@ def test_gradient_of_a_constant_plan_and_of_one_that_moves():
 
 @pytest.mark.parametrize("critic", ["nce", "dual"])
 def test_published_global_loss(critic):
-    given, expected = CRD["step1"], ORACLES["gckt"]["expected"]
+    given, (_, expected) = CRD["step1"], case("wcord", "gckt")
     objective = WCoRD(width=3, critic=critic, global_weight=1.0)
     objective.setup(spec_of((4,), (5,), [0, 1] * 4))
     use_oracle(objective, CRD).rows = {row[0]: row[1:] for row in given["contrast_index"]}

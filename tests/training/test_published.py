@@ -78,6 +78,14 @@ def test_every_method_of_logits_has_a_preset():
         ("crd", "cifar100", 0.8, 1.0, {"temperature": 0.07, "width": 128, "negatives": None}),
         ("wcord", "cifar100", 1.0, 1.0, {"global_weight": 0.8, "local_weight": 0.05}),
         ("uskd", "imagenet", 1.0, 1.0, {"target_weight": 1.0, "weak_weight": 0.005}),
+        ("sp", "cifar100", 3000.0, 1.0, {}),
+        ("rkd", "cifar100", 1.0, 1.0, {"distance_weight": 25.0, "angle_weight": 50.0}),
+        ("pkt", "cifar100", 30000.0, 1.0, {}),
+        ("srrl", "imagenet", 1.0, 1.0, {"connector_on": "map", "regression_weight": 1.0}),
+        ("reviewkd", "cifar100", 1.0, 1.0, {"warmup_epochs": 20.0, "max_channels": 512}),
+        ("reviewkd", "imagenet", 1.0, 1.0, {"warmup_epochs": 0.0, "student_preactivation": True}),
+        ("norm", "cifar100", 1.0, 0.25, {"expansion": 8, "kd_weight": 0.0}),
+        ("norm", "imagenet", 1.0, 1.0, {"phase_epochs": (5.0, 15.0, 60.0, 80.0)}),
     ],
 )
 def test_published_values(name, images, weight, label_weight, values):
@@ -100,6 +108,32 @@ def test_published_values(name, images, weight, label_weight, values):
 def test_weights_that_depend_on_the_pair(teacher, student, beta):
     entry, _, _ = settings("dkd", teacher=teacher, student=student)
     assert entry.nontarget_weight == beta
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student", "weight"),
+    [
+        ("wrn_40_2", "wrn_16_2", 5.0),
+        ("resnet32x4", "shufflev2", 8.0),
+        ("resnet56", "resnet20", 0.6),
+        ("vgg13", "vgg8", 1.0),
+    ],
+)
+def test_methods_have_weights_by_pair(teacher, student, weight):
+    entry, _, _ = settings("reviewkd", teacher=teacher, student=student)
+    assert entry.weight == weight
+
+
+def test_label_losses_have_weights_by_pair():
+    for teacher, student, weight in (
+        ("resnet34", "resnet18", 1.0),
+        ("resnet50", "mobilenetv1", 0.125),
+    ):
+        networks = {"images": "imagenet", "teacher": teacher, "student": student}
+        entry, found, _ = settings("norm", **networks)
+        assert found == weight and "student_loss_weight" not in entry
+    entry, _, _ = settings("reviewkd", **networks)
+    assert (entry.weight, entry.max_channels) == (8.0, 256)
 
 
 def test_unknown_names_are_refused_with_the_nearest():
@@ -197,6 +231,8 @@ def test_every_method_has_an_experiment_on_a_folder():
     for name in ("teacher", "plain", "dkd"):
         found = configs.in_own_epochs(load(name, "cifar10_folder"))
         assert found.train.schedule.warmup_epochs == 1.0
+    with pytest.raises(TfkdError, match="unknown method 'kdd'; did you mean 'kd'"):
+        load("kdd", "cifar10_folder")
 
 
 def test_shorter_runs_keep_the_shares_of_the_published_one():
@@ -224,5 +260,3 @@ def test_a_run_trains_by_its_own_epochs(tmp_path):
     np.testing.assert_allclose([float(row["learning_rate"]) for row in rows], [0.05, 0.005])
     saved = json.loads((tmp_path / "run" / "config.json").read_text())
     assert saved["train"]["schedule"]["milestones"] == [120.0]
-    with pytest.raises(TfkdError, match="unknown method 'kdd'; did you mean 'kd'"):
-        load("kdd", "cifar10_folder")

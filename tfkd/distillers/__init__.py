@@ -11,11 +11,17 @@ from tfkd.distillers.ipwd import IPWD, ipwd_loss
 from tfkd.distillers.kd import KD, kd_loss
 from tfkd.distillers.mld import MLD
 from tfkd.distillers.nkd import NKD, nkd_loss
+from tfkd.distillers.norm import NORM, norm_loss
 from tfkd.distillers.pkkd.distiller import PKKDDistiller
 from tfkd.distillers.pkkd.objective import PKKD, blend_loss
+from tfkd.distillers.pkt import PKT, pkt_loss
 from tfkd.distillers.plain import Plain
 from tfkd.distillers.ps_kd import PSKD, ps_kd_loss
+from tfkd.distillers.reviewkd import ReviewKD, reviewkd_loss
+from tfkd.distillers.rkd import RKD, rkd_angle_loss, rkd_distance_loss
 from tfkd.distillers.shared.standardization import standardized
+from tfkd.distillers.sp import SP, sp_loss
+from tfkd.distillers.srrl import SRRL, srrl_losses
 from tfkd.distillers.teacher_free import TeacherFree
 from tfkd.distillers.uskd import USKD
 from tfkd.distillers.vid import VID, vid_loss
@@ -32,14 +38,20 @@ __all__ = [
     "KD",
     "MLD",
     "NKD",
+    "NORM",
     "PKKD",
     "PKKDDistiller",
+    "PKT",
     "PSKD",
+    "RKD",
+    "SP",
+    "SRRL",
     "USKD",
     "VID",
     "WSLD",
     "FitNets",
     "Plain",
+    "ReviewKD",
     "TeacherFree",
     "WCoRD",
     "at_loss",
@@ -57,7 +69,15 @@ __all__ = [
     "kd_loss",
     "names",
     "nkd_loss",
+    "pkt_loss",
     "ps_kd_loss",
+    "rkd_angle_loss",
+    "rkd_distance_loss",
+    "sp_loss",
+    "srrl_losses",
+    "norm_loss",
+    "ps_kd_loss",
+    "reviewkd_loss",
     "standardized",
     "transport_loss",
     "vid_loss",

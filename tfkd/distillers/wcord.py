@@ -12,7 +12,7 @@ The equations could not be read, and no public code was found::
     critic="nce":   L_global = CRD's loss of g / tau
     critic="dual":  L_global = -(mean_positives g - mean_negatives g), student's + teacher's
     L_local = sum_ij P_ij C_ij,   C_ij = 1 - cos(v_s,i, v_t,j)
-    P = argmin <P, C> - 0.1 H(P)  with both marginals uniform
+    P = argmin <P, C> - 0.1 H(P)  with both marginals uniform, or the sample weights
 
 Positives, negatives, banks and their settings are those of :mod:`tfkd.distillers.crd`, whose scale
 ``"nce"`` keeps. Ours are: the heads (1-Lipschitz only where their output has length 1 or more, as
@@ -63,6 +63,7 @@ def dual_loss(student: Scores, teacher: Scores, count: int) -> tf.Tensor:
 def transport_loss(
     student: tf.Tensor,
     teacher: tf.Tensor,
+    weights: tf.Tensor | None = None,
     entropy_weight: float = 0.1,
     iterations: int = 100,
     differentiates_plan: bool = False,
@@ -72,6 +73,8 @@ def transport_loss(
     Args:
         student: Embeddings of length 1, ``(batch, width)``.
         teacher: The same of the teacher.
+        weights: Weights of the samples, ``(batch,)``, by which the marginals are weighed and the
+            mean is; ``None`` is the same for all.
         entropy_weight: As in :func:`sinkhorn_plan`.
         iterations: As there.
         differentiates_plan: Whether the gradient passes through the plan.
@@ -80,9 +83,15 @@ def transport_loss(
         Shape ``(batch,)``.
     """
     cost = 1.0 - tf.matmul(student, teacher, transpose_b=True)
+    if weights is None:
+        weights = tf.ones_like(cost[0])
+    total = tf.reduce_sum(weights)
+    share = tf.where(
+        total > 0, weights / total, tf.ones_like(weights) / tf.size(weights, cost.dtype)
+    )
     given = cost if differentiates_plan else tf.stop_gradient(cost)
-    plan = sinkhorn_plan(given, entropy_weight, iterations)
-    return tf.cast(tf.shape(cost)[0], cost.dtype) * tf.reduce_sum(plan * cost, axis=1)
+    plan = sinkhorn_plan(given, entropy_weight, iterations, share)
+    return tf.math.divide_no_nan(tf.reduce_sum(plan * cost, axis=1), share)
 
 
 @register("wcord")
@@ -117,8 +126,12 @@ class WCoRD(Contrastive):
         else:
             scores = [contrast.scores(name, vectors[name]) for name in NETWORKS]
             everywhere = dual_loss(*scores, contrast.count)
+        weights = context.batch.get("sample_weight")
+        if weights is not None:
+            weights = context.gather(tf.cast(tf.reshape(weights, [-1]), tf.float32))
         within = transport_loss(
             *(context.gather(vectors[name]) for name in NETWORKS),
+            weights,
             self.entropy_weight,
             self.iterations,
             self.differentiates_plan,
