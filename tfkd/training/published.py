@@ -213,10 +213,8 @@ def apply(
     own = _BY_NETWORK.get((name, str(student)), {})
     own = own | _BY_NETWORK.get((name, str(teacher), str(student)), {})
     entry = {"weight": found.weight, **found.settings, **own}
-    config.methods = methods(**{found.method: entry}, **found.also)
-    config.student_loss_weight = found.student_loss_weight
     config.student_loss_weight = entry.pop("student_loss_weight", found.student_loss_weight)
-    config.methods = methods(**{found.method: entry})
+    config.methods = methods(**{found.method: entry}, **found.also)
     return found
 
 
