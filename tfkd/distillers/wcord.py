@@ -83,12 +83,11 @@ def transport_loss(
         Shape ``(batch,)``.
     """
     cost = 1.0 - tf.matmul(student, teacher, transpose_b=True)
+    alike = tf.ones_like(cost[0])
     if weights is None:
-        weights = tf.ones_like(cost[0])
-    total = tf.reduce_sum(weights)
-    share = tf.where(
-        total > 0, weights / total, tf.ones_like(weights) / tf.size(weights, cost.dtype)
-    )
+        weights = alike
+    weights = tf.where(tf.reduce_any(weights > 0), weights, alike)
+    share = weights / tf.reduce_sum(weights)
     given = cost if differentiates_plan else tf.stop_gradient(cost)
     plan = sinkhorn_plan(given, entropy_weight, iterations, share)
     return tf.math.divide_no_nan(tf.reduce_sum(plan * cost, axis=1), share)
