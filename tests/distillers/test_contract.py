@@ -30,6 +30,7 @@ from tests.distillers.contexts import (
 from tests.distillers.logit_oracles import NUM_CLASSES
 from tfkd import distillers, models
 from tfkd.core import Distiller, Objective, registry
+from tfkd.core.objective import VIEW_ROWS
 from tfkd.core.step.losses import TOTALS, names_of
 from tfkd.errors import TfkdError
 from tfkd.settings import fields_of, values_of
@@ -185,6 +186,20 @@ WANTED = {
         "student_tap": "a string",
         "teacher_tap": "a string",
     },
+    "sskd": {
+        "label_weight": "a number >= 0",
+        "kd_weight": "a number >= 0",
+        "transfer_weight": "a number >= 0",
+        "similarity_weight": "a number >= 0",
+        "temperature": "a number > 0",
+        "similarity_temperature": "a number > 0",
+        "transfer_ratio": "a number from 0 to 1",
+        "similarity_ratio": "a number from 0 to 1",
+        "head_epochs": "a number > 0",
+        "head_learning_rate": "a number > 0",
+        "student_tap": "a string",
+        "teacher_tap": "a string",
+    },
     "reviewkd": {
         "warmup_epochs": "a number >= 0",
         "max_channels": "a whole number >= 1",
@@ -283,9 +298,9 @@ def distiller_of(name: str, settings: dict, **further) -> Distiller:
     )
 
 
-def batches_of(objective, dense: bool = False) -> tf.data.Dataset:
+def batches_of(objective, **settings) -> tf.data.Dataset:
     """Batches of all that a method needs, with sample weights."""
-    return runs.batches(*objective.requires.all_keys, "sample_weight", dense=dense)
+    return runs.batches(*objective.requires.all_keys, "sample_weight", **settings)
 
 
 # Settings and names.
@@ -386,18 +401,34 @@ def set_up(name: str, settings: str):
         networks["teacher"] = runs.network("teacher", WIDTHS.get(name, (4, 6))[1])
     features = {
         (network, view): {
-            tap: tf.constant(draw.normal(size=(ROWS, *shape[1:])), tf.float32)
+            tap: tf.constant(draw.normal(size=(rows, *shape[1:])), tf.float32)
             for tap in taps
             if tap != "logits"
             for shape in [networks[network].get_layer(tap).output.shape]
         }
         for (network, view), taps in objective.requires.taps.items()
+        for rows in [ROWS * VIEW_ROWS.get(view, 1)]
     }
 
     def heads(network: str, start: str) -> keras.Model:
         return models.head(distiller.network(network).model, start)
 
     return objective, features, heads
+
+
+def outputs_of(given: dict, features: dict) -> dict:
+    """Logits and features of every network and view; the upright rows are those of the main view.
+
+    Args:
+        given: Logits by the names of :data:`VIEWS`.
+        features: The other taps.
+    """
+    logits = {view: given[key] for key, view in VIEWS.items()}
+    for network in ("student", "teacher"):
+        main, strong = given[network], given[f"{network}_strong"]
+        rows = tf.stack([main, strong, -main, main[::-1]], axis=1)
+        logits[network, "rotations"] = tf.reshape(rows, [-1, main.shape[-1]])
+    return {view: {"logits": each, **features.get(view, {})} for view, each in logits.items()}
 
 
 def terms_of(name: str, settings: dict, given: dict, visits: int = 1, **batch):
@@ -412,9 +443,7 @@ def terms_of(name: str, settings: dict, given: dict, visits: int = 1, **batch):
     """
     objective, features, heads = set_up(name, json.dumps(settings))
     first = [np.array(each) for each in objective.variables]
-    outputs = {
-        view: {"logits": given[key], **features.get(view, {})} for key, view in VIEWS.items()
-    }
+    outputs = outputs_of(given, features)
     watched = {
         (*view, tap): each
         for view, taps in outputs.items()
@@ -536,10 +565,17 @@ class KeepStates(keras.callbacks.Callback):
 
 def fit(distiller: Distiller, **settings) -> dict[str, list[float]]:
     """Trains for three epochs, and returns what was logged."""
+    strategy, objective = distiller.distribute_strategy, distiller.objectives[0]
     # One iterator over all epochs: under replicas it costs as much as the epoch.
-    batches = batches_of(distiller.objectives[0]).repeat()
-    settings = {"epochs": 3, "steps_per_epoch": runs.STEPS, "verbose": 0, **settings}
-    return distiller.fit(batches, **settings).history
+    batches = batches_of(objective).repeat()
+    if strategy.num_replicas_in_sync > 1:
+        # Each replica reads its own images, of which some views have several rows.
+        size = 8 // strategy.num_replicas_in_sync
+        batches = strategy.distribute_datasets_from_function(
+            lambda context: batches_of(objective, size=size).repeat()
+        )
+    usual = {"epochs": 3, "steps_per_epoch": runs.STEPS, "shuffle": False, "verbose": 0}
+    return distiller.fit(batches, **{**usual, **settings}).history
 
 
 def run_in(scope, name: str, settings: dict, stop_after: int | None = None) -> Run:

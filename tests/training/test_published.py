@@ -71,6 +71,8 @@ def test_every_method_of_logits_has_a_preset():
         ),
         ("mld_clean", "imagenet", 1.0, 1.0, {"label_weight": 0.5, "variant": "clean"}),
         ("ps_kd", "cifar100", 1.0, 1.0, {"final_memory_weight": 0.8}),
+        ("sskd", "cifar100", 1.0, 1.0, {"label_weight": 0.1, "head_epochs": 60.0}),
+        ("sskd", "imagenet", 1.0, 1.0, {"label_weight": 1.0, "similarity_weight": 10.0}),
         ("fitnets", "cifar100", 100.0, 1.0, {"form": "joint"}),
         ("fitnets_two_stage", "cifar100", 1.0, 1.0, {"form": "two_stage", "hint_epochs": 30.0}),
         ("at", "cifar100", 1000.0, 1.0, {"power": 2.0}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import keras
 import numpy as np
@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfkd import core, models
 from tfkd.core.divergences import as_float
-from tfkd.core.objective import VIEW_KEYS
+from tfkd.core.objective import VIEW_KEYS, VIEW_ROWS
 
 PREPROCESS = models.Preprocess((129.3, 124.1, 112.4), (68.2, 65.4, 70.4))
 PREPROCESS_GREY = models.Preprocess((77.9,), (95.9,))
@@ -31,15 +31,15 @@ class Batch:
         shape: tuple[int, int, int],
         batch_size: int,
         classes: int,
-        keys: Iterable[str] = (),
+        keys: Collection[str] = (),
     ) -> None:
         generator = np.random.default_rng(0)
         pixels = generator.integers(0, 256, (batch_size, *shape), np.uint8)
         labels = generator.integers(0, classes, batch_size, np.int32)
         extras = {
-            key: generator.integers(0, 256, (batch_size, *shape), np.uint8)
-            for key in keys
-            if key in VIEW_KEYS.values()
+            key: generator.integers(0, 256, (VIEW_ROWS.get(view, 1) * batch_size, *shape), np.uint8)
+            for view, key in VIEW_KEYS.items()
+            if key in keys
         }
         if "index" in keys:
             extras["index"] = np.arange(batch_size, dtype=np.int32)
@@ -79,27 +79,22 @@ def passes(distiller: core.Distiller, batch: Mapping[str, np.ndarray]) -> Callab
         batch: One batch, with all views.
     """
     tensors = {key: tf.constant(value) for key, value in batch.items()}
-    needs = [objective.requires for objective in distiller.objectives]
-    read = [
-        (view, tap)
-        for each in needs
+    read = {
+        (network, tap, view)
+        for each in distiller.active_requirements()
         for (network, view), taps in each.taps.items()
-        if network == "student"
         for tap in taps
-    ]
+    }
 
     @tf.function
     def run() -> list[tf.Tensor]:
         with tf.GradientTape() as tape:
             context = distiller.forward(tensors, training=True)
-            total = tf.add_n(
-                [
-                    tf.reduce_sum(as_float(context.output("student", tap, view)))
-                    for view, tap in read
-                ]
-            )
+            sums = {each: tf.reduce_sum(as_float(context.output(*each))) for each in read}
+            total = tf.add_n([value for each, value in sums.items() if each[0] == "student"])
         gradients = tape.gradient(total, distiller.student.trainable_variables)
-        return [each for each in gradients if each is not None]
+        # What is not returned TensorFlow does not compute.
+        return [*sums.values(), *(each for each in gradients if each is not None)]
 
     return _ended(run)
 
@@ -142,6 +137,7 @@ def arithmetic(distiller: core.Distiller, batch: Mapping[str, np.ndarray]) -> Ca
                 seed=0,
                 outputs=features,
                 heads=context.head,
+                stage=distiller.stage_name,
             )
             for objective in distiller.objectives:
                 logits = objective.student_logits(given)
@@ -150,7 +146,9 @@ def arithmetic(distiller: core.Distiller, batch: Mapping[str, np.ndarray]) -> Ca
             terms = [
                 loss
                 for objective in distiller.objectives
-                for loss in objective.to_terms(objective.compute(given)).losses.values()
+                for loss in objective.to_terms(
+                    objective.compute(given), distiller.stage_name
+                ).losses.values()
             ]
             total = tf.add_n([tf.cast(each, tf.float32) for each in terms])
         weights = [v for o in distiller.objectives for v in o.trainable_variables]

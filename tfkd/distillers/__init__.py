@@ -22,6 +22,7 @@ from tfkd.distillers.rkd import RKD, rkd_angle_loss, rkd_distance_loss
 from tfkd.distillers.shared.standardization import standardized
 from tfkd.distillers.sp import SP, sp_loss
 from tfkd.distillers.srrl import SRRL, srrl_losses
+from tfkd.distillers.sskd import SSKD, sskd_losses
 from tfkd.distillers.teacher_free import TeacherFree
 from tfkd.distillers.uskd import USKD
 from tfkd.distillers.vid import VID, vid_loss
@@ -46,6 +47,7 @@ __all__ = [
     "RKD",
     "SP",
     "SRRL",
+    "SSKD",
     "USKD",
     "VID",
     "WSLD",
@@ -75,6 +77,7 @@ __all__ = [
     "rkd_distance_loss",
     "sp_loss",
     "srrl_losses",
+    "sskd_losses",
     "norm_loss",
     "ps_kd_loss",
     "reviewkd_loss",

@@ -215,8 +215,7 @@ def _listed(name: str, stages: Any) -> list[Stage]:
 
 def batch_keys(distiller: Distiller) -> list[str]:
     """Returns what the methods of the current stage read of a batch besides image and label."""
-    active = [o.requires_in(distiller.stage_name) for o, _ in distiller.active_objectives()]
-    return sorted({key for each in active for key in each.all_keys})
+    return sorted({key for each in distiller.active_requirements() for key in each.all_keys})
 
 
 def _kind(objectives: Sequence[Objective]) -> type[Distiller]:

@@ -100,6 +100,7 @@ _CIFAR100 = {
     # Recalled, as is the method.
     "wcord": Preset("wcord"),
     "wcord_kd": Preset("wcord", also=_KD),
+    "sskd": Preset("sskd"),
 }
 _MLD_IMAGENET = {
     "temperatures": (1.0, 3.0, 5.0, 2.0, 6.0),
@@ -122,6 +123,7 @@ _IMAGENET = _CIFAR100 | {
     "mld": Preset("mld", settings=_MLD_IMAGENET),
     "mld_clean": Preset("mld", settings=_MLD_IMAGENET | {"variant": "clean"}),
     "dist": Preset("dist", 2.0, {"temperature": 1.0}),
+    "sskd": Preset("sskd", settings={"label_weight": 1.0}),  # As torchdistill has it.
     "reviewkd": Preset("reviewkd", settings={"warmup_epochs": 0.0, "student_preactivation": True}),
     "norm": Preset(
         "norm",

@@ -148,11 +148,6 @@ class Context:
             return self._replaced_logits
         return self.output("student")
 
-    @property
-    def student_logits_are_replaced(self) -> bool:
-        """Whether an objective gave logits in place of the student's own."""
-        return self._replaced_logits is not None
-
     def replace_student_logits(self, logits: tf.Tensor) -> None:
         """Sets what :attr:`student_logits` is; the distiller does so with an objective's.
 
