@@ -58,6 +58,14 @@ def arrays() -> dict[str, np.ndarray]:
     return found
 
 
+def train_labels() -> np.ndarray:
+    """The labels of :func:`arrays` in the order of the training set."""
+    data = arrays()
+    found = np.empty_like(data["label"])
+    found[data["index"]] = data["label"]
+    return found
+
+
 def batches(
     *keys: str, data: dict | None = None, dense: bool = False, size: int = 8
 ) -> tf.data.Dataset:
@@ -111,6 +119,7 @@ def distiller_of(
     keras.utils.set_random_seed(seed)
     kind = objective.distiller_class or Distiller
     settings.setdefault("train_size", IMAGES)
+    settings.setdefault("train_labels", train_labels())
     made = kind(taught_by, network("student", widths[0]), objective, **settings)
     made.compile(keras.optimizers.SGD(learning_rate, momentum=0.9), run_eagerly=eager)
     return made

@@ -46,6 +46,7 @@ NAMES = [
 CASES = {
     "cocord": [{"queue_size": 12, "projection_width": 8, "predictor_width": 4}],
     "diffkd": [{"refinement_steps": 1}],
+    "crd": [{}, {"mode": "relax", "shared_negatives": False}, {"memory": "queue"}],
     "kd": [{"standardize": True}],
     "dkd": [{"standardize": True, "warmup_epochs": 3.0}],
     "fitnets": [{}, {"form": "two_stage"}],
@@ -57,6 +58,10 @@ CASES = {
     "reviewkd": [{"warmup_epochs": 0.0}],
     "teacher_free": [{"form": "self"}, {"form": "regularization"}, {"form": "label_smoothing"}],
     "uskd": [{"target_weight": 2.0}, {"target_weight": 2.0, "variant": "clean"}],
+    "wcord": [
+        {"iterations": 10},
+        {"iterations": 10, "critic": "dual", "differentiates_plan": True},
+    ],
 }
 """Settings of the methods that are trained."""
 
@@ -74,6 +79,19 @@ FURTHER = {
 
 WIDTHS = {"pkkd": (4, 4)}
 """Widths of student and teacher, of the methods that compare outputs of one shape."""
+
+CONTRASTIVE = {
+    "width": "a whole number >= 1",
+    "temperature": "a number > 0",
+    "mode": "'exact' or 'relax'",
+    "negatives": "a whole number >= 1 or None",
+    "shared_negatives": "True or False",
+    "memory": "'bank' or 'queue'",
+    "bank_momentum": "a number from 0 to 1",
+    "student_tap": "a string",
+    "teacher_tap": "a string",
+}
+"""What the settings take that CRD and WCoRD share."""
 
 STILL = {"fitnets": ("fitnets_regressor_conv/bias",)}
 """Variables that are trained and yet rest: biases that a batch normalization takes away again."""
@@ -96,6 +114,7 @@ WANTED = {
         "student_tap": "a string",
         "teacher_tap": "a string",
     },
+    "crd": CONTRASTIVE,
     "cs_kd": {"temperature": "a number > 0"},
     "diffkd": {
         "use_features": "True or False",
@@ -234,6 +253,15 @@ WANTED = {
         "student_taps": "a list of strings",
         "teacher_taps": "a list of strings",
     },
+    "wcord": {
+        **CONTRASTIVE,
+        "global_weight": "a number >= 0",
+        "local_weight": "a number >= 0",
+        "critic": "'nce' or 'dual'",
+        "entropy_weight": "a number > 0",
+        "iterations": "a whole number >= 1",
+        "differentiates_plan": "True or False",
+    },
     "wsld": {"temperature": "a number > 0"},
 }
 """What each setting takes: a second record of the declarations, so that none changes unnoticed."""
@@ -250,6 +278,7 @@ WRONG = {
     "a number >= 0 or None": (-1, -0.1, "8", True, float("nan"), float("inf")),
     "a number from 0 to 1 or None": (-0.1, 1.5, "all", False, float("nan")),
     "a whole number >= 1": (0, -1, 1.5, "8", None, True),
+    "a whole number >= 1 or None": (0, -1, 1.5, "8", True),
     "True or False": (1, 0.0, "yes", None),
     "True or False or None": (1, 0.0, "yes"),
     "a string": (3, None, ("a",)),
@@ -370,6 +399,9 @@ def test_missing_requirement_is_told(name):
     if requires.train_size:
         with pytest.raises(TfkdError, match=f"{name} needs the size of the training set"):
             runs.distiller_of(objective, train_size=None)
+    if requires.train_labels:
+        with pytest.raises(TfkdError, match=f"{name} needs the labels of the training set"):
+            runs.distiller_of(objective, train_labels=None)
     for key in requires.all_keys:
         others = [each for each in requires.all_keys if each != key]
         with pytest.raises(TfkdError, match=f"lacks {key}"):

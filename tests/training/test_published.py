@@ -17,8 +17,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 def settings(name, **networks):
     config = configs.default()
     preset = published.apply(config, name, **networks)
-    ((_, entry),) = config.methods.items()
-    return entry, config.student_loss_weight, preset
+    return config.methods[preset.method], config.student_loss_weight, preset
 
 
 @pytest.mark.parametrize("images", published.SETS)
@@ -26,9 +25,23 @@ def test_every_preset_makes_its_method(images):
     for name in published.names(images):
         config = configs.default()
         preset = published.apply(config, name, images=images)
-        (objective,) = configs.objectives(config)
-        assert configs.method_names(config) == [preset.method]
-        assert objective.requires.needs_teacher == bool(preset.teacher), name
+        objectives = configs.objectives(config)
+        assert configs.method_names(config) == sorted([preset.method, *preset.also])
+        needed = any(each.requires.needs_teacher for each in objectives)
+        assert needed == bool(preset.teacher), name
+
+
+def test_a_preset_may_hold_two_methods():
+    for name, weight in (("crd_kd", 0.8), ("wcord_kd", 1.0)):
+        config = configs.default()
+        preset = published.apply(config, name)
+        assert config.methods[preset.method].weight == weight
+        assert (config.methods.kd.weight, config.methods.kd.temperature) == (1.0, 4.0)
+        assert config.student_loss_weight == 1.0
+        alone = configs.default()
+        published.apply(alone, name.removesuffix("_kd"))
+        assert list(alone.methods) == [preset.method]
+        assert alone.methods[preset.method].to_json() == config.methods[preset.method].to_json()
 
 
 def test_every_method_of_logits_has_a_preset():
@@ -67,6 +80,8 @@ def test_every_method_of_logits_has_a_preset():
         ("cocord", "cifar100", 1.0, 1.0, {"contrast_weight": 1.0, "prediction_weight": 4.0}),
         ("diffkd", "cifar100", 1.0, 1.0, {"kd_weight": 1.0, "latent_width": None}),
         ("diffkd", "imagenet", 1.0, 1.0, {"kd_weight": 1.0, "latent_width": 1024}),
+        ("crd", "cifar100", 0.8, 1.0, {"temperature": 0.07, "width": 128, "negatives": None}),
+        ("wcord", "cifar100", 1.0, 1.0, {"global_weight": 0.8, "local_weight": 0.05}),
         ("uskd", "imagenet", 1.0, 1.0, {"target_weight": 1.0, "weak_weight": 0.005}),
         ("sp", "cifar100", 3000.0, 1.0, {}),
         ("rkd", "cifar100", 1.0, 1.0, {"distance_weight": 25.0, "angle_weight": 50.0}),

@@ -3,6 +3,7 @@
 from tfkd.core.registry import create, names
 from tfkd.distillers.at import AT, at_loss, attention_map
 from tfkd.distillers.cocord import CoCoRD
+from tfkd.distillers.crd import CRD, crd_loss
 from tfkd.distillers.cs_kd import CSKD, cs_kd_loss
 from tfkd.distillers.diffkd.objective import DiffKD
 from tfkd.distillers.dist import DIST, inter_class_loss, intra_class_loss
@@ -27,10 +28,12 @@ from tfkd.distillers.sskd import SSKD, sskd_losses
 from tfkd.distillers.teacher_free import TeacherFree
 from tfkd.distillers.uskd import USKD
 from tfkd.distillers.vid import VID, vid_loss
+from tfkd.distillers.wcord import WCoRD, dual_loss, transport_loss
 from tfkd.distillers.wsld import WSLD, wsld_loss
 
 __all__ = [
     "AT",
+    "CRD",
     "CSKD",
     "DIST",
     "DKD",
@@ -56,12 +59,15 @@ __all__ = [
     "Plain",
     "ReviewKD",
     "TeacherFree",
+    "WCoRD",
     "at_loss",
     "attention_map",
     "blend_loss",
+    "crd_loss",
     "create",
     "cs_kd_loss",
     "dkd_loss",
+    "dual_loss",
     "hint_loss",
     "inter_class_loss",
     "intra_class_loss",
@@ -80,6 +86,7 @@ __all__ = [
     "ps_kd_loss",
     "reviewkd_loss",
     "standardized",
+    "transport_loss",
     "vid_loss",
     "wsld_loss",
 ]

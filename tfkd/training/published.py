@@ -35,6 +35,8 @@ class Preset:
         settings: Its hyper-parameters, where they are not the defaults.
         student_loss_weight: Weight of the label loss.
         teacher: Whether it has a teacher (True), none (False) or :data:`SELF_TEACHER`.
+        also: Further methods beside it: by registered name what their entries hold, weight
+            included.
     """
 
     method: str
@@ -42,6 +44,7 @@ class Preset:
     settings: Mapping[str, Any] = field(default_factory=dict)
     student_loss_weight: float = 1.0
     teacher: bool | str = True
+    also: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def teacher_network(self, given: str | None, student: str) -> str | None:
         """Returns the network that teaches: the one given, or, in self-distillation, the student's.
@@ -55,6 +58,9 @@ class Preset:
             raise TfkdError(f"{self.method} needs a teacher; wanted METHOD,TEACHER,{student}")
         return given
 
+
+# KD beside a feature method, as the CRD comparison adds it.
+_KD = {"kd": {"weight": 1.0, "temperature": 4.0}}
 
 _CIFAR100 = {
     "kd": Preset("kd", 0.9, {"temperature": 4.0}, 0.1),
@@ -78,6 +84,8 @@ _CIFAR100 = {
     # The label loss was swept over 1/16, 1/8, 1/4 and 1/2; no value was published for any pair.
     "norm": Preset("norm", student_loss_weight=0.25),
     # Tian et al., "Contrastive Representation Distillation", ICLR 2020.
+    "crd": Preset("crd", 0.8),
+    "crd_kd": Preset("crd", 0.8, also=_KD),
     "fitnets": Preset("fitnets", 100.0),
     # The paper's form has no published run on these pairs: its defaults.
     "fitnets_two_stage": Preset("fitnets", settings={"form": "two_stage"}),
@@ -92,6 +100,9 @@ _CIFAR100 = {
     "cocord": Preset("cocord"),
     # Published for ImageNet alone: its weights, and the width of the authors' code.
     "diffkd": Preset("diffkd"),
+    # Recalled, as is the method.
+    "wcord": Preset("wcord"),
+    "wcord_kd": Preset("wcord", also=_KD),
     "sskd": Preset("sskd"),
 }
 _MLD_IMAGENET = {
@@ -102,6 +113,8 @@ _MLD_IMAGENET = {
 # KD by the weights of the DKD comparison. IPWD, CS-KD, PS-KD, TF-KD, logit standardization,
 # FitNets, AT, VID, SP, RKD, PKT and CoCoRD have no published values for ImageNet here; they keep
 # those for CIFAR-100.
+# FitNets, AT, VID, SP, RKD, PKT, CRD and WCoRD have no published values for ImageNet here; they
+# keep those for CIFAR-100.
 _IMAGENET = _CIFAR100 | {
     "kd": Preset("kd", 0.5, {"temperature": 1.0}, 0.5),
     "dkd": Preset("dkd", settings={"temperature": 1.0, "warmup_epochs": 1.0}),
@@ -209,7 +222,7 @@ def apply(
     own = own | _BY_NETWORK.get((name, str(teacher), str(student)), {})
     entry = {"weight": found.weight, **found.settings, **own}
     config.student_loss_weight = entry.pop("student_loss_weight", found.student_loss_weight)
-    config.methods = methods(**{found.method: entry})
+    config.methods = methods(**{found.method: entry}, **found.also)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ import ml_collections
 import tensorflow as tf
 
 from tfkd import data, export, models
+from tfkd.core import Distiller
 from tfkd.training import build, config_checks, results
 from tfkd.training import config as configs
 from tfkd.training import strategy as strategies
@@ -109,6 +111,7 @@ def _train(
         continued = progress.restore(distiller, loop.prepare)
     strategies.check_agreed(strategy, progress.state.step, folder.path)
     _tell_of_student(student, dataset.info, strategy, say)
+    _tell_of_methods(distiller, say)
     if continued:
         state = progress.state
         say(f"continuing after step {state.step:,} (epoch {state.epoch + 1})", flush=True)
@@ -149,3 +152,13 @@ def _tell_of_student(
         f"{strategy.num_replicas_in_sync} replica(s)",
         flush=True,
     )
+
+
+def _tell_of_methods(distiller: Distiller, say: Callable[..., None]) -> None:
+    """Says what each method holds beside the networks, such as connectors and memory banks."""
+    for objective in distiller.objectives:
+        held = sum(
+            math.prod(each.shape) * tf.as_dtype(each.dtype).size for each in objective.variables
+        )
+        if held:
+            say(f"method {objective.name}: {held:,} bytes of its own on each replica", flush=True)
