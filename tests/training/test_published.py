@@ -32,7 +32,7 @@ def test_every_preset_makes_its_method(images):
 
 
 def test_a_preset_may_hold_two_methods():
-    for name, weight in (("crd_kd", 0.8), ("wcord_kd", 1.0)):
+    for name, weight in (("crd_kd", 0.8), ("wcord_kd", 1.0), ("srrl_kd", 1.0)):
         config = configs.default()
         preset = published.apply(config, name)
         assert config.methods[preset.method].weight == weight
