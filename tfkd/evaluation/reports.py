@@ -14,6 +14,7 @@ from tfkd.core.tasks import Column
 from tfkd.errors import TfkdError
 from tfkd.evaluation.measuring import evaluate
 from tfkd.evaluation.subjects import (
+    check_part,
     run_data_settings,
     run_subject,
     saved_model_subject,
@@ -66,6 +67,8 @@ def report(
         settings["directory"] = directory
     dataset = data.load(**settings, batch_size=batch_size)
     subject.check(dataset.info)
+    if run is not None and data_name is None:
+        check_part(run, dataset, split)
     found = evaluate({"network": subject.predict}, split_of(dataset, split), subject.task)
     scores = found.scores["network"]
     if "exits" in scores:

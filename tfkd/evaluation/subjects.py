@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import tensorflow as tf
 from tfkd import data
 from tfkd.core import tasks
 from tfkd.earlier_version import modernized
-from tfkd.errors import TfkdError, unknown
+from tfkd.errors import TfkdError, TfkdWarning, unknown
 from tfkd.evaluation.predictors import Predict, predictor, saved_model_predictor
 from tfkd.export import describe
 from tfkd.export.description import facts
@@ -122,6 +123,41 @@ def run_data_settings(run_folder: str | os.PathLike) -> dict:
     training_alone = {"batch_size", "seed", "mixup", "cutmix", "download"}
     accepted = inspect.signature(data.load).parameters.keys() - training_alone
     return {key: value for key, value in recorded.items() if key in accepted}
+
+
+def check_part(run_folder: str | os.PathLike, dataset: data.DataSet, split: str) -> None:
+    """Warns where a part of a run's own data is not the one that the run had.
+
+    Images that a run validated on may have become training images since, and the reverse. Of a run
+    that recorded nothing the held-out images follow the rule of an earlier version.
+
+    Args:
+        run_folder: The run folder.
+        dataset: The data of its config as they are now.
+        split: The part to evaluate on.
+    """
+    try:
+        result = json.loads((Path(run_folder) / "result.json").read_text(encoding="utf-8"))
+        recorded = result.get("inputs", {}).get("data", {}).get("parts")
+    except (OSError, ValueError, AttributeError):
+        return
+    settings = run_data_settings(run_folder)
+    held_out = settings.get("validation_size") or settings.get("validation_split")
+    if recorded is None:
+        if held_out and split != "test":
+            warnings.warn(
+                f"run folder {str(run_folder)!r} is of an earlier version, which held out other "
+                f"validation images: the images of {split!r} are not those that it had",
+                TfkdWarning,
+                stacklevel=3,
+            )
+    elif recorded.get(split) != dataset.identity().get(split):
+        warnings.warn(
+            f"run folder {str(run_folder)!r}: the images of {split!r} are others than in the run; "
+            "some of them may have been trained on",
+            TfkdWarning,
+            stacklevel=3,
+        )
 
 
 def split_of(dataset: data.DataSet, split: str) -> tf.data.Dataset:

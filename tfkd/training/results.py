@@ -154,6 +154,8 @@ def result(
         "images_per_second": round(state.images_per_second, 1),
         "seconds": round(progress.seconds, 2),
         "summary": task.summary(last, best),
+        "inputs": state.inputs,
+        "accepted_changes": state.accepted_changes,
         "versions": {
             "python": platform.python_version(),
             "tensorflow": tf.__version__,
