@@ -127,6 +127,7 @@ def saved_model_predictor(path: str | os.PathLike, signature: str = "serving_def
 
     # A signature owns its variables through the loaded object, which must outlive this call.
     predict.loaded = loaded
+    predict.dtype = spec.dtype
     return predict
 
 
