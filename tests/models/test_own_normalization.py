@@ -98,4 +98,6 @@ def test_an_application_by_name(included):
 def test_what_is_done_before_a_network_in_words():
     assert str(models.Preprocess.none()) == "as they are"
     assert str(models.Preprocess((1.5,), (2.0,))) == "less 1.5, divided by 2"
-    assert str(models.Preprocess.published("caffe")).endswith("divided by 1, 1, 1, blue, green, red")
+    assert str(models.Preprocess.published("caffe")).endswith(
+        "divided by 1, 1, 1, blue, green, red"
+    )

@@ -18,7 +18,7 @@ from tfkd.core import Objective, tasks
 from tfkd.core.classes import aligned
 from tfkd.errors import TfkdError, TfkdWarning, reason, unknown
 from tfkd.models.description import description_of_file
-from tfkd.models.references import is_keras_application
+from tfkd.models.references import includes_preprocessing, is_keras_application
 from tfkd.models.saving import load_model, load_network, load_network_file
 from tfkd.training import build, config_checks
 from tfkd.training import config as configs
@@ -236,7 +236,7 @@ def _network(
     elif fields.workdir:
         network = load_network(_folder(config), fields.which)
     else:
-        _check_trained(where, config, info, task)
+        _check_trained(where, fields)
         network = _by_name(where, config, info, task, tell)
     taps = {**network.taps, **configs.to_dict(fields.taps)}
     network = _named(where, fields, dataclasses.replace(network, taps=taps))
@@ -295,11 +295,8 @@ def _named(
     return dataclasses.replace(network, class_names=names)
 
 
-def _check_trained(
-    where: str, config: ml_collections.ConfigDict, info: data.DataInfo, task: str
-) -> None:
+def _check_trained(where: str, fields: ml_collections.ConfigDict) -> None:
     """Refuses a teacher of keras.applications that is not trained, or sees pixels unlike before."""
-    fields = config.teacher
     if not is_keras_application(fields.name):
         return
     weights = fields.kwargs.get("weights")
@@ -310,10 +307,7 @@ def _check_trained(
         )
     if weights != "imagenet" or fields.preprocess is not None:
         return
-    # Nothing is downloaded for it.
-    fresh = {**configs.to_dict(fields.kwargs), "weights": None}
-    model = models.create(fields.name, tasks.find(task).width(info), info.image_shape, **fresh)
-    if models.own_normalization(model) is None:
+    if not includes_preprocessing(fields.name, fields.kwargs):
         raise TfkdError(
             f"{where} {fields.name} with weights 'imagenet': found no {where}.preprocess, wanted "
             "what its preprocess_input does: tf, torch, caffe or none"
