@@ -3,10 +3,12 @@
 import warnings
 
 import keras
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.fixtures import shades
-from tfkd import TfkdError, TfkdWarning, export, models
+from tfkd import TfkdError, TfkdWarning, evaluation, export, models
 from tfkd.evaluation import reports
 from tfkd.models.saving import save_network
 
@@ -108,6 +110,17 @@ def test_one_of_bytes_takes_pixels_and_one_of_tfkd_knows(subject, data_name, tmp
 
 def test_numbers_for_names_tell_nothing(subject, data_name):
     assert measured(data_name, **subject("run", ("0", "1", "2", "3"), shades.NAMES)) == (100.0, [])
+
+
+def test_the_members_of_an_ensemble_are_brought_into_the_order_of_the_first():
+    several = [shades.network(names, names) for names in (shades.NAMES, OTHER_ORDER)]
+    images = np.full((1, *shades.SHAPE), shades.SHADES["dog"], "uint8")
+    with pytest.warns(TfkdWarning, match="^network shades has the classes of network shades in an"):
+        joined = evaluation.ensemble(several)(images)["logits"]
+    alone = evaluation.ensemble(several[:1])(images)["logits"]
+    np.testing.assert_allclose(tf.nn.softmax(joined), tf.nn.softmax(alone), atol=1e-6)
+    with pytest.raises(TfkdError, match="network shades: found the classes 'cow'"):
+        evaluation.ensemble([several[0], shades.network(class_names=ANIMALS)])
 
 
 def test_a_task_without_outputs_of_classes_wants_the_same_order(data_name, tmp_path):

@@ -121,6 +121,19 @@ def description_in_file(path: str | os.PathLike) -> dict[str, Any] | None:
         ) from error
 
 
+def listed_as(path: str | os.PathLike) -> str | None:
+    """Returns the word by which ``network.json`` beside a file lists it; ``None`` where none does.
+
+    Raises:
+        TfkdError: When ``network.json`` is something else.
+    """
+    path = Path(path)
+    if not (path.parent / DESCRIPTION).is_file():
+        return None
+    listed = load_description(path.parent)["files"]
+    return next((which for which, name in listed.items() if name == path.name), None)
+
+
 def description_of_file(path: str | os.PathLike) -> dict[str, Any] | None:
     """Returns what is known of a ``.keras`` file: what it says, or what is said of it beside it.
 
@@ -131,13 +144,12 @@ def description_of_file(path: str | os.PathLike) -> dict[str, Any] | None:
     """
     path = Path(path)
     known = description_in_file(path)
-    if known is not None or not (path.parent / DESCRIPTION).is_file():
+    if known is not None:
         return known
-    listed = load_description(path.parent)["files"]
-    for which, name in listed.items():
-        if name == path.name:
-            return load_description(path.parent, which)
-    if path.name == TEACHER_FILE:
+    which = listed_as(path)
+    if which is not None:
+        return load_description(path.parent, which)
+    if path.name == TEACHER_FILE and (path.parent / DESCRIPTION).is_file():
         return {**load_description(path.parent), "name": path.stem, "taps": {}}
     return None
 

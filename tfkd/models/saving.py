@@ -20,6 +20,7 @@ from tfkd.models.description import (
     described_before,
     description_in_file,
     description_of_file,
+    listed_as,
     load_description,
     write_description,
 )
@@ -179,9 +180,12 @@ def load_network_file(path: str | os.PathLike) -> Network:
     """Returns the network of a ``.keras`` file that tfkd wrote, wherever it was copied to.
 
     Raises:
-        TfkdError: When the file is missing or damaged, or neither it nor ``network.json`` beside it
-            says what it is.
+        TfkdError: When the file is missing or damaged, neither it nor ``network.json`` beside it
+            says what it is, or the two are at odds.
     """
+    which = listed_as(path)
+    if which is not None:
+        return load_network(Path(path).parent, which)
     model, known = load_model(path), description_of_file(path)
     if known is None:
         raise TfkdError(
