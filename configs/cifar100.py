@@ -15,6 +15,8 @@ a method without a teacher; ``plain,NETWORK`` for a network alone. METHOD is one
 :data:`PAIRS` are the thirteen of the papers. With the word ``smoke``
 (``kd,resnet56,resnet20,smoke``) one epoch on 40 digits of scikit-learn, which need no download.
 
+A shorter run (``--config.train.epochs=24``) keeps the shares of milestones, warm-ups and stages.
+
 What differs from the recipe: MLD trains with learning rate 0.025, and some pairs for 480 or 960
 epochs, as published. A last word ``own`` takes the schedule of the method's own paper: ``cs_kd``
 200 epochs, TF-KD in its three forms 200, ``ps_kd`` 300 (that of NKD's and USKD's authors is not
@@ -101,6 +103,7 @@ def get_config(argument: str = ""):
         if preset.method == "mld":
             config.train.epochs = MLD_EPOCHS.get((words.teacher, student), 240)
             config.train.learning_rate = 0.01 if student in SLOW_LEARNERS else 0.025
+    config.train.published_epochs = config.train.epochs
 
     if words.smoke:
         shrink(config, image_size=16)

@@ -13,9 +13,9 @@ Command: python tools/compare.py --config=configs/cifar10_folder.py --workdir=ru
     --methods=kd,dkd,dist --config.data.name=folder:/data/cifar10
 
 Argument: ``METHOD`` (default ``kd``), one of ``tfkd.training.published.names()``, with its
-published weights for CIFAR-100; ``plain``; ``teacher``. The one thing that is scaled is DKD's
-warm-up, which keeps its share of these 10 epochs (20 of 240). With the word ``smoke``
-(``kd,smoke``) one epoch on 40 digits of scikit-learn.
+published weights for CIFAR-100; ``plain``; ``teacher``. Warm-ups and stages of methods keep the
+share that they have of 240 epochs. With the word ``smoke`` (``kd,smoke``) one epoch on 40 digits of
+scikit-learn.
 """
 
 from tfkd.training import arguments, published
@@ -38,7 +38,6 @@ def get_config(argument: str = ""):
     config.train.batch_size = 64
     config.train.learning_rate = 0.05
     config.train.schedule.name = "cosine"
-    config.train.schedule.warmup_epochs = 1.0
 
     config.student.name = "resnet8"
     if words.method == "teacher":
@@ -48,8 +47,8 @@ def get_config(argument: str = ""):
         preset = published.apply(config, words.method, teacher="resnet20", student="resnet8")
         teacher = "plain" if preset.teacher == published.SELF_TEACHER else "teacher"
         config.teacher.config = f"configs/cifar10_folder.py:{words.argument(teacher)}"
-    if words.method == "dkd":
-        config.methods.dkd.warmup_epochs = config.train.epochs * 20 / 240
+    config.train.published_epochs = 240
+    config.train.schedule.warmup_epochs = 240 / config.train.epochs  # One epoch of these.
 
     if words.smoke:
         shrink(config, image_size=16)

@@ -10,8 +10,10 @@ Command: python tools/train.py --config=configs/imagenet.py:kd,resnet34,resnet18
     --workdir=runs/imagenet/kd --strategy=mirrored
 
 Arguments: ``METHOD,TEACHER,STUDENT`` (default ``kd,resnet34,resnet18``); ``METHOD,STUDENT`` for a
-method without a teacher; ``plain,NETWORK`` for a network alone. With the word ``smoke``
-(``kd,resnet34,resnet18,smoke``) one epoch on 40 digits of scikit-learn, which need no download.
+method without a teacher; ``plain,NETWORK`` for a network alone. A shorter run
+(``--config.train.epochs=10``) keeps the shares of milestones, warm-ups and stages. With the word
+``smoke`` (``kd,resnet34,resnet18,smoke``) one epoch on 40 digits of scikit-learn, which need no
+download.
 """
 
 from tfkd import models
@@ -41,6 +43,7 @@ def get_config(argument: str = ""):
     config.train.learning_rate = 0.1
     config.train.optimizer.weight_decay = 1e-4
     config.train.schedule.milestones = (30, 60, 90)
+    config.train.published_epochs = 100
     if words.method:
         preset = published.apply(
             config, words.method, images="imagenet", teacher=words.teacher, student=student

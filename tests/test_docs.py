@@ -32,7 +32,7 @@ def check_usage(names, folder):
 
 def check_architecture(names, folder):
     student = json.loads((folder / "runs/student/result.json").read_text())
-    assert student["methods"] == ["kd", "similarity"]
+    assert student["methods"] == ["kd", "regression", "similarity"]
     assert [each["name"] for each in student["exits"]] == ["exit1", "logits"]
     attributes = json.loads((folder / "runs/attributes/result.json").read_text())
     # The scale of logits changes no sign, so that the variant is right where the student is.

@@ -5,10 +5,10 @@ import os
 
 import pytest
 
-from tfkd import benchmarks, distillers, models
+from tfkd import benchmarks, models
 from tfkd.adder import compiled_ops
 from tfkd.benchmarks import plain_networks, processor
-from tfkd.benchmarks.groups import adder
+from tfkd.benchmarks.groups import adder, features
 from tfkd.benchmarks.groups import distillers as methods
 from tfkd.training import published
 
@@ -69,6 +69,22 @@ def test_methods_are_compared_with_kd():
     assert all(each.baseline == ("kd",) for each in experiment.comparisons)
 
 
+@pytest.mark.slow
+def test_feature_methods_are_compared_with_kd_and_their_arithmetic():
+    several, one = None, None
+    for experiment in features.experiments(tiny=True):
+        names = {each.case for each in experiment.comparisons}
+        if names & {"crd", "cocord"}:
+            for case in experiment.cases:
+                case.run()
+            experiment.check()
+            several, one = (experiment, one) if "cocord" in names else (several, experiment)
+    baselines = {each.case: each.baseline for each in one.comparisons + several.comparisons}
+    assert baselines["crd"] == ("kd",)
+    assert baselines["fitnets"] == ("kd", "fitnets arithmetic")
+    assert baselines["sskd"] == ("sskd passes", "sskd arithmetic")
+
+
 def test_the_plain_networks_are_the_same_networks():
     shape = (8, 8, 3)
     for name, plain in (
@@ -79,9 +95,9 @@ def test_the_plain_networks_are_the_same_networks():
         assert (found.params, found.macs) == (wanted.params, wanted.macs)
 
 
-def test_every_method_of_logits_is_measured():
-    own = {name for name in published.names() if name in distillers.names()}
-    assert own <= {"kd", *methods.METHODS}
+def test_every_published_method_is_measured():
+    own = {published.preset(name).method for name in published.names()}
+    assert own <= {"kd", *methods.METHODS, *features.METHODS}
 
 
 def test_a_processor_without_bfloat16_is_known_by_its_flags(monkeypatch, tmp_path):

@@ -77,6 +77,16 @@ def test_requirements_of_the_batch(requires, message, network, images, labels):
     assert np.isfinite(distiller.evaluate(images, labels, verbose=0)[0])
 
 
+def test_rows_in_the_place_of_the_main_view(network, images, labels):
+    with refused("unknown view with several rows for each image 'strong'"):
+        tfkd.Distiller(None, network(), objective(main_rows_of="strong"))
+    distiller = tfkd.Distiller(None, network(), objective(main_rows_of="rotations"))
+    distiller.compile()
+    batch = {"image": images, "image_rotations": images, "label": labels}
+    with refused("image_rotations of 16 rows beside 16 images, wanted 64, 4 for each image"):
+        distiller.train_on_batch(batch)
+
+
 def test_number_of_epochs(network, images, labels):
     distiller = tfkd.Distiller(None, network(), objective(epochs=True))
     distiller.compile()

@@ -61,6 +61,33 @@ def test_mean_averages_further_axes():
     np.testing.assert_allclose(here.mean(tf.constant(values)), expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("axes", [2, 3])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("masked", [True, False])
+def test_mean_of_pairs_and_triplets(axes, training, masked):
+    values = np.random.default_rng(0).normal(size=(*[4] * axes, 3))
+    mask = MASK if masked else np.ones(4)
+    divisor = mask.sum() if training else (mask * WEIGHTS).sum()
+    expected = 0.0
+    for samples in np.ndindex(*[4] * axes):
+        weight = np.prod([mask[each] * WEIGHTS[each] for each in samples])
+        expected += weight * values[samples].mean() / divisor**axes
+    here = context({"sample_weight": tf.constant(WEIGHTS)}, training=training)
+    found = here.mean(tf.constant(values), mask if masked else None, gathered=True, axes=axes)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_mean_of_pairs_without_weights_is_the_mean():
+    values = np.random.default_rng(0).normal(size=(4, 4))
+    found = context().mean(tf.constant(values), gathered=True, axes=2)
+    np.testing.assert_allclose(found, values.mean(), rtol=1e-12)
+
+
+def test_pairs_are_those_of_the_gathered_batch():
+    with pytest.raises(tfkd.TfkdError, match="^mean over 2 axes of samples: found gathered=False"):
+        context().mean(tf.zeros((4, 4)), axes=2)
+
+
 @pytest.mark.parametrize("known_size", [True, False])
 def test_weight_of_an_image_counts_for_all_its_rotations(known_size):
     values = np.random.default_rng(0).normal(size=16)

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import tfkd
+from tfkd.distillers import KD
 
 RATE = 0.1
 TRACES: list = []
@@ -130,7 +131,8 @@ class Rotated(tfkd.Objective):
         taps={
             ("student", "rotations"): ["logits", "pooled"],
             ("teacher", "rotations"): ["logits", "pooled"],
-        }
+        },
+        main_rows_of="rotations",
     )
     replaces_label_loss = True
     terms = ("label", "kd", "transfer", "similarity")
@@ -142,9 +144,6 @@ class Rotated(tfkd.Objective):
             head = keras.layers.Dense(width)
             head.build((None, width))
             self.heads.append(head)
-
-    def student_logits(self, context):
-        return context.student("logits", "rotations")[::4] if context.training else None
 
     def compute(self, context):
         student, teacher = (
@@ -193,6 +192,94 @@ def test_rotations_replace_the_main_view(network, images, labels):
     found = distiller.evaluate(images, labels, verbose=0, return_dict=True)
     assert set(TRACES) == {("student_rows", False, 16)}
     assert found["accuracy"] == np.mean(student(images).numpy().argmax(axis=1) == labels)
+
+
+class Copied(tfkd.Objective):
+    """Pooled features of student, teacher and a copy of the student, on the main view."""
+
+    requires = tfkd.Requires(
+        taps={(network, "main"): ["pooled"] for network in ("student", "teacher", "copy")}
+    )
+    terms = ("teacher", "copy", "pixels")
+
+    def setup(self, spec):
+        copy = keras.models.clone_model(spec.network("student").model)
+        self.companions = {"copy": tfkd.core.Companion(copy, training=False)}
+
+    def compute(self, context):
+        pooled = context.student("pooled")
+        return {
+            "teacher": context.mean(tf.square(pooled - context.teacher("pooled"))),
+            "copy": context.mean(tf.square(pooled - context.output("copy", "pooled"))),
+            "pixels": context.mean(context.batch["image"]),
+        }
+
+
+def test_rows_of_the_rotations_are_the_main_view_of_every_objective(network, images, labels):
+    student, teacher = noted(network, "student"), noted(network, "teacher")
+    twin = network()
+    twin.set_weights(student.get_weights())
+    losses = [Rotated(), KD(2.0), Copied()]
+    distiller = tfkd.Distiller(teacher, student, losses, student_loss_weight=0.5)
+    copy = losses[2].companions["copy"].model
+    distiller.compile(keras.optimizers.SGD(RATE), run_eagerly=True)
+    # Nothing of a training step comes from the main view itself.
+    batch = {"image": 0 * images, "image_rotations": rotated(images), "label": labels}
+    TRACES.clear()
+    found = distiller.train_on_batch(batch, return_dict=True)
+    # The copy is not read on the rotations, so that it sees the upright ones alone.
+    assert sorted(TRACES) == [
+        ("student_rows", False, 16), ("student_rows", True, 64), ("teacher_rows", False, 64),
+    ]  # fmt: skip
+    taps = ["pooled", "logits"]
+    own = tfkd.models.tapped(twin, taps)(rotated(images), training=True)
+    own = {tap: value[::4] for tap, value in own.items()}
+    taught = tfkd.models.tapped(teacher, taps)(images, training=False)
+    copied = tfkd.models.tapped(copy, ["pooled"])(images, training=False)["pooled"]
+    label = keras.losses.sparse_categorical_crossentropy(labels, own["logits"], from_logits=True)
+    wanted = {
+        "student_loss": np.mean(label),
+        "accuracy": np.mean(np.argmax(own["logits"], axis=1) == labels),
+        "kd": np.mean(tfkd.distillers.kd_loss(own["logits"], taught["logits"], 2.0)),
+        "copied/teacher": np.mean(np.square(own["pooled"] - taught["pooled"])),
+        "copied/copy": np.mean(np.square(own["pooled"] - copied)),
+        "copied/pixels": np.mean(images),
+    }
+    for name, value in wanted.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-4, err_msg=name)
+    for moved, expected in zip(
+        student.get_layer("bn").variables[2:], twin.get_layer("bn").variables[2:]
+    ):
+        np.testing.assert_allclose(moved, expected, atol=1e-6)
+
+
+class Turned(tfkd.Objective):
+    """What two teachers say together of the rotations."""
+
+    requires = tfkd.Requires(
+        taps={(network, "rotations"): ["logits"] for network in ("student", "teacher")},
+        main_rows_of="rotations",
+    )
+
+    def compute(self, context):
+        both = (context.student("logits", "rotations"), context.teacher("logits", "rotations"))
+        return context.mean(tfkd.distillers.kd_loss(*both, 2.0))
+
+
+def test_several_teachers_are_read_by_rows(network, images, labels):
+    teachers = [noted(network, "one"), noted(network, "two")]
+    distiller = tfkd.Distiller(teachers, network(), [Turned(), KD(2.0)])
+    distiller.compile(keras.optimizers.SGD(0.0), run_eagerly=True)
+    batch = {"image": images, "image_rotations": rotated(images), "label": labels}
+    TRACES.clear()
+    first = distiller.train_on_batch(batch, return_dict=True)
+    assert sorted(TRACES) == [("one_rows", False, 64), ("two_rows", False, 64)]
+    # Four equal rows instead of four rotations: both losses are means over the same pairs.
+    batch = {**batch, "image_rotations": np.repeat(images, 4, axis=0)}
+    distiller.reset_metrics()
+    second = distiller.train_on_batch(batch, return_dict=True)
+    np.testing.assert_allclose(second["turned"], second["kd"], rtol=1e-4)
+    assert abs(first["turned"] - first["kd"]) > 1e-3 * first["kd"]
 
 
 def test_rotations_on_two_replicas(distiller_on, network, images, labels):

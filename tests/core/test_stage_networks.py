@@ -105,6 +105,53 @@ def test_stages_that_contradict_themselves_are_refused(fields, message):
         tfkd.Stage("s", **fields)
 
 
+class OfTeacher(tfkd.Objective):
+    """Trains a layer on the teacher's features."""
+
+    requires = tfkd.Requires(taps={("teacher", "main"): ["pooled"]})
+
+    def setup(self, spec):
+        self.layer = keras.layers.Dense(1)
+        self.layer.build(spec.shapes["teacher", "main"]["pooled"])
+
+    def compute(self, context):
+        return context.mean(tf.square(self.layer(context.teacher("pooled")) - 1.0))
+
+
+@pytest.mark.parametrize(
+    ("fields", "rests"),
+    [
+        ({"student_loss_weight": 0.0, "evaluate": False}, True),
+        ({"student_loss_weight": 0.0}, False),
+        ({"student_loss_weight": 0.5, "evaluate": False}, False),
+        (
+            {"student_loss_weight": 0.0, "evaluate": False, "objectives": ("of_teacher", "kd")},
+            False,
+        ),
+    ],
+    ids=["nothing_comes_of_it", "is_evaluated", "learns_labels", "is_read"],
+)
+def test_a_stage_that_needs_no_student_does_not_run_it(fields, rests, network, images, labels):
+    student = network()
+    losses = [OfTeacher(), KD()]
+    distiller = tfkd.Distiller(
+        network(name="teacher"), student, losses, evaluate_distillation=False
+    )
+    trained = losses[0].layer.trainable_variables
+    fields = {"objectives": ("of_teacher",), "trainable": lambda distiller: trained, **fields}
+    distiller.enter_stage(tfkd.Stage("s", 1, **fields))
+    distiller.compile(keras.optimizers.SGD(0.01))
+    before = [np.array(each) for each in trained]
+    history = distiller.fit(images, labels, **FIT).history
+    assert (history["student_loss"] == [0.0]) == (history["accuracy"] == [0.0]) == rests
+    assert history["of_teacher"][0] > 0
+    assert all(np.any(now != then) for now, then in zip(trained, before, strict=True))
+    # An evaluation that is asked for tells of the student all the same.
+    found = distiller.evaluate(images, labels, verbose=0, return_dict=True)
+    wanted = np.mean(np.argmax(student(images, training=False), axis=1) == labels)
+    np.testing.assert_allclose(found["accuracy"], wanted)
+
+
 def dropped():
     """Dropout within the features, and before the classifier."""
     image = keras.Input((8, 8, 3))

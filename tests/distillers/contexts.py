@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -23,8 +24,19 @@ VIEWS = {
 """Where the logits of a case come from, by their names in the oracle file."""
 
 
+def no_head(network: str, start: str = "pre_pool") -> keras.Model:
+    """The head of a network that a test does not have."""
+    raise AssertionError(f"found that the head of {network} from {start} is asked for")
+
+
 def context_of(
-    outputs: Mapping, labels, *, training: bool = True, epoch: float = 0.0, **batch
+    outputs: Mapping,
+    labels,
+    *,
+    training: bool = True,
+    epoch: float = 0.0,
+    heads: Callable[..., keras.Model] = no_head,
+    **batch,
 ) -> Context:
     """A step whose networks gave these outputs.
 
@@ -33,6 +45,7 @@ def context_of(
         labels: Labels of the batch.
         training: Whether it is a training step.
         epoch: The epoch, of ten.
+        heads: ``heads(network, start)`` is the part of a network from a tap on.
         **batch: Further entries of the batch, such as ``sample_weight``; ``None`` is left out.
     """
     further = {name: tf.convert_to_tensor(each) for name, each in batch.items() if each is not None}
@@ -51,7 +64,7 @@ def context_of(
             (key if isinstance(key, tuple) else (key, "main")): taps
             for key, taps in outputs.items()
         },
-        heads=lambda name: None,
+        heads=heads,
     )
 
 
@@ -68,16 +81,30 @@ def losses(objective: Objective, given: Mapping, **batch) -> dict[str, tf.Tensor
     return dict(objective.to_terms(objective.compute(context)).losses)
 
 
-def spec_of(tap: str, shape: tuple, num_classes: int = 5) -> Spec:
-    """A run whose student has one tap of this shape."""
+def spec_of(
+    tap: str,
+    shape: tuple,
+    num_classes: int = 5,
+    teacher: Mapping[str, tuple] | None = None,
+    heads: Callable[..., keras.Model] = no_head,
+) -> Spec:
+    """A run whose student has one tap of this shape.
+
+    Args:
+        tap: Name of the tap.
+        shape: Its shape.
+        num_classes: Number of classes.
+        teacher: Shapes of the teacher's taps by name.
+        heads: As in :func:`context_of`.
+    """
     return Spec(
         num_classes=num_classes,
         image_shape=(2, 2, 1),
-        shapes={("student", "main"): {tap: shape}},
+        shapes={("student", "main"): {tap: shape}, ("teacher", "main"): dict(teacher or {})},
         train_size=None,
         batch_size=None,
         seed=1,
-        head=lambda name: None,
+        head=heads,
         network=lambda name: None,
     )
 

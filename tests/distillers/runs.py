@@ -43,27 +43,53 @@ def arrays() -> dict[str, np.ndarray]:
         view: draw.normal(shift, 1.0, (IMAGES, 8, 8, 3)).astype("float32")
         for shift, view in enumerate(("image", "image_pair", "image_strong"))
     }
+    draw_further = np.random.default_rng(1)
+    for shift, view in ((0.5, "image_second"), (-1.0, "image_third")):
+        found[view] = draw_further.normal(shift, 1.0, (IMAGES, 8, 8, 3)).astype("float32")
     for view in found.values():
         view.reshape(-1, 8, 8, 8, 3)[:, 4:] *= 2.0
     found["label"] = draw.integers(0, NUM_CLASSES, IMAGES).astype("int32")
     found["index"] = draw.permutation(IMAGES).astype("int32")
     found["sample_weight"] = draw.uniform(0.5, 1.5, IMAGES).astype("float32")
+    turned = np.stack([np.rot90(found["image"], turn, axes=(1, 2)) for turn in range(4)], axis=1)
+    # Each has a color of its own: pooled, the turns of noise differ by little more than rounding.
+    colors = draw.normal(0.0, 3.0, (IMAGES, 4, 1, 1, 3))
+    found["image_rotations"] = (turned + colors).astype("float32")
     return found
 
 
-def batches(*keys: str, data: dict | None = None, dense: bool = False) -> tf.data.Dataset:
-    """The images in batches of eight.
+def train_labels() -> np.ndarray:
+    """The labels of :func:`arrays` in the order of the training set."""
+    data = arrays()
+    found = np.empty_like(data["label"])
+    found[data["index"]] = data["label"]
+    return found
+
+
+def batches(
+    *keys: str, data: dict | None = None, dense: bool = False, size: int = 8
+) -> tf.data.Dataset:
+    """The images in batches, those of a view of several rows for each image one after another.
 
     Args:
         *keys: What they hold besides image and label.
         data: Arrays by key; by default :func:`arrays`.
         dense: Whether labels are distributions.
+        size: Images of a batch.
     """
     data = arrays() if data is None else data
     chosen = {key: data[key] for key in ("image", "label", *keys)}
     if dense:
         chosen["label"] = np.eye(NUM_CLASSES, dtype="float32")[chosen["label"]]
-    return tf.data.Dataset.from_tensor_slices(chosen).batch(8, drop_remainder=True)
+    made = tf.data.Dataset.from_tensor_slices(chosen).batch(size, drop_remainder=True)
+    return made.map(_in_rows)
+
+
+def _in_rows(batch: dict) -> dict:
+    return {
+        key: tf.reshape(value, [-1, *value.shape[2:]]) if value.shape.rank == 5 else value
+        for key, value in batch.items()
+    }
 
 
 def distiller_of(
@@ -93,6 +119,7 @@ def distiller_of(
     keras.utils.set_random_seed(seed)
     kind = objective.distiller_class or Distiller
     settings.setdefault("train_size", IMAGES)
+    settings.setdefault("train_labels", train_labels())
     made = kind(taught_by, network("student", widths[0]), objective, **settings)
     made.compile(keras.optimizers.SGD(learning_rate, momentum=0.9), run_eagerly=eager)
     return made

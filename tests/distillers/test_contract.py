@@ -18,10 +18,19 @@ import pytest
 import tensorflow as tf
 
 from tests.distillers import runs
-from tests.distillers.contexts import ROWS, VIEWS, context_of, extreme_case, moved, random_case
+from tests.distillers.contexts import (
+    ROWS,
+    VIEWS,
+    context_of,
+    extreme_case,
+    moved,
+    no_head,
+    random_case,
+)
 from tests.distillers.logit_oracles import NUM_CLASSES
-from tfkd import distillers
+from tfkd import distillers, models
 from tfkd.core import Distiller, Objective, registry
+from tfkd.core.objective import VIEW_ROWS
 from tfkd.core.step.losses import TOTALS, names_of
 from tfkd.errors import TfkdError
 from tfkd.settings import fields_of, values_of
@@ -35,30 +44,89 @@ NAMES = [
 """The methods of tfkd; other tests register some of their own."""
 
 CASES = {
+    "cocord": [{"queue_size": 12, "projection_width": 8, "predictor_width": 4}],
+    "diffkd": [{"refinement_steps": 1}],
+    "crd": [{}, {"mode": "relax", "shared_negatives": False}, {"memory": "queue"}],
     "kd": [{"standardize": True}],
     "dkd": [{"standardize": True, "warmup_epochs": 3.0}],
+    "fitnets": [{}, {"form": "two_stage"}],
     "ipwd": [{}, {"normalize": True}],
     "mld": [{}, {"variant": "clean"}],
+    "norm": [{"kd_weight": 0.5}],
     "pkkd": [{}, {"teacher_rho": True, "kernel": "same"}],
+    "srrl": [{}, {"connector_on": "pooled"}],
+    "reviewkd": [{"warmup_epochs": 0.0}],
     "teacher_free": [{"form": "self"}, {"form": "regularization"}, {"form": "label_smoothing"}],
     "uskd": [{"target_weight": 2.0}, {"target_weight": 2.0, "variant": "clean"}],
+    "wcord": [
+        {"iterations": 10},
+        {"iterations": 10, "critic": "dual", "differentiates_plan": True},
+    ],
 }
 """Settings of the methods that are trained."""
 
 FURTHER = {
     "kd": [{}],
     "dkd": [{}],
+    "diffkd": [{}, {"use_features": False}, {"use_logits": False, "latent_width": 2}],
     "ipwd": [{"orientation": "kd_over_cls"}],
     "mld": [{"standardize": True}, {"standardize": True, "variant": "clean"}],
+    "norm": [{}, {"kd_weight": 1.0, "residual": False, "normalize_logits": False}],
     "pkkd": [{"progressive": False}],
+    "reviewkd": [{}, {"student_preactivation": True, "max_channels": 3}],
 }
 """Further settings, for what costs little."""
 
 WIDTHS = {"pkkd": (4, 4)}
 """Widths of student and teacher, of the methods that compare outputs of one shape."""
 
+CONTRASTIVE = {
+    "width": "a whole number >= 1",
+    "temperature": "a number > 0",
+    "mode": "'exact' or 'relax'",
+    "negatives": "a whole number >= 1 or None",
+    "shared_negatives": "True or False",
+    "memory": "'bank' or 'queue'",
+    "bank_momentum": "a number from 0 to 1",
+    "student_tap": "a string",
+    "teacher_tap": "a string",
+}
+"""What the settings take that CRD and WCoRD share."""
+
+STILL = {"fitnets": ("fitnets_regressor_conv/bias",)}
+"""Variables that are trained and yet rest: biases that a batch normalization takes away again."""
+
 WANTED = {
+    "at": {
+        "power": "a number >= 1",
+        "student_taps": "a list of strings",
+        "teacher_taps": "a list of strings",
+    },
+    "cocord": {
+        "contrast_weight": "a number >= 0",
+        "prediction_weight": "a number >= 0",
+        "temperature": "a number > 0",
+        "queue_size": "a whole number >= 1",
+        "projection_width": "a whole number >= 1",
+        "predictor_width": "a whole number >= 1",
+        "slow_momentum": "a number from 0 to 1",
+        "teacher_momentum": "a number from 0 to 1",
+        "student_tap": "a string",
+        "teacher_tap": "a string",
+    },
+    "crd": CONTRASTIVE,
     "cs_kd": {"temperature": "a number > 0"},
+    "diffkd": {
+        "use_features": "True or False",
+        "use_logits": "True or False",
+        "diffusion_weight": "a number >= 0",
+        "autoencoder_weight": "a number >= 0",
+        "kd_weight": "a number >= 0",
+        "refinement_steps": "a whole number from 1 to 500",
+        "latent_width": "a whole number >= 1 or None",
+        "student_tap": "a string",
+        "teacher_tap": "a string",
+    },
     "dist": {
         "temperature": "a number > 0",
         "inter_weight": "a number >= 0",
@@ -70,6 +138,17 @@ WANTED = {
         "nontarget_weight": "a number >= 0",
         "warmup_epochs": "a number >= 0",
         "standardize": "True or False",
+    },
+    "fitnets": {
+        "form": "'joint' or 'two_stage'",
+        "student_tap": "a string",
+        "teacher_tap": "a string",
+        "normalize": "True or False or None",
+        "hint_epochs": "a number > 0",
+        "hint_weight": "a number >= 0 or None",
+        "temperature": "a number > 0 or None",
+        "initial_kd_weight": "a number >= 0 or None",
+        "final_kd_weight": "a number >= 0 or None",
     },
     "ipwd": {
         "temperature": "a number > 0",
@@ -90,6 +169,17 @@ WANTED = {
         "standardize": "True or False",
     },
     "nkd": {"temperature": "a number > 0", "nontarget_weight": "a number >= 0"},
+    "norm": {
+        "expansion": "a whole number >= 1",
+        "kd_weight": "a number >= 0",
+        "temperature": "a number > 0",
+        "residual": "True or False",
+        "normalize_logits": "True or False",
+        "phase_epochs": "a list of numbers >= 0",
+        "phase_factors": "a list of numbers >= 0",
+        "student_tap": "a string",
+        "teacher_tap": "a string",
+    },
     "pkkd": {
         "middle_weight": "a number >= 0",
         "soft_weight": "a number >= 0",
@@ -105,8 +195,44 @@ WANTED = {
         "positions": "a list of strings",
         "teacher_positions": "a list of strings",
     },
+    "pkt": {"student_tap": "a string", "teacher_tap": "a string"},
     "plain": {},
     "ps_kd": {"final_memory_weight": "a number from 0 to 1"},
+    "rkd": {
+        "distance_weight": "a number >= 0",
+        "angle_weight": "a number >= 0",
+        "student_tap": "a string",
+        "teacher_tap": "a string",
+    },
+    "sp": {"student_tap": "a string", "teacher_tap": "a string"},
+    "srrl": {
+        "connector_on": "'map' or 'pooled'",
+        "feature_weight": "a number >= 0",
+        "regression_weight": "a number >= 0",
+        "student_tap": "a string",
+        "teacher_tap": "a string",
+    },
+    "sskd": {
+        "label_weight": "a number >= 0",
+        "kd_weight": "a number >= 0",
+        "transfer_weight": "a number >= 0",
+        "similarity_weight": "a number >= 0",
+        "temperature": "a number > 0",
+        "similarity_temperature": "a number > 0",
+        "transfer_ratio": "a number from 0 to 1",
+        "similarity_ratio": "a number from 0 to 1",
+        "head_epochs": "a number > 0",
+        "head_learning_rate": "a number > 0",
+        "student_tap": "a string",
+        "teacher_tap": "a string",
+    },
+    "reviewkd": {
+        "warmup_epochs": "a number >= 0",
+        "max_channels": "a whole number >= 1",
+        "student_preactivation": "True or False",
+        "student_taps": "a list of strings",
+        "teacher_taps": "a list of strings",
+    },
     "teacher_free": {
         "form": "'self' or 'regularization' or 'label_smoothing'",
         "teacher_weight": "a number from 0 to 1 or None",
@@ -122,6 +248,20 @@ WANTED = {
         "variant": "'code' or 'clean'",
         "feature": "a string",
     },
+    "vid": {
+        "initial_variance": "a number > 1e-05",
+        "student_taps": "a list of strings",
+        "teacher_taps": "a list of strings",
+    },
+    "wcord": {
+        **CONTRASTIVE,
+        "global_weight": "a number >= 0",
+        "local_weight": "a number >= 0",
+        "critic": "'nce' or 'dual'",
+        "entropy_weight": "a number > 0",
+        "iterations": "a whole number >= 1",
+        "differentiates_plan": "True or False",
+    },
     "wsld": {"temperature": "a number > 0"},
 }
 """What each setting takes: a second record of the declarations, so that none changes unnoticed."""
@@ -130,11 +270,20 @@ WRONG = {
     "a number > 0": (0, 0.0, -1.0, "4", None, True, float("nan"), float("inf")),
     "a number >= 0": (-1, -0.1, "8", None, True, float("nan"), float("inf")),
     "a number from 0 to 1": (-0.1, 1.1, "most", None, False, float("nan")),
+    "a number >= 1": (0, 0.9, "2", None, True, float("nan"), float("inf")),
+    "a number > 1e-05": (0, 1e-5, -1.0, "5", None, True, float("nan"), float("inf")),
     "a number > 0 or None": (0, 0.0, -1.0, "4", True, float("nan"), float("inf")),
+    "a whole number >= 1 or None": (0, 2.5, "8", False),
+    "a whole number from 1 to 500": (0, 501, 5.0, None, True),
+    "a number >= 0 or None": (-1, -0.1, "8", True, float("nan"), float("inf")),
     "a number from 0 to 1 or None": (-0.1, 1.5, "all", False, float("nan")),
+    "a whole number >= 1": (0, -1, 1.5, "8", None, True),
+    "a whole number >= 1 or None": (0, -1, 1.5, "8", True),
     "True or False": (1, 0.0, "yes", None),
+    "True or False or None": (1, 0.0, "yes"),
     "a string": (3, None, ("a",)),
     "a list of strings": (3, None, [3], ("a", None)),
+    "a list of numbers >= 0": (4.0, "43526", None, (4.0, -1.0), (4.0, "3")),
     "a list of numbers > 0": (4.0, "43526", None, (4.0, 0.0), (4.0, "3")),
 }
 """Values that are refused, by what a setting wants."""
@@ -177,9 +326,9 @@ def distiller_of(name: str, settings: dict, **further) -> Distiller:
     )
 
 
-def batches_of(objective, dense: bool = False) -> tf.data.Dataset:
+def batches_of(objective, **settings) -> tf.data.Dataset:
     """Batches of all that a method needs, with sample weights."""
-    return runs.batches(*objective.requires.all_keys, "sample_weight", dense=dense)
+    return runs.batches(*objective.requires.all_keys, "sample_weight", **settings)
 
 
 # Settings and names.
@@ -250,45 +399,72 @@ def test_missing_requirement_is_told(name):
     if requires.train_size:
         with pytest.raises(TfkdError, match=f"{name} needs the size of the training set"):
             runs.distiller_of(objective, train_size=None)
+    if requires.train_labels:
+        with pytest.raises(TfkdError, match=f"{name} needs the labels of the training set"):
+            runs.distiller_of(objective, train_labels=None)
     for key in requires.all_keys:
         others = [each for each in requires.all_keys if each != key]
         with pytest.raises(TfkdError, match=f"lacks {key}"):
             distiller_of(name, {}).fit(runs.batches(*others), verbose=0)
 
 
-# The loss of a step, as a function of logits.
+# The loss of a step, as a function of logits and features.
 
 
 @functools.cache
 def set_up(name: str, settings: str):
-    """An objective with its heads and memories, and the features that it reads, of ten rows.
+    """An objective with its heads and memories, features of ten rows, and heads of networks.
 
     Args:
         name: The method.
         settings: Its settings as JSON.
     """
     if is_function_of_logits(name, json.loads(settings)):
-        return registry.create(name, **json.loads(settings)), {}
+        return registry.create(name, **json.loads(settings)), {}, no_head
     distiller = distiller_of(name, json.loads(settings))
     [objective] = distiller.objectives
     draw = np.random.default_rng(3)
     networks = {"student": distiller.student}
     if distiller.teachers:
         networks["teacher"] = runs.network("teacher", WIDTHS.get(name, (4, 6))[1])
+    networks |= {word: each.model for word, each in objective.companions.items()}
     features = {
         (network, view): {
-            tap: tf.constant(draw.normal(size=(ROWS, *shape[1:])), tf.float32)
+            tap: tf.constant(draw.normal(size=(rows, *shape[1:])), tf.float32)
             for tap in taps
             if tap != "logits"
             for shape in [networks[network].get_layer(tap).output.shape]
         }
         for (network, view), taps in objective.requires.taps.items()
+        for rows in [ROWS * VIEW_ROWS.get(view, 1)]
     }
-    return objective, features
+
+    def heads(network: str, start: str) -> keras.Model:
+        return models.head(distiller.network(network).model, start)
+
+    return objective, features, heads
+
+
+def outputs_of(given: dict, features: dict) -> dict:
+    """Logits and features of every network and view; the upright rows are those of the main view.
+
+    Args:
+        given: Logits by the names of :data:`VIEWS`.
+        features: The other taps.
+    """
+    logits = {view: given[key] for key, view in VIEWS.items()}
+    for network in ("student", "teacher"):
+        main, strong = given[network], given[f"{network}_strong"]
+        rows = tf.stack([main, strong, -main, main[::-1]], axis=1)
+        logits[network, "rotations"] = tf.reshape(rows, [-1, main.shape[-1]])
+    found = {view: dict(taps) for view, taps in features.items()}
+    for view, each in logits.items():
+        found.setdefault(view, {})["logits"] = each
+    return found
 
 
 def terms_of(name: str, settings: dict, given: dict, visits: int = 1, **batch):
-    """The losses of a method, and their sum's gradients to the student's logits, by name.
+    """The losses of a method, and their sum's gradients to the student's logits and features.
 
     Args:
         name: The method.
@@ -297,16 +473,24 @@ def terms_of(name: str, settings: dict, given: dict, visits: int = 1, **batch):
         visits: How often the batch comes; the last time counts.
         **batch: Further entries of the batch.
     """
-    objective, features = set_up(name, json.dumps(settings))
+    objective, features, heads = set_up(name, json.dumps(settings))
     first = [np.array(each) for each in objective.variables]
-    watched = {key: given[key] for key, (network, _) in VIEWS.items() if network == "student"}
-    outputs = {
-        view: {"logits": given[key], **features.get(view, {})} for key, view in VIEWS.items()
+    outputs = outputs_of(given, features)
+    watched = {
+        (*view, tap): each
+        for view, taps in outputs.items()
+        if view[0] == "student"
+        for tap, each in taps.items()
     }
     for _ in range(visits):
         with tf.GradientTape() as tape:
             tape.watch(watched)
-            context = context_of(outputs, given["labels"], index=tf.range(ROWS), **batch)
+            context = context_of(
+                outputs, given["labels"], index=tf.range(ROWS), heads=heads, **batch
+            )
+            logits = objective.student_logits(context)
+            if logits is not None:
+                context.replace_student_logits(logits)
             terms = objective.to_terms(objective.compute(context))
             total = sum(tf.cast(each, tf.float64) for each in terms.losses.values())
         objective.after_step(context, terms.carry)
@@ -358,7 +542,7 @@ def test_shifts_of_logits_and_orders_of_rows_and_classes_do_not_matter(name, set
 
 @EVEN_MORE_CASES
 def test_form_of_labels_does_not_matter(name, settings):
-    objective, features = set_up(name, json.dumps(settings))
+    objective, features, _ = set_up(name, json.dumps(settings))
     dtype = tf.float32 if any(features.values()) or objective.variables else tf.float64
     given = random_case()
     labels = given.pop("labels")
@@ -413,10 +597,17 @@ class KeepStates(keras.callbacks.Callback):
 
 def fit(distiller: Distiller, **settings) -> dict[str, list[float]]:
     """Trains for three epochs, and returns what was logged."""
+    strategy, objective = distiller.distribute_strategy, distiller.objectives[0]
     # One iterator over all epochs: under replicas it costs as much as the epoch.
-    batches = batches_of(distiller.objectives[0]).repeat()
-    settings = {"epochs": 3, "steps_per_epoch": runs.STEPS, "verbose": 0, **settings}
-    return distiller.fit(batches, **settings).history
+    batches = batches_of(objective).repeat()
+    if strategy.num_replicas_in_sync > 1:
+        # Each replica reads its own images, of which some views have several rows.
+        size = 8 // strategy.num_replicas_in_sync
+        batches = strategy.distribute_datasets_from_function(
+            lambda context: batches_of(objective, size=size).repeat()
+        )
+    usual = {"epochs": 3, "steps_per_epoch": runs.STEPS, "shuffle": False, "verbose": 0}
+    return distiller.fit(batches, **{**usual, **settings}).history
 
 
 def run_in(scope, name: str, settings: dict, stop_after: int | None = None) -> Run:
@@ -446,8 +637,10 @@ def values_by_part(distiller: Distiller) -> dict[str, list[np.ndarray]]:
 @EVERY_CASE
 def test_training_moves_all_that_is_trained_and_logs_what_enters_the_total(name, settings):
     run = run_of(name, json.dumps(settings))
-    for position, (before, after) in enumerate(zip(run.before["trained"], run.after["trained"])):
-        assert np.any(before != after), position
+    variables = run.distiller.trained_variables
+    for variable, *values in zip(variables, run.before["trained"], run.after["trained"]):
+        still = variable.path in STILL.get(name, ())
+        assert still or np.any(values[0] != values[1]), variable.path
     history = {key: np.array(run.history[key]) for key in run.distiller.loss_names()}
     for key, values in history.items():
         assert np.all(np.isfinite(values)), key
@@ -500,10 +693,11 @@ def test_dense_labels_are_refused_or_mean_what_class_numbers_do(name, settings):
             distiller.fit(dense, verbose=0)
         return
     distiller.prepare_for(dense.element_spec)
-    values = [
-        distiller.combine(distiller.forward(next(iter(each)), training=True)).values
-        for each in (numbers, dense)
-    ]
+    before, values = runs.state(distiller), []
+    for each in (numbers, dense):
+        for key, variable in distiller.state().items():
+            variable.assign(before[key])  # A step may begin with moving averages.
+        values.append(distiller.combine(distiller.forward(next(iter(each)), training=True)).values)
     np.testing.assert_allclose(values[1], values[0], rtol=1e-6)
 
 

@@ -14,12 +14,12 @@ import pytest
 
 from tfkd import NonFiniteLoss, TfkdError, evaluation, models, tasks
 from tfkd.models.saving import load_network
+from tfkd.training import build, run
 from tfkd.training import config as configs
-from tfkd.training import run
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 EXPERIMENTS = FIXTURES / "contract_experiments.py"
-ROLES = ("blockwise", "exits", "calibrated", "attributes", "cached")
+ROLES = ("blockwise", "exits", "calibrated", "attributes", "cached", "contrast")
 EXITS = [*(f"exit{n}" for n in range(1, 11)), "logits"]
 
 
@@ -116,6 +116,16 @@ def test_a_run_goes_on_in_the_middle_of_any_stage(
     if role == "calibrated":
         found, wanted = (np.load(each / "records.npz") for each in (tmp_path / "run", whole(role)))
         np.testing.assert_array_equal(found["calibrated/weight"], wanted["calibrated/weight"])
+
+
+def test_what_a_method_holds_is_told_before_training(contract, stopped, tmp_path, capsys):
+    config = contract("contrast")
+    stopped(config, tmp_path / "run", 1, "one")
+    images = build.data_set(config).info.train_size
+    # Of 32 channels and width 16: two heads with their vectors, two banks, two constants.
+    held = 4 * (2 * (32 + 1 + 1) * 16 + 2 * images * 16 + 2)
+    told = capsys.readouterr().out.splitlines()
+    assert f"method wcord: {held:,} bytes of its own on each replica" in told
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -1,17 +1,23 @@
 """The published settings of each method, and the configs that use them."""
 
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from tfkd import TfkdError
 from tfkd.training import config as configs
-from tfkd.training import config_checks, published
+from tfkd.training import config_checks, published, run
+
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def settings(name, **networks):
     config = configs.default()
     preset = published.apply(config, name, **networks)
-    ((_, entry),) = config.methods.items()
-    return entry, config.student_loss_weight, preset
+    return config.methods[preset.method], config.student_loss_weight, preset
 
 
 @pytest.mark.parametrize("images", published.SETS)
@@ -19,9 +25,23 @@ def test_every_preset_makes_its_method(images):
     for name in published.names(images):
         config = configs.default()
         preset = published.apply(config, name, images=images)
-        (objective,) = configs.objectives(config)
-        assert configs.method_names(config) == [preset.method]
-        assert objective.requires.needs_teacher == bool(preset.teacher), name
+        objectives = configs.objectives(config)
+        assert configs.method_names(config) == sorted([preset.method, *preset.also])
+        needed = any(each.requires.needs_teacher for each in objectives)
+        assert needed == bool(preset.teacher), name
+
+
+def test_a_preset_may_hold_two_methods():
+    for name, weight in (("crd_kd", 0.8), ("wcord_kd", 1.0)):
+        config = configs.default()
+        preset = published.apply(config, name)
+        assert config.methods[preset.method].weight == weight
+        assert (config.methods.kd.weight, config.methods.kd.temperature) == (1.0, 4.0)
+        assert config.student_loss_weight == 1.0
+        alone = configs.default()
+        published.apply(alone, name.removesuffix("_kd"))
+        assert list(alone.methods) == [preset.method]
+        assert alone.methods[preset.method].to_json() == config.methods[preset.method].to_json()
 
 
 def test_every_method_of_logits_has_a_preset():
@@ -51,7 +71,26 @@ def test_every_method_of_logits_has_a_preset():
         ),
         ("mld_clean", "imagenet", 1.0, 1.0, {"label_weight": 0.5, "variant": "clean"}),
         ("ps_kd", "cifar100", 1.0, 1.0, {"final_memory_weight": 0.8}),
+        ("sskd", "cifar100", 1.0, 1.0, {"label_weight": 0.1, "head_epochs": 60.0}),
+        ("sskd", "imagenet", 1.0, 1.0, {"label_weight": 1.0, "similarity_weight": 10.0}),
+        ("fitnets", "cifar100", 100.0, 1.0, {"form": "joint"}),
+        ("fitnets_two_stage", "cifar100", 1.0, 1.0, {"form": "two_stage", "hint_epochs": 30.0}),
+        ("at", "cifar100", 1000.0, 1.0, {"power": 2.0}),
+        ("vid", "cifar100", 1.0, 1.0, {"initial_variance": 5.0}),
+        ("cocord", "cifar100", 1.0, 1.0, {"contrast_weight": 1.0, "prediction_weight": 4.0}),
+        ("diffkd", "cifar100", 1.0, 1.0, {"kd_weight": 1.0, "latent_width": None}),
+        ("diffkd", "imagenet", 1.0, 1.0, {"kd_weight": 1.0, "latent_width": 1024}),
+        ("crd", "cifar100", 0.8, 1.0, {"temperature": 0.07, "width": 128, "negatives": None}),
+        ("wcord", "cifar100", 1.0, 1.0, {"global_weight": 0.8, "local_weight": 0.05}),
         ("uskd", "imagenet", 1.0, 1.0, {"target_weight": 1.0, "weak_weight": 0.005}),
+        ("sp", "cifar100", 3000.0, 1.0, {}),
+        ("rkd", "cifar100", 1.0, 1.0, {"distance_weight": 25.0, "angle_weight": 50.0}),
+        ("pkt", "cifar100", 30000.0, 1.0, {}),
+        ("srrl", "imagenet", 1.0, 1.0, {"connector_on": "map", "regression_weight": 1.0}),
+        ("reviewkd", "cifar100", 1.0, 1.0, {"warmup_epochs": 20.0, "max_channels": 512}),
+        ("reviewkd", "imagenet", 1.0, 1.0, {"warmup_epochs": 0.0, "student_preactivation": True}),
+        ("norm", "cifar100", 1.0, 0.25, {"expansion": 8, "kd_weight": 0.0}),
+        ("norm", "imagenet", 1.0, 1.0, {"phase_epochs": (5.0, 15.0, 60.0, 80.0)}),
     ],
 )
 def test_published_values(name, images, weight, label_weight, values):
@@ -74,6 +113,32 @@ def test_published_values(name, images, weight, label_weight, values):
 def test_weights_that_depend_on_the_pair(teacher, student, beta):
     entry, _, _ = settings("dkd", teacher=teacher, student=student)
     assert entry.nontarget_weight == beta
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student", "weight"),
+    [
+        ("wrn_40_2", "wrn_16_2", 5.0),
+        ("resnet32x4", "shufflev2", 8.0),
+        ("resnet56", "resnet20", 0.6),
+        ("vgg13", "vgg8", 1.0),
+    ],
+)
+def test_methods_have_weights_by_pair(teacher, student, weight):
+    entry, _, _ = settings("reviewkd", teacher=teacher, student=student)
+    assert entry.weight == weight
+
+
+def test_label_losses_have_weights_by_pair():
+    for teacher, student, weight in (
+        ("resnet34", "resnet18", 1.0),
+        ("resnet50", "mobilenetv1", 0.125),
+    ):
+        networks = {"images": "imagenet", "teacher": teacher, "student": student}
+        entry, found, _ = settings("norm", **networks)
+        assert found == weight and "student_loss_weight" not in entry
+    entry, _, _ = settings("reviewkd", **networks)
+    assert (entry.weight, entry.max_channels) == (8.0, 256)
 
 
 def test_unknown_names_are_refused_with_the_nearest():
@@ -166,7 +231,37 @@ def test_every_method_has_an_experiment_on_a_folder():
     for name in ("plain", "teacher", *published.names()):
         config = load(name, "cifar10_folder")
         assert config.student.name == ("resnet20" if name == "teacher" else "resnet8")
-    scaled = load("dkd", "cifar10_folder")
+    scaled = configs.in_own_epochs(load("dkd", "cifar10_folder"))
     assert scaled.methods.dkd.warmup_epochs / scaled.train.epochs == pytest.approx(20 / 240)
+    for name in ("teacher", "plain", "dkd"):
+        found = configs.in_own_epochs(load(name, "cifar10_folder"))
+        assert found.train.schedule.warmup_epochs == 1.0
     with pytest.raises(TfkdError, match="unknown method 'kdd'; did you mean 'kd'"):
         load("kdd", "cifar10_folder")
+
+
+def test_shorter_runs_keep_the_shares_of_the_published_one():
+    config = configs.override(load("dkd,resnet56,resnet20"), train__epochs=24)
+    found = configs.in_own_epochs(config)
+    assert found.train.schedule.milestones == (15.0, 18.0, 21.0)
+    assert found.methods.dkd.warmup_epochs == 2.0
+    assert config.methods.dkd.warmup_epochs == 20.0, "the config itself stays as it was given"
+    assert configs.in_own_epochs(found) is found
+    asked = configs.override(config, train__published_epochs=None)
+    assert configs.in_own_epochs(asked) is asked
+
+
+def test_a_run_trains_by_its_own_epochs(tmp_path):
+    """The milestone of the published run, half way, halves the rate half way through this one."""
+    config = configs.override(
+        configs.load(f"{CONFIGS}/cifar100.py:plain,resnet8,smoke"),
+        train__epochs=2,
+        train__published_epochs=240,
+        train__schedule__milestones=(120.0,),
+        train__verbose=0,
+    )
+    run(config, tmp_path / "run")
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    np.testing.assert_allclose([float(row["learning_rate"]) for row in rows], [0.05, 0.005])
+    saved = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert saved["train"]["schedule"]["milestones"] == [120.0]

@@ -1,5 +1,7 @@
 """A run that was killed goes on and ends as if nothing had happened, bit by bit."""
 
+import csv
+import functools
 import os
 import signal
 import subprocess
@@ -104,19 +106,40 @@ def test_with_a_loss_scale(experiment, same_run, stopped, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def whole_phases(experiment, tmp_path_factory):
-    """An uninterrupted run in two stages."""
-    folder = tmp_path_factory.mktemp("phases") / "run"
-    run(experiment("phases", **OFTEN), folder)
-    return folder
+def staged(experiment, tmp_path_factory):
+    """``staged(argument)``: the folder of an uninterrupted run in two stages."""
+
+    @functools.cache
+    def make(argument):
+        folder = tmp_path_factory.mktemp(argument) / "run"
+        run(experiment(argument, **OFTEN), folder)
+        return folder
+
+    return make
 
 
-@pytest.mark.parametrize("after", [3, 10, 13])
-def test_within_either_stage(after, whole_phases, experiment, same_run, stopped, tmp_path):
-    config = experiment("phases", **OFTEN)
+@pytest.mark.parametrize(
+    ("argument", "after"),
+    [("phases", 3), ("phases", 10), ("phases", 13), ("sskd", 3), ("sskd", 24)],
+)
+def test_within_either_stage(argument, after, staged, experiment, same_run, stopped, tmp_path):
+    config = experiment(argument, **OFTEN)
     stopped(config, tmp_path / "run", after)
     run(config, tmp_path / "run")
-    same_run(tmp_path / "run", whole_phases)
+    same_run(tmp_path / "run", staged(argument))
+
+
+def test_the_head_of_sskd_is_trained_by_a_recipe_of_its_own(staged):
+    with open(staged("sskd") / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["stage"] for row in rows] == ["teacher_head"] * 4 + ["student"] * 2
+    rates = [float(row["learning_rate"]) for row in rows]
+    np.testing.assert_allclose(rates, [0.02, 0.02, 0.002, 0.0002, 0.05, 0.025], rtol=1e-6)
+    # The student is neither run nor scored before its own stage.
+    for row in rows:
+        begun = row["stage"] == "student"
+        assert (float(row["student_loss"]) > 0) == bool(row["val_accuracy"]) == begun
+        assert (float(row["sskd/similarity"]) > 0) != (float(row["sskd/head"]) > 0)
 
 
 def test_while_the_teacher_is_trained(experiment, same_run, stopped, tmp_path):

@@ -1,6 +1,7 @@
 """The run folder: what belongs to another run stays, what is wrong leaves nothing."""
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -122,6 +123,19 @@ def test_a_finished_run_is_not_trained_again(experiment, teacher_folder, capsys)
     assert result == json.loads((teacher_folder / "result.json").read_text())
     assert "is finished: top-1" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in teacher_folder.rglob("*")} == before
+
+
+def test_a_field_that_a_config_lacks_has_its_default(experiment, teacher_folder, tmp_path, capsys):
+    """Runs of a version that did not have the field yet are those of today's default."""
+    shutil.copytree(teacher_folder, tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    plain = json.loads(path.read_text())
+    del plain["train"]["published_epochs"], plain["data"]["mixup"]
+    path.write_text(json.dumps(plain))
+    run(experiment("teacher"), tmp_path / "run")
+    assert "is finished: top-1" in capsys.readouterr().out
+    with pytest.raises(TfkdError, match="data.mixup is 0.0 there and 0.2 here"):
+        run(experiment("teacher", data__mixup=0.2), tmp_path / "run")
 
 
 def test_a_run_of_another_config_keeps_its_folder(experiment, teacher_folder):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import tensorflow as tf
 
+from tfkd.core.objective import VIEW_KEYS, VIEW_ROWS
 from tfkd.errors import TfkdError
 from tfkd.models.graph.inspection import shapes_agree
 
@@ -27,7 +28,8 @@ def check_batch(
     Raises:
         TfkdError: Naming what is missing or does not fit.
     """
-    missing = sorted({key for key in keys if key not in batch})
+    keys = set(keys)
+    missing = sorted(keys - set(batch))
     if missing:
         raise TfkdError(
             f"the batch lacks {', '.join(missing)}, which the distillation losses need; "
@@ -39,6 +41,15 @@ def check_batch(
             "images of unknown shape: wanted a data set whose element_spec says (batch, height, "
             "width, channels)"
         )
+    for view, each in VIEW_ROWS.items():
+        if VIEW_KEYS[view] not in keys:
+            continue
+        rows = batch[VIEW_KEYS[view]].shape[0]
+        if None not in (rows, shape[0]) and rows != each * shape[0]:
+            raise TfkdError(
+                f"{VIEW_KEYS[view]} of {rows} rows beside {shape[0]} images, wanted "
+                f"{each * shape[0]}, {each} for each image"
+            )
     if input_shape is not None:
         found, wanted = tuple(shape[1:]), tuple(input_shape)
         if not shapes_agree(found, wanted):

@@ -15,7 +15,7 @@ from tfkd import models
 from tfkd.core.arguments import as_list, as_objectives, as_weights, check_name
 from tfkd.core.fit.trainer import Trainer
 from tfkd.core.networks import Networks
-from tfkd.core.objective import Finish, Objective, Spec
+from tfkd.core.objective import Finish, Objective, Requires, Spec
 from tfkd.core.stage import Stage
 from tfkd.core.state import by_role
 from tfkd.core.step.clock import NO_LIMIT, Clock
@@ -24,7 +24,7 @@ from tfkd.core.step.losses import names_of
 from tfkd.core.step.nonfinite import NonFiniteWatch
 from tfkd.core.step.steps import Steps
 from tfkd.core.step.term_means import TermMeans
-from tfkd.core.step.views import STUDENT, union_of_taps
+from tfkd.core.step.views import STUDENT, ViewPlan, union_of_taps, view_of_main_rows
 from tfkd.core.tasks import registry as tasks
 from tfkd.core.tasks.task import Task
 from tfkd.errors import TfkdError, unknown
@@ -182,10 +182,8 @@ class Distiller(Steps, Trainer, keras.Model):
 
     def _make_state(self) -> None:
         self.clock = Clock()
-        self._plan = self._networks.plan(
-            self._networks.student,
-            union_of_taps(objective.requires for objective in self.objectives),
-        )
+        self.stage_network = self._networks.student
+        self._plan = self._make_plan()
         self.watch = NonFiniteWatch(self.loss_names())
         self._train_means = TermMeans(self.loss_names(), name="train_losses")
         self._test_means = TermMeans(self.test_names(), name="test_losses")
@@ -198,6 +196,23 @@ class Distiller(Steps, Trainer, keras.Model):
         if self.stage is None or self.stage.objectives is None:
             return pairs
         return [pair for pair in pairs if pair[0].name in self.stage.objectives]
+
+    def active_requirements(self) -> list[Requires]:
+        """Returns what the objectives of the current stage need in it."""
+        return [each.requires_in(self.stage_name) for each, _ in self.active_objectives()]
+
+    @property
+    def student_rests(self) -> bool:
+        """Whether no training step of the stage runs the student, because nothing comes of it.
+
+        So it is where the label loss has weight 0, no objective reads the student, and the stage is
+        not evaluated. Label loss and metrics are 0 then, like terms that take no part.
+        """
+        stage = self.stage
+        if stage is None or stage.evaluate or stage.student_loss_weight != 0.0 or stage.network:
+            return False
+        read = {network for each in self.active_requirements() for network, _ in each.taps}
+        return "student" not in read
 
     @property
     def teachers(self) -> list[keras.Model]:
@@ -221,7 +236,7 @@ class Distiller(Steps, Trainer, keras.Model):
     def _distillation_is_evaluated(self) -> bool:
         return self.evaluate_distillation and all(
             needs.views in ((), ("main",)) and not needs.all_keys
-            for needs in (o.requires_in(self.stage_name) for o, _ in self.active_objectives())
+            for needs in self.active_requirements()
         )
 
     @property
@@ -236,6 +251,10 @@ class Distiller(Steps, Trainer, keras.Model):
                     "list of variables"
                 )
             return list(found)
+        return self.usually_trained()
+
+    def usually_trained(self) -> list[keras.Variable]:
+        """Returns the variables that train where no stage says so: student and objectives."""
         untrained = self._networks.companion_variable_ids()
         untrained |= {id(v) for layer in self._untrained_layers() for v in layer.variables}
         found = list(self.student.trainable_variables)
@@ -328,15 +347,20 @@ class Distiller(Steps, Trainer, keras.Model):
             self._networks.check_stands_in(
                 self.stage_network, f"the network of stage {stage.name!r}"
             )
-        pairs = self.active_objectives()
-        taps = union_of_taps(objective.requires_in(self.stage_name) for objective, _ in pairs)
-        if stage is not None and stage.taps:
-            own = taps.setdefault(STUDENT, [])
-            own.extend(tap for tap in stage.taps if tap not in own)
-        self._plan = self._networks.plan(self.stage_network, taps)
+        self._plan = self._make_plan()
         if stage is not None and not self.trained_variables:
             raise TfkdError(f"stage {stage.name!r}: found nothing to train, wanted variables")
         self.train_function = self.test_function = None
+
+    def _make_plan(self) -> ViewPlan:
+        """Returns how networks are run in the current stage."""
+        needs = self.active_requirements()
+        taps = union_of_taps(needs)
+        if self.stage is not None and self.stage.taps:
+            own = taps.setdefault(STUDENT, [])
+            own.extend(tap for tap in self.stage.taps if tap not in own)
+        main_rows_of = view_of_main_rows(needs)
+        return self._networks.plan(self.stage_network, taps, main_rows_of=main_rows_of)
 
     @property
     def stage_name(self) -> str | None:

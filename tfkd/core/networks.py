@@ -227,6 +227,7 @@ class Networks:
         taps: Mapping[NetworkView, Iterable[str]],
         *,
         companions: bool = True,
+        main_rows_of: str | None = None,
     ) -> ViewPlan:
         """Returns how each network is run on each view to give the taps asked for.
 
@@ -234,6 +235,7 @@ class Networks:
             student: What runs in the student's place.
             taps: For each network and view the taps that are read.
             companions: Whether the objectives' own networks are there by now.
+            main_rows_of: The view whose rows stand for the main view in training steps.
 
         Raises:
             TfkdError: For a tap or network that is not there.
@@ -247,4 +249,5 @@ class Networks:
             teachers=self.names,
             given={id(each) for each in self.teachers},
             trainable_teacher=self.trainable_teacher,
+            main_rows_of=main_rows_of,
         )

@@ -42,6 +42,11 @@ class Requires:
         batch_keys: Further keys that the batch must hold.
         teacher: Whether a teacher is needed; ``None`` is where the taps name one.
         tasks: The tasks that the objective knows; ``None`` is any.
+        main_rows_of: One of :data:`VIEW_ROWS`, whose first row of each image stands for the main
+            view in training steps (of rotations: the upright one). Networks that are read on both
+            views then run once, on this one, and batch normalization sees nothing else; every
+            objective of the run finds its features of the main view there. Evaluation runs the main
+            view itself.
     """
 
     taps: Mapping[NetworkView, Sequence[str]] = field(default_factory=dict)
@@ -53,6 +58,7 @@ class Requires:
     batch_keys: tuple[str, ...] = ()
     teacher: bool | None = None
     tasks: tuple[str, ...] | None = ("classification", "multi_exit")
+    main_rows_of: str | None = None
 
     @property
     def needs_teacher(self) -> bool:
@@ -64,7 +70,10 @@ class Requires:
     @property
     def views(self) -> tuple[str, ...]:
         """The views that are read, in a fixed order."""
-        return tuple(sorted({view for _, view in self.taps}))
+        found = {view for _, view in self.taps}
+        if self.main_rows_of is not None:
+            found.add(self.main_rows_of)
+        return tuple(sorted(found))
 
     @property
     def all_keys(self) -> tuple[str, ...]:
@@ -82,6 +91,9 @@ VIEW_KEYS = {
     "rotations": "image_rotations",
 }
 """The key of the batch that holds the images of each view."""
+
+VIEW_ROWS = {"rotations": 4}
+"""How many rows an image has in the views where it has several: image i has rows ``n i + r``."""
 
 
 @dataclass(frozen=True)

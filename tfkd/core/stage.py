@@ -41,7 +41,8 @@ class Stage:
             alone.
         columns: Names of the columns that ``data`` adds and objectives read.
         evaluate: Whether the epochs of the stage are evaluated, and may be the best; ``False``
-            where the student means nothing yet.
+            where the student means nothing yet. If the label loss has weight 0 and no objective
+            reads the student either, the stage does not run it; its label loss and metrics are 0.
     """
 
     name: str

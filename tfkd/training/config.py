@@ -221,6 +221,36 @@ def epochs(config: ml_collections.ConfigDict) -> int:
     return 1 if config.train.epochs is None else config.train.epochs
 
 
+def in_own_epochs(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Returns a config whose times are those of its own run instead of the published one.
+
+    Where ``train.published_epochs`` is set and the run has another length, milestones and warm-up
+    of the schedule and every setting of a method that is called ``..._epochs`` keep their share:
+    they are multiplied by ``train.epochs / train.published_epochs``.
+    """
+    published = config.train.published_epochs
+    if published is None or config.train.epochs is None or published == config.train.epochs:
+        return config
+    share = config.train.epochs / published
+    changed = copy.deepcopy(config)
+    schedule = changed.train.schedule
+    schedule.milestones = _scaled(schedule.milestones, share)
+    schedule.warmup_epochs = _scaled(schedule.warmup_epochs, share)
+    for entry in changed.methods.values():
+        for key in entry:
+            if key.endswith("_epochs"):
+                entry[key] = _scaled(entry[key], share)
+    changed.train.published_epochs = None
+    return changed
+
+
+def _scaled(epochs: Any, share: float) -> Any:
+    """Returns a time, or a list of times, multiplied by a share; ``None`` stays."""
+    if isinstance(epochs, (tuple, list)):
+        return tuple(_scaled(each, share) for each in epochs)
+    return None if epochs is None else epochs * share
+
+
 def vary(*fields: str, choices: Sequence[Any]) -> ml_collections.ConfigDict:
     """Returns one entry of ``config.search_space``: what :mod:`tfkd.tuning` tries.
 

@@ -84,6 +84,7 @@ def check_recipe(config: ml_collections.ConfigDict) -> None:
     Raises:
         TfkdError: When they cannot.
     """
+    config = configs.in_own_epochs(config)
     with warnings.catch_warnings():
         # What the settings leave unused is told when the run makes its own.
         warnings.simplefilter("ignore", TfkdWarning)

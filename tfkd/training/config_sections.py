@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import copy
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from tfkd.errors import TfkdError
 from tfkd.models.preprocess import PUBLISHED
-from tfkd.settings import Count, NonNegative, Positive, Range, Settings, field
+from tfkd.settings import Count, NonNegative, Positive, Range, Settings, field, fields_of
 from tfkd.training.optimizers import OptimizerSettings
 from tfkd.training.schedules import ScheduleSettings
 
@@ -136,6 +138,11 @@ class Train(Settings):
     epochs: Count | None = field(
         None, "passes over the training set; none: 1, or those of a method with stages of its own"
     )
+    published_epochs: Count | None = field(
+        None,
+        "length of the published run: milestones, warm-ups and the methods' settings in epochs are "
+        "given for it, and keep their share where epochs differs; none: they are taken as they are",
+    )
     batch_size: Count = field(64, "images of one step over all replicas")
     seed: int = field(0, "seed of initialization, order, augmentation and everything drawn")
     learning_rate: Positive = field(0.05, "base learning rate")
@@ -177,3 +184,20 @@ SECTIONS: dict[str, type[Settings]] = {
     "compare": Compare,
 }
 """The sections by the names that flags give them."""
+
+
+def with_defaults(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a config as ``config.json`` holds it, with defaults for the fields that it lacks.
+
+    A field that tfkd gained since then has as its default what runs did before. Sections that are
+    missing stay so.
+    """
+    config = copy.deepcopy(dict(plain))
+    for path, declared in SECTIONS.items():
+        section: Any = config
+        for key in filter(None, path.split(".")):
+            section = section.get(key, {})
+        if section or not path:
+            for name, each in fields_of(declared).items():
+                section.setdefault(name, copy.deepcopy(each.default))
+    return config

@@ -26,12 +26,15 @@ class Experiment:
 
     Attributes:
         config: The config.
+        timed: The config with the times of its own run: see
+            :func:`tfkd.training.config.in_own_epochs`.
         dataset: Its data.
         task: The name of its task, as :func:`tfkd.tasks.find` takes it.
         epochs: Epochs of a stage that sets no length of its own.
     """
 
     config: ml_collections.ConfigDict
+    timed: ml_collections.ConfigDict
     dataset: data.DataSet
     task: str
     epochs: int
@@ -47,7 +50,7 @@ class Experiment:
         dataset.check_training()
         task = dataset.info.task if config.task is None else config.task
         tasks.find(task)
-        return cls(config, dataset, task, configs.epochs(config))
+        return cls(config, configs.in_own_epochs(config), dataset, task, configs.epochs(config))
 
     def student(self) -> models.Network:
         """Returns the student with fresh weights."""
@@ -67,7 +70,7 @@ class Experiment:
             TfkdError: When networks, methods and data do not fit one another.
         """
         config, info = self.config, self.dataset.info
-        objectives = configs.objectives(config)
+        objectives = configs.objectives(self.timed)
         labels = any(each.requires.train_labels for each in objectives)
         return _kind(objectives)(
             list(taught_by) or None,
@@ -127,7 +130,7 @@ class Experiment:
             TfkdError: For a field that is not there, or a value that it cannot have.
         """
         if not stage.recipe:
-            return self.config.train
+            return self.timed.train
         for key in stage.recipe:
             if key != "learning_rate" and str(key).partition(".")[0] not in (
                 "optimizer",
@@ -139,7 +142,7 @@ class Experiment:
                 )
         changes = {f"train__{key.replace('.', '__')}": v for key, v in stage.recipe.items()}
         try:
-            changed = configs.override(self.config, **changes)
+            changed = configs.override(self.timed, **changes)
             config_checks.check_recipe(changed)
         except TfkdError as error:
             raise TfkdError(f"recipe of stage {stage.name!r}: {error}") from None
@@ -212,8 +215,7 @@ def _listed(name: str, stages: Any) -> list[Stage]:
 
 def batch_keys(distiller: Distiller) -> list[str]:
     """Returns what the methods of the current stage read of a batch besides image and label."""
-    active = [o.requires_in(distiller.stage_name) for o, _ in distiller.active_objectives()]
-    return sorted({key for each in active for key in each.all_keys})
+    return sorted({key for each in distiller.active_requirements() for key in each.all_keys})
 
 
 def _kind(objectives: Sequence[Objective]) -> type[Distiller]:

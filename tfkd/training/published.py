@@ -35,6 +35,8 @@ class Preset:
         settings: Its hyper-parameters, where they are not the defaults.
         student_loss_weight: Weight of the label loss.
         teacher: Whether it has a teacher (True), none (False) or :data:`SELF_TEACHER`.
+        also: Further methods beside it: by registered name what their entries hold, weight
+            included.
     """
 
     method: str
@@ -42,6 +44,7 @@ class Preset:
     settings: Mapping[str, Any] = field(default_factory=dict)
     student_loss_weight: float = 1.0
     teacher: bool | str = True
+    also: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def teacher_network(self, given: str | None, student: str) -> str | None:
         """Returns the network that teaches: the one given, or, in self-distillation, the student's.
@@ -55,6 +58,9 @@ class Preset:
             raise TfkdError(f"{self.method} needs a teacher; wanted METHOD,TEACHER,{student}")
         return given
 
+
+# KD beside a feature method, as the CRD comparison adds it.
+_KD = {"kd": {"weight": 1.0, "temperature": 4.0}}
 
 _CIFAR100 = {
     "kd": Preset("kd", 0.9, {"temperature": 4.0}, 0.1),
@@ -73,14 +79,42 @@ _CIFAR100 = {
     "mld": Preset("mld"),
     "mld_clean": Preset("mld", settings={"variant": "clean"}),
     "dist": Preset("dist", 2.0),
+    # Pairs that are not listed below have the default of the authors' code.
+    "reviewkd": Preset("reviewkd"),
+    # The label loss was swept over 1/16, 1/8, 1/4 and 1/2; no value was published for any pair.
+    "norm": Preset("norm", student_loss_weight=0.25),
+    # Tian et al., "Contrastive Representation Distillation", ICLR 2020.
+    "crd": Preset("crd", 0.8),
+    "crd_kd": Preset("crd", 0.8, also=_KD),
+    "fitnets": Preset("fitnets", 100.0),
+    # The paper's form has no published run on these pairs: its defaults.
+    "fitnets_two_stage": Preset("fitnets", settings={"form": "two_stage"}),
+    "at": Preset("at", 1000.0),
+    "vid": Preset("vid"),
+    "sp": Preset("sp", 3000.0),
+    "rkd": Preset("rkd"),
+    "pkt": Preset("pkt", 30000.0),
+    # The paper's default, published for ImageNet; on CIFAR-100 the comparisons set
+    # connector_on="pooled" and run KD of weight 1 beside it.
+    "srrl": Preset("srrl"),
+    "cocord": Preset("cocord"),
+    # Published for ImageNet alone: its weights, and the width of the authors' code.
+    "diffkd": Preset("diffkd"),
+    # Recalled, as is the method.
+    "wcord": Preset("wcord"),
+    "wcord_kd": Preset("wcord", also=_KD),
+    "sskd": Preset("sskd"),
 }
 _MLD_IMAGENET = {
     "temperatures": (1.0, 3.0, 5.0, 2.0, 6.0),
     "label_weight": 0.5,
     "distillation_weight": 0.5,
 }
-# KD by the weights of the DKD comparison. IPWD, CS-KD, PS-KD, TF-KD and logit standardization have
-# no published values for ImageNet here and keep those for CIFAR-100.
+# KD by the weights of the DKD comparison. IPWD, CS-KD, PS-KD, TF-KD, logit standardization,
+# FitNets, AT, VID, SP, RKD, PKT and CoCoRD have no published values for ImageNet here; they keep
+# those for CIFAR-100.
+# FitNets, AT, VID, SP, RKD, PKT, CRD and WCoRD have no published values for ImageNet here; they
+# keep those for CIFAR-100.
 _IMAGENET = _CIFAR100 | {
     "kd": Preset("kd", 0.5, {"temperature": 1.0}, 0.5),
     "dkd": Preset("dkd", settings={"temperature": 1.0, "warmup_epochs": 1.0}),
@@ -94,10 +128,21 @@ _IMAGENET = _CIFAR100 | {
     "mld": Preset("mld", settings=_MLD_IMAGENET),
     "mld_clean": Preset("mld", settings=_MLD_IMAGENET | {"variant": "clean"}),
     "dist": Preset("dist", 2.0, {"temperature": 1.0}),
+    "diffkd": Preset("diffkd", settings={"latent_width": 1024}),
+    "sskd": Preset("sskd", settings={"label_weight": 1.0}),  # As torchdistill has it.
+    "reviewkd": Preset("reviewkd", settings={"warmup_epochs": 0.0, "student_preactivation": True}),
+    "norm": Preset(
+        "norm",
+        settings={
+            "phase_epochs": (5.0, 15.0, 60.0, 80.0),
+            "phase_factors": (0.1, 0.5, 0.9, 0.5, 0.1),
+        },
+    ),
 }
 _PRESETS = {"cifar100": _CIFAR100, "imagenet": _IMAGENET}
 
-# By (preset, teacher, student), or (preset, student) where the teacher does not matter.
+# By (preset, teacher, student), or (preset, student) where the teacher does not matter: settings of
+# the method, its weight as "weight" and that of the label loss as "student_loss_weight".
 _BY_NETWORK: dict[tuple[str, ...], dict[str, float]] = {
     ("dkd", "resnet56", "resnet20"): {"nontarget_weight": 2.0},
     ("dkd", "resnet110", "resnet32"): {"nontarget_weight": 2.0},
@@ -115,6 +160,16 @@ _BY_NETWORK: dict[tuple[str, ...], dict[str, float]] = {
     },
     ("teacher_free_self", "mobilenetv2"): {"temperature": 20.0, "multiplier": 1.0},
     ("teacher_free_self", "shufflev2"): {"temperature": 20.0, "multiplier": 1.0},
+    ("reviewkd", "wrn_40_2", "wrn_16_2"): {"weight": 5.0},
+    ("reviewkd", "wrn_40_2", "wrn_40_1"): {"weight": 5.0},
+    ("reviewkd", "wrn_40_2", "shufflev1"): {"weight": 5.0},
+    ("reviewkd", "resnet32x4", "resnet8x4"): {"weight": 5.0},
+    ("reviewkd", "resnet32x4", "shufflev1"): {"weight": 5.0},
+    ("reviewkd", "resnet32x4", "shufflev2"): {"weight": 8.0},
+    ("reviewkd", "resnet56", "resnet20"): {"weight": 0.6},
+    ("reviewkd", "resnet110", "resnet32"): {"weight": 1.0},
+    ("reviewkd", "resnet50", "mobilenetv1"): {"weight": 8.0, "max_channels": 256},
+    ("norm", "resnet50", "mobilenetv1"): {"student_loss_weight": 0.125},
 }  # fmt: skip
 
 
@@ -166,8 +221,8 @@ def apply(
     own = _BY_NETWORK.get((name, str(student)), {})
     own = own | _BY_NETWORK.get((name, str(teacher), str(student)), {})
     entry = {"weight": found.weight, **found.settings, **own}
-    config.methods = methods(**{found.method: entry})
-    config.student_loss_weight = found.student_loss_weight
+    config.student_loss_weight = entry.pop("student_loss_weight", found.student_loss_weight)
+    config.methods = methods(**{found.method: entry}, **found.also)
     return found
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import ml_collections
 import tensorflow as tf
 
 from tfkd import data, export, models
+from tfkd.core import Distiller
 from tfkd.errors import TfkdWarning
 from tfkd.training import build, config_checks, results
 from tfkd.training import config as configs
@@ -111,6 +114,7 @@ def _train(
     strategies.check_agreed(strategy, progress.state.step, folder.path)
     if writes:
         _tell_of_student(student, config, dataset.info, strategy)
+    _tell_of_methods(distiller, say)
     if continued:
         state = progress.state
         say(f"continuing after step {state.step:,} (epoch {state.epoch + 1})", flush=True)
@@ -157,3 +161,13 @@ def _tell_of_student(
     if itself is not None and student.preprocess != models.Preprocess.none():
         field = f"student.preprocess={config.student.preprocess}"
         warnings.warn(build.normalized_twice(who, itself, field), TfkdWarning, stacklevel=2)
+
+
+def _tell_of_methods(distiller: Distiller, say: Callable[..., None]) -> None:
+    """Says what each method holds beside the networks, such as connectors and memory banks."""
+    for objective in distiller.objectives:
+        held = sum(
+            math.prod(each.shape) * tf.as_dtype(each.dtype).size for each in objective.variables
+        )
+        if held:
+            say(f"method {objective.name}: {held:,} bytes of its own on each replica", flush=True)

@@ -17,6 +17,7 @@ from tfkd import files
 from tfkd.earlier_version import is_earlier, modernized, modernized_result
 from tfkd.errors import TfkdError
 from tfkd.training.config import differences
+from tfkd.training.config_sections import with_defaults
 
 _LOCK = ".lock"
 
@@ -161,9 +162,9 @@ def comparable(config: dict[str, Any]) -> dict[str, Any]:
     """Returns a plain config without what may change between two calls on one run folder.
 
     Args:
-        config: Of this version or the one before it.
+        config: Of this version or an earlier one.
     """
-    copy = modernized(json.loads(json.dumps(config)))
+    copy = json.loads(json.dumps(with_defaults(modernized(config))))
     if copy.get("train", {}).get("epochs", 1) is None:
         copy["train"]["epochs"] = 1
     for path in _MACHINE:

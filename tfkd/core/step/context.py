@@ -148,11 +148,6 @@ class Context:
             return self._replaced_logits
         return self.output("student")
 
-    @property
-    def student_logits_are_replaced(self) -> bool:
-        """Whether an objective gave logits in place of the student's own."""
-        return self._replaced_logits is not None
-
     def replace_student_logits(self, logits: tf.Tensor) -> None:
         """Sets what :attr:`student_logits` is; the distiller does so with an objective's.
 
@@ -164,7 +159,11 @@ class Context:
         self._replaced_logits = as_float(logits)
 
     def mean(
-        self, per_sample: tf.Tensor, mask: tf.Tensor | None = None, gathered: bool = False
+        self,
+        per_sample: tf.Tensor,
+        mask: tf.Tensor | None = None,
+        gathered: bool = False,
+        axes: int = 1,
     ) -> tf.Tensor:
         """Returns the mean of a loss over the global batch: the one place where weights enter.
 
@@ -175,25 +174,39 @@ class Context:
         is scaled so that the mean over replicas, which is what the distiller forms, is this global
         mean.
 
+        A loss of pairs of samples has ``axes=2``, one of triplets ``axes=3``: the weight of a pair
+        is then ``w_i w_j``, its mask ``m_i m_j``, and the divisor is squared.
+
         Args:
-            per_sample: Shape ``(batch, ...)``.
+            per_sample: Shape ``(batch, ...)``, of pairs ``(batch, batch, ...)``.
             mask: Shape ``(batch,)``, 0 or 1: which samples count.
             gathered: Whether the rows are those of the gathered batch instead of this replica's.
+            axes: How many of the first axes are the samples; more than one only where gathered.
 
         Returns:
             A scalar in the loss's own precision (at least float32).
+
+        Raises:
+            TfkdError: For pairs that are not those of the gathered batch.
         """
+        if axes > 1 and not gathered:
+            raise TfkdError(
+                f"mean over {axes} axes of samples: found gathered=False, wanted the pairs of the "
+                "gathered batch (gathered=True)"
+            )
         per_sample = as_float(per_sample)
-        if per_sample.shape.rank is not None and per_sample.shape.rank > 1:
-            per_sample = tf.reduce_mean(per_sample, axis=list(range(1, per_sample.shape.rank)))
-        ones = tf.ones_like(per_sample)
+        if per_sample.shape.rank is not None and per_sample.shape.rank > axes:
+            per_sample = tf.reduce_mean(per_sample, axis=list(range(axes, per_sample.shape.rank)))
+        ones = tf.ones_like(per_sample if axes == 1 else per_sample[(..., *[0] * (axes - 1))])
         chosen = ones if mask is None else tf.cast(tf.reshape(mask, [-1]), per_sample.dtype)
         weighted = chosen * self._weights(ones, gathered)
-        total = tf.reduce_sum(weighted * per_sample)
         count = tf.reduce_sum(chosen if self.training else weighted)
         if not gathered:
             count = sum_over_replicas(count) / replica_count()
-        return tf.math.divide_no_nan(total, count)
+        for _ in range(axes - 1):
+            total = tf.tensordot(per_sample, weighted, axes=1)
+            per_sample = tf.math.divide_no_nan(total, count)
+        return tf.math.divide_no_nan(tf.reduce_sum(weighted * per_sample), count)
 
     def _weights(self, ones: tf.Tensor, gathered: bool) -> tf.Tensor:
         """Returns the weight of each row of a loss; ``ones`` where the batch has no weights."""

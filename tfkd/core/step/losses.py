@@ -41,8 +41,15 @@ def names_of(objectives: Sequence[Objective], label_terms: Sequence[str] = ()) -
     return [*TOTALS, *(f"student_loss/{name}" for name in label_terms), *terms]
 
 
-def label_losses(context: Context, task: Task) -> dict[str | None, tf.Tensor]:
-    """Returns the means of the label loss: of each of its parts, or of the only one as ``None``."""
+def label_losses(
+    context: Context, task: Task, label_terms: Sequence[str] = ()
+) -> dict[str | None, tf.Tensor]:
+    """Returns the means of the label loss: of each of its parts, or of the only one as ``None``.
+
+    They are 0 where the student was not run.
+    """
+    if not context.outputs("student"):
+        return dict.fromkeys(label_terms or (None,), tf.zeros(()))
     found = task.label_loss(context.batch, context.outputs("student"))
     parts = found if isinstance(found, Mapping) else {None: found}
     return {name: tf.cast(context.mean(each), tf.float32) for name, each in parts.items()}
@@ -69,7 +76,7 @@ def combine(
         label_weight: Weight of the label loss, which an objective with one of its own replaces.
         label_terms: Names of the parts of the label loss, if it has several.
     """
-    parts = label_losses(context, task)
+    parts = label_losses(context, task, label_terms)
     if label_terms and set(parts) != set(label_terms):
         raise TfkdError(
             f"task {task.name!r}: found the label losses {sorted(map(str, parts))}, wanted "

@@ -89,11 +89,13 @@ class Steps(Host):
         }
         objectives = [objective for objective, _ in self.active_objectives()]
         if training:
+            batch = self._plan.training_batch(batch)
             before = Context(batch, outputs={}, **common)
             for objective in objectives:
                 objective.before_step(before)
-            needs = [objective.requires_in(self.stage_name) for objective in objectives]
-            views = {view for each in needs for view in each.taps}
+            views = {view for each in self.active_requirements() for view in each.taps}
+            if not self.student_rests:
+                views.add(STUDENT)
         else:
             views = self.test_views()
         outputs = self._plan.run(batch, views, training=training)
@@ -102,8 +104,6 @@ class Steps(Host):
             logits = objective.student_logits(context)
             if logits is not None:
                 context.replace_student_logits(logits)
-        if not context.student_logits_are_replaced and STUDENT not in outputs:
-            outputs.update(self._plan.run(batch, {STUDENT}, training=training))
         return context
 
     def combine(self, context: Context) -> StepLosses:
@@ -170,9 +170,9 @@ class Steps(Host):
         self.clock.tick()
 
     def _update_metrics(self, context: Context) -> None:
-        if self._compile_metrics is None:
-            return
         outputs = context.outputs("student")
+        if self._compile_metrics is None or not outputs:
+            return
         if self.metrics_are_own:
             for metric in self._compile_metrics.metrics:
                 metric.update_state(context.batch, outputs)

@@ -8,12 +8,13 @@ import keras
 import tensorflow as tf
 
 from tfkd import models
-from tfkd.core.objective import VIEW_KEYS, Companion, NetworkView, Requires
+from tfkd.core.objective import VIEW_KEYS, VIEW_ROWS, Companion, NetworkView, Requires
 from tfkd.core.step.constant_weights import MOST_BYTES, call_with_constants, size_as_constants
 from tfkd.core.tasks.task import Task
 from tfkd.errors import TfkdError, unknown
 
-STUDENT: NetworkView = ("student", "main")
+MAIN = "main"
+STUDENT: NetworkView = ("student", MAIN)
 
 Taps = dict[NetworkView, list[str]]
 
@@ -31,6 +32,19 @@ def union_of_taps(requirements: Iterable[Requires]) -> Taps:
     }
 
 
+def view_of_main_rows(requirements: Iterable[Requires]) -> str | None:
+    """Returns the view whose rows stand for the main view in training; ``None`` is the main view.
+
+    Raises:
+        TfkdError: For a view that has not several rows for each image.
+    """
+    found = {each.main_rows_of for each in requirements if each.main_rows_of is not None}
+    for view in found:
+        if view not in VIEW_ROWS:
+            raise unknown("view with several rows for each image", view, VIEW_ROWS)
+    return found.pop() if found else None
+
+
 class ViewPlan:
     """Which model gives the taps of each network on each view.
 
@@ -42,6 +56,8 @@ class ViewPlan:
         teachers: Names of the teachers.
         given: Identities of the networks that were given, whose weights may still change.
         trainable_teacher: Whether the teacher trains.
+        main_rows_of: The view whose rows stand for the main view in training steps; ``None`` where
+            the main view is run.
 
     Raises:
         TfkdError: For a tap or network that is not there.
@@ -57,16 +73,20 @@ class ViewPlan:
         teachers: Sequence[str],
         given: Collection[int],
         trainable_teacher: bool,
+        main_rows_of: str | None = None,
     ) -> None:
         self._networks = dict(networks)
         self._companions = dict(companions or {})
         self._task = task
         self._teachers = list(teachers)
         self._trainable_teacher = trainable_teacher
+        self._main_rows_of = main_rows_of
         self.taps = self._with_outputs(taps)
+        listed = self._single_views()
+        self._by_rows = self._read_by_rows(listed)
         known = {"teacher", *self._networks, *self._companions}
         self._runners: dict[NetworkView, keras.Model | None] = {}
-        for network, view in self._single_views():
+        for network, view in listed:
             if network in self._networks:
                 self._runners[network, view] = self._runner(network, self.taps[network, view])
             elif network in self._companions:
@@ -103,6 +123,19 @@ class ViewPlan:
                 listed.append((name, view))
         return list(dict.fromkeys(listed))
 
+    def _read_by_rows(self, listed: Sequence[NetworkView]) -> dict[NetworkView, NetworkView]:
+        """Returns the main views that training reads as rows of another view, with that view.
+
+        Their taps are added to those of the other view.
+        """
+        found: dict[NetworkView, NetworkView] = {}
+        for network, view in listed:
+            if view == self._main_rows_of and (network, MAIN) in listed:
+                found[network, MAIN] = (network, view)
+                own = self.taps[network, view]
+                own.extend(tap for tap in self.taps[network, MAIN] if tap not in own)
+        return found
+
     def _runner(self, name: str, taps: Sequence[str]) -> keras.Model | None:
         return _tapped(self._networks[name], taps)
 
@@ -113,6 +146,8 @@ class ViewPlan:
         for (name, view), runner in self._runners.items():
             network = self._networks.get(name)
             if name == "student" or network is None or id(network) in given:
+                continue
+            if (name, view) in self._by_rows:  # Training, which counts, does not run it.
                 continue
             size = size_as_constants(network.model if runner is None else runner)
             if size <= left:
@@ -156,16 +191,24 @@ class ViewPlan:
                 found[network, view] = {tap: first[tap] for tap in self.taps[network, view]}
         return found
 
+    def training_batch(self, batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Returns a batch with the main view that training steps see."""
+        if self._main_rows_of is None:
+            return dict(batch)
+        view = self._main_rows_of
+        return {**batch, VIEW_KEYS[MAIN]: batch[VIEW_KEYS[view]][:: VIEW_ROWS[view]]}
+
     def run(
         self, batch: Mapping[str, tf.Tensor], views: Iterable[NetworkView], *, training: bool
     ) -> dict[NetworkView, dict[str, tf.Tensor]]:
         """Runs networks on views, each pair once.
 
         Pixels are normalized once for each view and kind of normalization. Outputs of frozen
-        teachers and of companions carry no gradient.
+        teachers and of companions carry no gradient. In training, a main view that is rows of
+        another view is read from there.
 
         Args:
-            batch: The batch, with the images of the views.
+            batch: The batch, with the images of the views; in training from :meth:`training_batch`.
             views: Which networks to run on which views; ``teacher`` stands for all of them.
             training: Whether the student trains (its batch normalization uses the batch).
 
@@ -175,6 +218,8 @@ class ViewPlan:
         wanted = set(views)
         views_of_all = [view for network, view in wanted if network == "teacher"]
         wanted.update((name, view) for name in self._teachers for view in views_of_all)
+        by_rows = {main: of for main, of in self._by_rows.items() if training and main in wanted}
+        wanted = (wanted | set(by_rows.values())) - set(by_rows)
         images: dict[tuple[str, models.Preprocess], tf.Tensor] = {}
 
         def normalized(view: str, preprocess: models.Preprocess) -> tf.Tensor:
@@ -205,6 +250,9 @@ class ViewPlan:
             if not learns:
                 result = {tap: tf.stop_gradient(value) for tap, value in result.items()}
             outputs[name, view] = result
+        for main, (name, view) in by_rows.items():
+            whole, rows = outputs[name, view], VIEW_ROWS[view]
+            outputs[main] = {tap: whole[tap][::rows] for tap in self.taps[main]}
         if len(self._teachers) > 1:
             for view in views_of_all:
                 own = [outputs[name, view] for name in self._teachers]
