@@ -278,7 +278,6 @@ WRONG = {
     "a number >= 0 or None": (-1, -0.1, "8", True, float("nan"), float("inf")),
     "a number from 0 to 1 or None": (-0.1, 1.5, "all", False, float("nan")),
     "a whole number >= 1": (0, -1, 1.5, "8", None, True),
-    "a whole number >= 1 or None": (0, -1, 1.5, "8", True),
     "True or False": (1, 0.0, "yes", None),
     "True or False or None": (1, 0.0, "yes"),
     "a string": (3, None, ("a",)),
