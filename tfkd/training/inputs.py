@@ -10,7 +10,7 @@ every checkpoint and in ``result.json``, under ``inputs``:
 ``teachers``
     Of each teacher the fields of its own config as they are read, and a digest of its weights.
 ``files``
-    A digest of each file that an argument of a network names.
+    A digest of each file that an argument of a network names, or ``class_names`` of a teacher.
 ``code``
     A digest of each file outside tfkd that defines a network, task or method of the config. The
     function ``get_config`` does not count, whose fields are compared themselves, nor do further
@@ -367,13 +367,15 @@ def file_digest(path: Path) -> Record:
 
 
 def _files(config: ml_collections.ConfigDict) -> Iterator[tuple[str, Record]]:
-    """Yields the files that arguments of networks name, such as pretrained weights."""
+    """Yields the files that networks are given, such as pretrained weights or names of classes."""
     sections = {"student": config.student, "teacher": config.teacher}
     sections |= {f"teachers[{at}]": each for at, each in enumerate(config.teachers)}
     for section, fields in sections.items():
-        for key, value in fields.kwargs.items():
+        given = {f"kwargs.{key}": value for key, value in fields.kwargs.items()}
+        given["class_names"] = fields.get("class_names")
+        for key, value in given.items():
             if isinstance(value, str) and Path(value).is_file():
-                yield f"{section}.kwargs.{key}", file_digest(Path(value))
+                yield f"{section}.{key}", file_digest(Path(value))
 
 
 def _code(config: ml_collections.ConfigDict) -> Iterator[tuple[str, Record]]:
