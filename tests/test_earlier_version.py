@@ -77,7 +77,7 @@ def test_old_config_is_that_of_the_experiment_today(name):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_modernized_config_is_a_valid_one(name):
-    plain = modernized(recorded(name))
+    plain = with_defaults(modernized(recorded(name)))
     config = configs.default()
     for field, value in plain.items():
         config[field] = tuple(value) if isinstance(value, list) else value

@@ -160,6 +160,23 @@ def test_what_a_method_remembers_of_an_image_goes_to_no_other(images, experiment
         inputs._check_trainable(config, RunFolder("runs/x"), there, here)
 
 
+def test_files_that_networks_are_given_and_names_of_classes_count(images, experiment, tmp_path):
+    weights = tmp_path / "some.h5"
+    weights.write_bytes(b"1")
+    config = experiment("alone", **on(images))
+    config.student.kwargs["weights"] = str(weights)
+    there = inputs.record(config, build.data_set(config))
+    assert there["files"]["student.kwargs.weights"]["by"] == "contents"
+    assert inputs.changes(there, there) == []
+    weights.write_bytes(b"2")
+    here = inputs.record(config, build.data_set(config))
+    here["data"]["classes"][3] = "e"
+    assert inputs.changes(there, here) == [
+        "classes: a, b, c, d there and a, b, c, e here",
+        "student.kwargs.weights: some.h5 has other contents",
+    ]
+
+
 def test_a_run_without_a_record_says_so_or_stops_for_what_has_certainly_changed(
     mine, experiment, capsys
 ):

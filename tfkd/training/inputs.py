@@ -399,7 +399,12 @@ def _definitions(config: ml_collections.ConfigDict) -> Iterator[tuple[str, Calla
         yield f"method {method}", registry.maker(method)
     for where, one in _taught_by(config):
         if one.teacher.config:
-            for what, definition in _definitions(teachers.reference(one)[0]):
+            teacher, _ = teachers.reference(one)
+            try:
+                taught_by = list(_definitions(teacher))
+            except TfkdError as error:
+                raise TfkdError(f"{where}.config {one.teacher.config}: {error}") from None
+            for what, definition in taught_by:
                 yield f"{where}.config: {what}", definition
 
 
