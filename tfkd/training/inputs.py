@@ -23,14 +23,17 @@ same. Each digest says what it covers (``by``).
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import inspect
+import io
 import json
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import ml_collections
 
 from tfkd import data, models
@@ -48,7 +51,7 @@ RECORD, ACCEPTED = "inputs", "accepted_changes"
 """The keys of the record and of the changes that were accepted, in checkpoints and results."""
 
 _OWN = Path(models.__file__).resolve().parents[1]
-_CONTENTS, _CHECKSUMS = "contents", "checksums"
+_WEIGHTS = "model.weights.h5"  # In a .keras archive.
 _ACCEPT = "--config.accept_changes=True"
 _UNRECORDED = (
     "written before tfkd recorded what a config points at; its data, teachers and code could not "
@@ -344,26 +347,47 @@ def _student_file(folder: Path, which: str) -> tuple[Path | None, Record | None]
 
 
 def file_digest(path: Path) -> Record:
-    """Returns a digest of a file; of a ``.keras`` file by the checksums of what it holds.
+    """Returns a digest of a file; of weights as Keras writes them by their arrays.
 
-    Such an archive lists a CRC-32 of each entry. That of ``metadata.json``, which holds the date,
-    does not count: networks of equal structure and weights are equal whenever they were written.
+    The other content of a ``.keras`` or ``.h5`` file depends on its date and on what the process
+    made before: networks of equal weights are equal whenever they were written.
 
     Args:
         path: The file.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = sorted(
-                (each.filename, each.file_size, each.CRC)
-                for each in archive.infolist()
-                if each.filename != "metadata.json"
-            )
-        digest, by = hashlib.sha256(repr(entries).encode()).hexdigest(), _CHECKSUMS
-    except (zipfile.BadZipFile, OSError):
-        with open(path, "rb") as file:
-            digest, by = hashlib.file_digest(file, "sha256").hexdigest(), _CONTENTS
+    facts = path.stat()
+    digest, by = _digest(path.resolve(), facts.st_size, facts.st_mtime_ns)
     return {"file": path.name, "digest": digest, "by": by}
+
+
+@functools.lru_cache(maxsize=32)
+def _digest(path: Path, size: int, time: int) -> tuple[str, str]:
+    """Returns a digest of a file, and what it covers; a file that stays as it is is read once."""
+    del size, time
+    digest = hashlib.sha256()
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                weights = io.BytesIO(archive.read(_WEIGHTS))
+            _add_arrays(digest, weights)
+        else:
+            _add_arrays(digest, path)
+        return digest.hexdigest(), "weights"
+    except (OSError, KeyError, zipfile.BadZipFile):  # No file of Keras.
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest(), "contents"
+
+
+def _add_arrays(digest: Any, file: Path | io.BytesIO) -> None:
+    """Adds every array of an HDF5 file to a digest; their places bear no names of layers."""
+
+    def add(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset):
+            digest.update(f"{name} {item.shape} {item.dtype}\0".encode())
+            digest.update(item[()].tobytes())
+
+    with h5py.File(file, "r") as opened:
+        opened.visititems(add)
 
 
 def _files(config: ml_collections.ConfigDict) -> Iterator[tuple[str, Record]]:
