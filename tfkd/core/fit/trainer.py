@@ -121,7 +121,7 @@ class Trainer(DistributedFit):
             raise TfkdError(
                 f"callback {type(callback).__name__}: found monitor={monitored!r}, but evaluations "
                 "here do not form every distillation loss and so no total, wanted "
-                f"'val_{self.task.score.metric}' or 'val_student_loss'"
+                f"'val_{self.task.score.metric}', or 'val_student_loss' with mode='min'"
             )
 
     def _check_labels(self, x, y, *, training: bool) -> None:
