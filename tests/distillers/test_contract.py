@@ -46,8 +46,8 @@ CASES = {
 """Settings of the methods that are trained."""
 
 FURTHER = {
-    "kd": [{}],
-    "dkd": [{}],
+    "kd": [{}, {"standardize": True, "variant": "code"}],
+    "dkd": [{}, {"standardize": True, "variant": "code"}],
     "ipwd": [{"orientation": "kd_over_cls"}],
     "mld": [{"standardize": True}, {"standardize": True, "variant": "clean"}],
     "pkkd": [{"progressive": False}],
@@ -70,6 +70,7 @@ WANTED = {
         "nontarget_weight": "a number >= 0",
         "warmup_epochs": "a number >= 0",
         "standardize": "True or False",
+        "variant": "'code' or 'clean'",
     },
     "ipwd": {
         "temperature": "a number > 0",
@@ -81,7 +82,11 @@ WANTED = {
         "detach_features": "True or False",
         "feature": "a string",
     },
-    "kd": {"temperature": "a number > 0", "standardize": "True or False"},
+    "kd": {
+        "temperature": "a number > 0",
+        "standardize": "True or False",
+        "variant": "'code' or 'clean'",
+    },
     "mld": {
         "temperatures": "a list of numbers > 0",
         "label_weight": "a number >= 0",

@@ -112,6 +112,12 @@ def _train(
     if continued:
         state = progress.state
         say(f"continuing after step {state.step:,} (epoch {state.epoch + 1})", flush=True)
+    if not dataset.info.validation_size:
+        say(
+            f"no validation images: {dataset.info.name} test chooses the best epoch "
+            "(data.validation_size or data.validation_split holds some out)",
+            flush=True,
+        )
 
     # The training.
     if writes:
