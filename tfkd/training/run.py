@@ -62,7 +62,7 @@ def run(
     experiment.check(folder.path)
     if not strategies.is_chief(strategy):
         _train(experiment, folder, strategy, writes=False)
-        strategies.wait_for_all(strategy)
+        strategies.part(strategy, lambda: folder.result() is not None)
         return {}
     with folder.hold():
         # Another process may have come first and be done by now.
@@ -71,7 +71,7 @@ def run(
         if finished is not None:
             _report(folder, finished)
         result = finished or _train(experiment, folder, strategy, writes=True)
-    strategies.wait_for_all(strategy)
+    strategies.part(strategy, lambda: True)
     return result
 
 
