@@ -1,9 +1,11 @@
 """Search spaces: what may be varied, how it is written, and the configs that follow."""
 
+import numpy as np
 import pytest
 
 from tfkd import TfkdError
 from tfkd.training import config as configs
+from tfkd.training import published
 from tfkd.training.config import vary
 from tfkd.training.run_folder import RunFolder
 from tfkd.tuning import extended, space
@@ -97,6 +99,22 @@ def test_flags_add_dimensions(experiment):
         ("data.augment",): (None, "none"),
     }
     assert spread(config) == {(RATE,): (0.1, 0.2)}
+
+
+@pytest.mark.parametrize("name", published.names())
+def test_the_weight_of_every_published_method_can_be_searched(name):
+    config = configs.default()
+    preset = published.apply(config, name)
+    found = spread(extended(config, ["weights"]))
+    assert list(found) == [(f"methods.{each}.weight",) for each in config.methods]
+    weight = config.methods[preset.method].weight
+    values = found[f"methods.{preset.method}.weight",]
+    np.testing.assert_allclose(values, [weight / 4, weight / 2, weight, 2 * weight, 4 * weight])
+
+
+def test_weights_of_no_methods_cannot_be_searched():
+    with pytest.raises(TfkdError, match="search 'weights': found no methods in the config"):
+        extended(configs.default(), ["weights"])
 
 
 @pytest.mark.parametrize("values", [(True, False), (None, 0.5), ("a", "b"), ((1, 2), (3,)), (2, 4)])

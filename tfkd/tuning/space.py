@@ -19,6 +19,12 @@ from tfkd.training import config as configs
 from tfkd.training import config_checks
 
 _WORDS = {"true": True, "false": False}
+
+WEIGHTS = "weights"
+"""Stands for the weights of all methods in a search."""
+
+WEIGHT_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
+
 _CHECKED_AHEAD = 200
 """Combinations of a search that are looked at before it starts; a run looks at its own anyway."""
 
@@ -90,7 +96,9 @@ def extended(config: ml_collections.ConfigDict, texts: Sequence[str]) -> ml_coll
     """Returns the config with further dimensions, each written ``FIELD=VALUE,VALUE``.
 
     Tied fields are written ``FIELD,FIELD=VALUE,VALUE``. Values with commas of their own stand in
-    parentheses. A dimension of the same fields as one of the config takes its place.
+    parentheses. A dimension of the same fields as one of the config takes its place. The word
+    ``weights`` alone is the weight of each method of the config, a quarter to four times of what it
+    is there.
 
     Args:
         config: An experiment.
@@ -100,7 +108,7 @@ def extended(config: ml_collections.ConfigDict, texts: Sequence[str]) -> ml_coll
         TfkdError: For a text of another form, or an unknown field.
     """
     space = list(config.search_space)
-    for text in texts:
+    for text in _spelled_out(config, texts):
         names, equals, listed = text.partition("=")
         fields = tuple(name.strip() for name in names.split(","))
         if not equals or not all(fields):
@@ -114,6 +122,19 @@ def extended(config: ml_collections.ConfigDict, texts: Sequence[str]) -> ml_coll
         else:
             space.append(entry)
     return configs.override(config, search_space=tuple(space))
+
+
+def _spelled_out(config: ml_collections.ConfigDict, texts: Sequence[str]) -> Iterator[str]:
+    """Yields the dimensions with :data:`WEIGHTS` in the form of all others."""
+    for text in texts:
+        if text.strip() != WEIGHTS:
+            yield text
+            continue
+        if not config.methods:
+            raise TfkdError(f"search {WEIGHTS!r}: found no methods in the config, wanted one")
+        for name, entry in config.methods.items():
+            values = ",".join(f"{factor * entry.weight:.6g}" for factor in WEIGHT_FACTORS)
+            yield f"methods.{name}.weight={values}"
 
 
 def combinations(space: Sequence[Dimension]) -> Iterator[dict[str, Any]]:
