@@ -250,6 +250,18 @@ def check_part(run_folder: str | os.PathLike, dataset: data.DataSet, split: str)
         )
 
 
+def best_selected_on(run_folder: str | os.PathLike) -> str | None:
+    """Returns the part that chose the best epoch of a run: ``"validation"`` or ``"test"``.
+
+    ``None`` where the run is not finished.
+    """
+    try:
+        found = json.loads((Path(run_folder) / "result.json").read_text(encoding="utf-8"))
+        return found.get("best_selected_on")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
 def split_of(dataset: data.DataSet, split: str) -> tf.data.Dataset:
     """Returns a part of a data set as un-augmented batches in order.
 
