@@ -13,9 +13,15 @@ import tensorflow as tf
 
 from tfkd.data import decoding, resizedcrop
 from tfkd.data.decoding import Form
-from tfkd.data.file_digest import file_digest
-from tfkd.data.holdout import Holdout, stratified
-from tfkd.data.source import ExampleRefs, ImageSource, IndexedSource, MemoryImages
+from tfkd.data.file_digest import file_digest, stable_digest
+from tfkd.data.holdout import Holdout, held_out
+from tfkd.data.source import (
+    NAMES_AND_SIZES,
+    ExampleRefs,
+    ImageSource,
+    IndexedSource,
+    MemoryImages,
+)
 from tfkd.data.splits import Splits
 from tfkd.data.statistics import Statistics, mean_and_std
 from tfkd.errors import TfkdError, TfkdWarning
@@ -44,6 +50,13 @@ class FileImages(IndexedSource):
         digest.update(self._labels.numpy())
         digest.update(file_digest(path.decode() for path in self._paths.numpy()).encode())
         return digest.hexdigest()
+
+    def identity(self) -> tuple[str, str]:
+        paths = (path.decode() for path in self._paths.numpy())
+        digest = hashlib.sha256(repr(self._form).encode())
+        digest.update(self._labels.numpy())
+        digest.update(stable_digest(paths, parts=2).encode())
+        return digest.hexdigest(), NAMES_AND_SIZES
 
     def pixels(self, refs: ExampleRefs) -> tf.Tensor:
         return decoding.read_batch(tf.gather(self._paths, refs["index"]), self._form)
@@ -123,7 +136,8 @@ def load(
     }
     if holdout:
         count = holdout.count(len(found["train"].paths))
-        kept, apart = stratified(found["train"].labels, count)
+        names = ["/".join(Path(each).parts[-2:]) for each in found["train"].paths]
+        kept, apart = held_out(found["train"].labels, count, names)
         found["validation"] = found["train"].take(apart)
         found["train"] = found["train"].take(kept)
 
@@ -131,15 +145,6 @@ def load(
     sources = {part: each.source(form) for part, each in found.items()}
     validation = sources.get("validation")
     return Splits(sources["train"], sources["test"], validation, mean, std, tuple(classes))
-
-
-def state(path: str) -> str:
-    """Returns a digest of the names, sizes and times of all files under a folder."""
-    paths = []
-    for where, folders, files in os.walk(Path(path).expanduser()):
-        folders.sort()
-        paths.extend(os.path.join(where, name) for name in sorted(files))
-    return file_digest(paths)
 
 
 def _split_names(root: Path) -> dict[str, str]:
