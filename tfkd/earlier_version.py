@@ -11,6 +11,8 @@ _RENAMED = {
     "schedule": {"factor": "decay_factor"},
 }
 
+_NEW_OF_TEACHERS = {"classes": "by_name", "class_names": None}
+
 
 def is_earlier(plain: Mapping[str, Any]) -> bool:
     """Returns whether a config as ``config.json`` holds it was written by the version before."""
@@ -62,6 +64,11 @@ def modernized(plain: Mapping[str, Any]) -> dict[str, Any]:
             ``search_space`` names, which no run reads, keep their names.
     """
     config = copy.deepcopy(dict(plain))
+    if is_earlier(config) and config.get("student", {}).get("preprocess") == "dataset":
+        # The default, which is written otherwise today.
+        config["student"]["preprocess"] = None
+    if "teacher" in config:
+        config["teacher"] = {**_NEW_OF_TEACHERS, **config["teacher"]}
     listed = config.pop("distiller", None)
     if listed is not None:
         config["methods"] = {_key(entry): _entry(entry) for entry in listed}

@@ -31,6 +31,22 @@ _DATA = flags.DEFINE_string(
 _DIRECTORY = flags.DEFINE_string("directory", None, "Where --data lies, as in data.directory.")
 _SPLIT = flags.DEFINE_enum("split", "test", ["test", "validation", "train"], "The part to use.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images in a batch.", lower_bound=1)
+_CLASSES = flags.DEFINE_enum(
+    "classes",
+    "by_name",
+    ["by_name", "by_number"],
+    "Whether the classes of network and data go together by their names, where both have some (in "
+    "another order, the network's outputs are brought into that of the data), or by their numbers.",
+)
+_CLASS_NAMES = flags.DEFINE_string(
+    "class_names", None, "Text file of the names of the network's classes, one a line."
+)
+_PREPROCESS = flags.DEFINE_enum(
+    "preprocess",
+    None,
+    ["dataset", "none", "tf", "torch", "caffe"],
+    "How pixels reach a SavedModel that tfkd did not export, as in student.preprocess.",
+)
 _JSON = flags.DEFINE_string("json", None, "A file to write the numbers to.")
 
 
@@ -46,6 +62,9 @@ def main(_) -> None:
         directory=_DIRECTORY.value,
         split=_SPLIT.value,
         batch_size=_BATCH_SIZE.value,
+        class_names=_CLASS_NAMES.value,
+        by_number=_CLASSES.value == "by_number",
+        preprocess=_PREPROCESS.value,
     )
     print(reports.table(report))
     if _JSON.value:

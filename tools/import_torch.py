@@ -36,6 +36,9 @@ _MEAN = flags.DEFINE_list(
     "mean", None, "Instead of --data: mean of each channel of pixels 0..1, as 0.485,0.456,0.406."
 )
 _STD = flags.DEFINE_list("std", None, "The deviations, likewise.")
+_CLASS_NAMES = flags.DEFINE_string(
+    "class_names", None, "Text file of the names of the classes, one a line, in the logits' order."
+)
 _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size", None, "Height and width of images; left out: as published.", lower_bound=1
 )
@@ -51,6 +54,7 @@ _LIST = flags.DEFINE_boolean("list", False, "Only print the names, types and sha
 def main(_) -> None:
     """Imports, or lists, and says what was written."""
     from tfkd.errors import TfkdError
+    from tfkd.models import read_class_names
     from tfkd.torch import importing
 
     if not _CHECKPOINT.value:
@@ -71,6 +75,7 @@ def main(_) -> None:
         image_size=_IMAGE_SIZE.value,
         key=_KEY.value,
         prefix=_PREFIX.value,
+        class_names=None if _CLASS_NAMES.value is None else read_class_names(_CLASS_NAMES.value),
     )
     classes = done.network.model.output_shape[-1]
     print(f"{done.path}: {done.network.name}, {classes} classes, {done.params:,} parameters")

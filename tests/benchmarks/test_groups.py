@@ -71,18 +71,14 @@ def test_methods_are_compared_with_kd():
 
 @pytest.mark.slow
 def test_feature_methods_are_compared_with_kd_and_their_arithmetic():
-    several, one = None, None
-    for experiment in features.experiments(tiny=True):
-        names = {each.case for each in experiment.comparisons}
-        if names & {"crd", "cocord"}:
-            for case in experiment.cases:
-                case.run()
-            experiment.check()
-            several, one = (experiment, one) if "cocord" in names else (several, experiment)
-    baselines = {each.case: each.baseline for each in one.comparisons + several.comparisons}
-    assert baselines["crd"] == ("kd",)
-    assert baselines["fitnets"] == ("kd", "fitnets arithmetic")
-    assert baselines["sskd"] == ("sskd passes", "sskd arithmetic")
+    experiment = next(features.experiments(tiny=True))
+    for case in experiment.cases:
+        case.run()
+    experiment.check()
+    assert {each.case: each.baseline for each in experiment.comparisons} == {
+        "crd": ("kd",),
+        "cocord": ("cocord passes", "cocord arithmetic"),
+    }
 
 
 def test_the_plain_networks_are_the_same_networks():

@@ -82,3 +82,14 @@ def test_streamed_files_keep_the_same_images_as_files_in_memory(tmp_path):
     found = [[np.asarray(batch["image"]) for batch in part.train(last_step=2)] for part in parts]
     np.testing.assert_array_equal(*found)
     assert sorted(labels_of(parts[0])) == [0, 0, 1, 1]
+
+
+def test_a_sample_is_alike_in_every_class_and_always_the_same():
+    dataset = data.load("digits", batch_size=64, seed=3).with_column("number", np.arange(1077))
+    images, labels = images_and_labels(dataset.sample(200))
+    assert len(images) == 200 and set(np.bincount(labels, minlength=10)) <= {19, 20, 21}
+    again, _ = images_and_labels(data.load("digits", batch_size=100).sample(200))
+    np.testing.assert_array_equal(images, again)
+    whole, _ = images_and_labels(dataset.sample(5000))
+    assert len(whole) == dataset.info.train_size == 1077
+    assert dataset.train_evaluation().cardinality() == 17

@@ -1,6 +1,9 @@
 """A network on disk and back, and what is refused in between."""
 
+import dataclasses
 import json
+import shutil
+import zipfile
 
 import keras
 import numpy as np
@@ -12,6 +15,8 @@ from tfkd.models.saving import (
     in_precision,
     load_description,
     load_network,
+    load_network_file,
+    save_alone,
     save_network,
     save_network_file,
 )
@@ -65,6 +70,68 @@ def test_the_file_holds_only_layers_of_keras(network, tmp_path):
     modules = {type(layer).__module__.partition(".")[0] for layer in model.layers}
     assert modules == {"keras"}
     assert "norm" in [layer.name for layer in model.layers]
+
+
+def test_a_file_says_itself_what_it_is_wherever_it_is_copied(network, images, tmp_path):
+    named = dataclasses.replace(network, taps={"pooled": "norm"})
+    path = save_network(named, tmp_path / "run")
+    for place in (path, save_alone(named, tmp_path / "alone.keras")):
+        copied = shutil.copy(place, tmp_path / "copied.keras")
+        found = load_network_file(copied)
+        assert (found.name, found.preprocess, found.task) == ("tiny", PREPROCESS, "classification")
+        assert (found.taps, found.class_names) == ({"pooled": "norm"}, ("a", "b", "c"))
+        np.testing.assert_array_equal(found(images), load_network(tmp_path / "run")(images))
+    with zipfile.ZipFile(copied) as archive:
+        # Keras unpacks an archive of more files to look for assets.
+        assert sorted(archive.namelist()) == ["config.json", "metadata.json", "model.weights.h5"]
+        assert "keras_version" in json.loads(archive.read("metadata.json"))
+
+
+def test_a_file_of_keras_says_nothing(network, tmp_path):
+    network.model.save(tmp_path / "model.keras")
+    with pytest.raises(
+        TfkdError, match="model.keras': found nothing that says how pixels reach it"
+    ):
+        load_network_file(tmp_path / "model.keras")
+    with pytest.raises(TfkdError, match="no such file"):
+        load_network_file(tmp_path / "other.keras")
+
+
+def test_a_file_at_odds_with_the_description_beside_it_is_refused(network, tmp_path):
+    """Such as one that was copied over another."""
+    others = {
+        "preprocess": dataclasses.replace(network, preprocess=models.Preprocess.none()),
+        "class_names": dataclasses.replace(network, class_names=["a", "c", "b"]),
+    }
+    for key, other in others.items():
+        save_network(network, tmp_path / "run")
+        save_alone(other, tmp_path / "run" / "student.keras")
+        for load in (load_network, lambda folder: load_network_file(folder / "student.keras")):
+            with pytest.raises(
+                TfkdError, match=f"found {key} .*; wanted {key} .*json beside it sa"
+            ):
+                load(tmp_path / "run")
+
+
+def test_names_of_classes_may_be_said_in_one_of_both_places(network, tmp_path):
+    unnamed = dataclasses.replace(network, class_names=None)
+    save_network(unnamed, tmp_path)
+    known = json.loads((tmp_path / "network.json").read_text())
+    (tmp_path / "network.json").write_text(json.dumps({**known, "class_names": ["a", "b", "c"]}))
+    assert load_network(tmp_path).class_names == ("a", "b", "c")
+    (tmp_path / "network.json").write_text(json.dumps(known))
+    save_alone(network, tmp_path / "student.keras")
+    assert load_network(tmp_path).class_names == ("a", "b", "c")
+
+
+def test_something_else_in_a_file_is_named(network, tmp_path):
+    path = save_alone(network, tmp_path / "model.keras")
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("metadata.json", json.dumps({"tfkd": {"name": 3}}))
+    with pytest.raises(
+        TfkdError, match="found something else in its metadata.json .*, wanted name"
+    ):
+        load_network_file(path)
 
 
 def test_last_best_and_further_students_are_told_apart(network, tmp_path):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tests.fixtures import shades
 from tests.torch_import import files, published
 
 
@@ -14,11 +15,22 @@ def test_a_checkpoint_is_listed_imported_and_evaluated(call_all, tmp_path):
     path.write_bytes(files.zipped({"epoch": 1, "model": dict(state)}))
     call = ("import_torch.py", f"--checkpoint={path}")
     output = f"--output={tmp_path}/teacher"
-    listed, imported, evaluated, wrong, missing = call_all(
+    (tmp_path / "names.txt").write_text("\n".join(f"digit {number}" for number in range(10)))
+    animals = shades.write(tmp_path / "animals")
+    listed, imported, evaluated, other, wrong, missing = call_all(
         [
             (*call, "--list"),
-            (*call, "--network=resnet8", output, "--image_size=8", "--mean=0.3", "--std=0.4"),
-            ("evaluate.py", f"--run={tmp_path}/teacher", "--data=digits"),
+            (
+                *call,
+                "--network=resnet8",
+                output,
+                "--image_size=8",
+                "--mean=0.3",
+                "--std=0.4",
+                f"--class_names={tmp_path}/names.txt",
+            ),
+            ("evaluate.py", f"--run={tmp_path}/teacher", "--data=digits", "--classes=by_number"),
+            ("evaluate.py", f"--run={tmp_path}/teacher", f"--data={animals}", "--batch_size=8"),
             (*call, "--network=vgg8", f"--output={tmp_path}/vgg8"),
             call,
         ]
@@ -30,7 +42,9 @@ def test_a_checkpoint_is_listed_imported_and_evaluated(call_all, tmp_path):
     assert f"{tmp_path}/teacher/student.keras: resnet8, 10 classes, 77,754 para" in imported[1]
     described = json.loads((tmp_path / "teacher" / "network.json").read_text())
     assert described["preprocess"]["mean"] == [pytest.approx(76.5)]
+    assert described["class_names"][3] == "digit 3"
     assert evaluated[0] == 0, evaluated[2]
+    assert other[0] == 2 and "found 4 classes, wanted 10 as the network has" in other[2]
     assert wrong[0] == missing[0] == 2
     assert wrong[2].count("\n") == missing[2].count("\n") == 1
     assert "look like those of 'resnet8'" in wrong[2]

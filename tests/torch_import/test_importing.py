@@ -88,6 +88,20 @@ def test_a_file_of_any_name_and_no_preprocessing(checkpoint, tmp_path):
     assert described["preprocess"]["mean"] == []
 
 
+def test_an_imported_network_is_given_names(checkpoint, tmp_path):
+    given = {"image_size": 8, "preprocess": importing.chosen_preprocess(mean=[MEAN], std=[STD])}
+    names = [f"digit {number}" for number in range(10)]
+    importing.import_checkpoint(
+        checkpoint, "resnet8", tmp_path / "named", class_names=names, **given
+    )
+    assert load_network(tmp_path / "named").class_names == tuple(names)
+    with pytest.raises(TfkdError, match="network 'resnet8': found 9 class names, wanted 10, one a"):
+        importing.import_checkpoint(
+            checkpoint, "resnet8", tmp_path / "wrong", class_names=names[1:], **given
+        )
+    assert not (tmp_path / "wrong").exists()
+
+
 def test_nothing_else_is_overwritten(checkpoint, teacher, tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(TfkdError, match="found a training run, wanted a new folder"):

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import keras
 
 from tfkd import models
+from tfkd.core.classes import aligned, order_of
 from tfkd.core.frozen_copy import frozen_copy
 from tfkd.core.objective import VIEW_KEYS, Companion, NetworkView, Requires
 from tfkd.core.step.views import ViewPlan, union_of_taps
@@ -15,6 +16,8 @@ from tfkd.core.tasks.task import Task
 from tfkd.errors import TfkdError, unknown
 from tfkd.models.graph.adder_conversion import check_normalized
 from tfkd.models.graph.inspection import image_shape, shapes_agree
+
+_BY_NUMBER = "a Network with class_names=None"
 
 
 class Networks:
@@ -31,7 +34,8 @@ class Networks:
         trainable_teacher: Whether the teacher trains as well; it is then run as it is.
 
     Raises:
-        TfkdError: For a missing teacher, unknown taps, a class count or output that does not fit.
+        TfkdError: For a missing teacher, unknown taps, other classes, or an output that does not
+            fit.
     """
 
     def __init__(
@@ -55,6 +59,9 @@ class Networks:
         self._taps = union_of_taps(requirements)
         self._heads: dict[tuple[str, str], keras.Model] = {}
         self._check(any(each.needs_teacher for each in requirements))
+        self.teachers = [
+            self._in_order(teacher, name) for name, teacher in zip(self.names, self.teachers)
+        ]
         self.run_teachers = list(self.teachers)
         if not trainable_teacher:
             self.run_teachers = [
@@ -105,6 +112,17 @@ class Networks:
                 f"{self.task.name!r}; wanted one task"
             )
 
+    def _in_order(self, teacher: models.Network, name: str) -> models.Network:
+        """Returns a teacher whose classes are in the order of the student's."""
+        return aligned(
+            teacher,
+            self.student.class_names,
+            tasks.create(teacher.task, teacher),
+            who=f"{name} {teacher.name}",
+            whose=f"student {self.student.name}",
+            accept=_BY_NUMBER,
+        )
+
     def check_fits(self, network: models.Network, who: str) -> Mapping:
         """Checks that a network goes with the student.
 
@@ -140,9 +158,15 @@ class Networks:
         """Checks that a network can run in the student's place.
 
         Raises:
-            TfkdError: As :meth:`check_fits`, or for other outputs than the task reads.
+            TfkdError: As :meth:`check_fits`, for other outputs than the task reads, or for other
+                classes than the student's, or another order of them.
         """
         self.check_fits(network, who)
+        names = network.class_names, self.student.class_names
+        if order_of(*names, who, f"student {self.student.name}", _BY_NUMBER) is not None:
+            raise TfkdError(
+                f"{who}: found the classes of the student in another order, wanted the same order"
+            )
         wanted, found = self.task.taps(self.student), models.outputs(network.model)
         lacking = [name for name in wanted if name not in found]
         if lacking or self.task.taps(network) != wanted:

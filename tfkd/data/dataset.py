@@ -167,6 +167,20 @@ class DataSet:
         made.batch_size = _checked_batch_size(batch_size)
         return made
 
+    def sample(self, count: int) -> tf.data.Dataset:
+        """Returns some training images un-augmented, alike in every class; form as for ``test``.
+
+        They are the same at every call; of record files that stream, the first ones.
+
+        Args:
+            count: How many; all of them where there are no more.
+        """
+        source = self._source("train")
+        made = copy.copy(self)
+        made._sources = {"train": source if count >= source.size else source.subset(count)}
+        made._columns = {"train": {}}
+        return made.train_evaluation()
+
     def digest(self, part: str = "train") -> str:
         """Returns a digest of the images and labels of a part and of their order.
 

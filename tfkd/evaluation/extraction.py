@@ -17,6 +17,8 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from tfkd import data, models
+from tfkd.core import tasks
+from tfkd.core.classes import aligned
 from tfkd.data.data_dir import workplace
 from tfkd.errors import TfkdError, reason, unknown
 from tfkd.evaluation.fingerprint import fingerprint
@@ -53,13 +55,16 @@ def features(
         batch_size: Images in a batch; None for those of the data set.
 
     Returns:
-        Float32 arrays (images, ...) by tap; with a cache they are memory-mapped and read-only.
+        Float32 arrays (images, ...) by tap; with a cache they are memory-mapped and read-only. The
+        logits are in the order of the classes of the data: a warning says so where that is another
+        one than the network's.
 
     Raises:
-        TfkdError: There is no such tap or part, the network takes other images, or the cache
-            cannot be used.
+        TfkdError: There is no such tap or part, the network takes other images, its logits are
+            wanted and it has as many other classes, or the cache cannot be used.
     """
-    network, taps = models.as_network(network), _listed(taps)
+    taps = _listed(taps)
+    network = _in_order(models.as_network(network), taps, dataset.info)
     images = _size(dataset, part)
     function = _tapped(network, taps, dataset.info)
     if batch_size is not None:
@@ -99,6 +104,26 @@ def feature_bytes(
     function = _tapped(network, _listed(taps), dataset.info)
     found = _checked(network, function(tf.zeros((1, *dataset.info.image_shape), tf.uint8)), 1)
     return 4 * _size(dataset, part) * sum(math.prod(each.shape) for each in found.values())
+
+
+def _in_order(
+    network: models.Network, taps: tuple[str, ...], info: data.DataInfo
+) -> models.Network:
+    """Returns the network with its classes in the order of the data, where they are asked for."""
+    if len(network.class_names or ()) != len(info.class_names):
+        return network
+    task = tasks.create(network.task, network)
+    of_classes = task.class_outputs(models.outputs(network.model))
+    if not set(of_classes) & set(network.paths(taps).values()):
+        return network
+    return aligned(
+        network,
+        info.class_names,
+        task,
+        who=f"features of {network.name}",
+        whose=info.name,
+        accept="a Network with class_names=None",
+    )
 
 
 def _listed(taps: Iterable[str]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tfkd import adder, files, models
 from tfkd.core import tasks
+from tfkd.core.classes import aligned
 from tfkd.errors import TfkdError, reason, unknown
 from tfkd.export import describe
 from tfkd.models.graph.outputs import LOGITS, by_name
@@ -57,15 +58,34 @@ def ensemble(
         A function like that of :func:`predictor`; of one network its own.
 
     Raises:
-        TfkdError: As :func:`predictor`; joining raises it where the task cannot join.
+        TfkdError: As :func:`predictor`; for networks that name other classes than the first that
+            names any; joining raises it where the task cannot join.
     """
-    networks = [models.as_network(network) for network in networks]
+    networks = _in_one_order([models.as_network(network) for network in networks])
     members = [predictor(network) for network in networks]
     if len(members) == 1:
         return members[0]
     task = tasks.create(networks[0].task, networks[0]) if task is None else task
     # Without conversion an error of the task stays as it is.
     return as_graph(lambda images: task.ensemble([each(images) for each in members]), False)
+
+
+def _in_one_order(networks: Sequence[models.Network]) -> list[models.Network]:
+    """Returns networks whose classes are in the order of the first that names them."""
+    named = next((network for network in networks if network.class_names is not None), None)
+    if named is None:
+        return list(networks)
+    return [
+        aligned(
+            network,
+            named.class_names,
+            tasks.create(network.task, network),
+            who=f"network {network.name}",
+            whose=f"network {named.name}",
+            accept="a Network with class_names=None",
+        )
+        for network in networks
+    ]
 
 
 def as_graph(function: Callable, autograph: bool = True) -> Callable:
@@ -127,6 +147,7 @@ def saved_model_predictor(path: str | os.PathLike, signature: str = "serving_def
 
     # A signature owns its variables through the loaded object, which must outlive this call.
     predict.loaded = loaded
+    predict.dtype = spec.dtype
     return predict
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfkd import data, files
+from tfkd import data, files, models
 from tfkd.core import tasks
 from tfkd.core.tasks import Column
 from tfkd.errors import TfkdError
@@ -30,6 +30,9 @@ def report(
     directory: str | os.PathLike | None = None,
     split: str = "test",
     batch_size: int = 64,
+    class_names: str | os.PathLike | None = None,
+    by_number: bool = False,
+    preprocess: str | None = None,
 ) -> dict:
     """Evaluates the student of a run folder, or a SavedModel.
 
@@ -42,6 +45,12 @@ def report(
         directory: Where the named data set lies.
         split: ``"test"``, ``"validation"`` or ``"train"`` (without augmentation).
         batch_size: Images in a batch.
+        class_names: A text file with the names of the network's classes, one a line, where it has
+            none itself.
+        by_number: Whether the classes of network and data go together by their numbers; otherwise
+            by their names, where both have some.
+        preprocess: How pixels reach a SavedModel that tfkd did not export: ``dataset``, ``none``,
+            ``tf``, ``torch`` or ``caffe``; None gives them as they are, with a warning.
 
     Returns:
         A dict with ``network`` (the path), ``task``, ``dataset``, ``split``, the scores of the
@@ -65,7 +74,9 @@ def report(
     if directory is not None:
         settings["directory"] = directory
     dataset = data.load(**settings, batch_size=batch_size)
-    subject.check(dataset.info)
+    if class_names is not None:
+        subject = subject.named(models.read_class_names(class_names))
+    subject = subject.for_data(dataset.info, by_number=by_number, preprocess=preprocess)
     found = evaluate({"network": subject.predict}, split_of(dataset, split), subject.task)
     scores = found.scores["network"]
     if "exits" in scores:

@@ -6,18 +6,21 @@ import dataclasses
 import inspect
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import tensorflow as tf
 
-from tfkd import data
+from tfkd import data, models
 from tfkd.core import tasks
+from tfkd.core.classes import order_of, tell_of_order
 from tfkd.earlier_version import modernized
-from tfkd.errors import TfkdError, unknown
+from tfkd.errors import TfkdError, TfkdWarning, unknown
 from tfkd.evaluation.predictors import Predict, predictor, saved_model_predictor
 from tfkd.export import describe
 from tfkd.export.description import facts
+from tfkd.models.graph.outputs import LOGITS, by_name
 from tfkd.models.saving import load_network
 
 
@@ -31,6 +34,8 @@ class Subject:
         task_name: The name that ``tfkd.tasks.find`` finds the task by.
         input_shape: ``(height, width, channels)``, None where any size does or it is unknown.
         num_classes: The width of the logits, or None if it is unknown.
+        class_names: The names of the classes in the order of the logits, or None.
+        takes_pixels: Whether it is known how pixels 0..255 reach the network.
         params: The number of parameters, or None.
         macs: The multiply-accumulate operations of one image, or None.
         exits: ``params`` and ``macs`` up to each exit, empty where they are unknown or there is
@@ -42,12 +47,91 @@ class Subject:
     task_name: str
     input_shape: tuple[int | None, ...] | None = None
     num_classes: int | None = None
+    class_names: tuple[str, ...] | None = None
+    takes_pixels: bool = True
     params: int | None = None
     macs: int | None = None
     exits: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
 
+    def named(self, class_names: tuple[str, ...]) -> Subject:
+        """Returns the network with names for its classes; raises TfkdError if it has others."""
+        if self.class_names not in (None, class_names):
+            raise TfkdError(
+                "class names of the network to evaluate: found other names than it has itself, "
+                "wanted none"
+            )
+        if self.num_classes not in (None, len(class_names)):
+            raise TfkdError(
+                f"class names of the network to evaluate: found {len(class_names)}, wanted "
+                f"{self.num_classes}, one a class"
+            )
+        return dataclasses.replace(self, class_names=class_names)
+
+    def for_data(
+        self, info: data.DataInfo, *, by_number: bool = False, preprocess: str | None = None
+    ) -> Subject:
+        """Returns the network as it is tried on a data set: its classes in the order of the data.
+
+        A warning tells of another order, and of pixels that reach it as they are for want of
+        anything better.
+
+        Args:
+            info: The data.
+            by_number: Whether the classes are taken by their numbers, whatever their names.
+            preprocess: How pixels reach a network of which that is not known, as
+                ``tfkd.models.Preprocess.of`` takes it.
+
+        Raises:
+            TfkdError: Unless images and classes of the data are those of the network.
+        """
+        self.check(info)
+        subject = self._with_pixels(info, preprocess)
+        if by_number or self.task.width(info) != len(info.class_names):
+            return subject
+        who = "network to evaluate"
+        found = self.class_names
+        places = order_of(found, info.class_names, who, info.name, "--classes=by_number")
+        if places is None:
+            return subject
+        if not self.task.class_outputs([LOGITS]):
+            raise TfkdError(
+                f"{who}: found the classes of {info.name} in another order, wanted the same order, "
+                "or --classes=by_number"
+            )
+        predict, task = subject.predict, self.task
+
+        def in_order(images: tf.Tensor) -> dict[str, tf.Tensor]:
+            outputs = by_name(predict(images))
+            moved = [*task.class_outputs(outputs), *({"probabilities"} & set(outputs))]
+            return {
+                **outputs,
+                **{name: tf.gather(outputs[name], places, axis=-1) for name in moved},
+            }
+
+        tell_of_order(who, info.name)
+        return dataclasses.replace(subject, predict=in_order)
+
+    def _with_pixels(self, info: data.DataInfo, preprocess: str | None) -> Subject:
+        if preprocess is None:
+            if not self.takes_pixels:
+                warnings.warn(
+                    "network to evaluate: nothing says how pixels reach it; they are given as they "
+                    "are, 0..255 (--preprocess=none says that, or dataset, tf, torch, caffe "
+                    "another)",
+                    TfkdWarning,
+                    stacklevel=3,
+                )
+            return self
+        if self.takes_pixels:
+            raise TfkdError(
+                f"--preprocess={preprocess}: found a network that itself says how pixels reach it, "
+                "wanted the flag unset"
+            )
+        seen, predict = models.Preprocess.of(preprocess, info), self.predict
+        return dataclasses.replace(self, predict=lambda images: predict(seen(images)))
+
     def check(self, info: data.DataInfo) -> None:
-        """Raises TfkdError unless images and classes of a data set are those of the network."""
+        """Raises TfkdError unless images and class count of some data are those of the network."""
         width = self.task.width(info)
         if self.num_classes not in (None, width):
             raise TfkdError(
@@ -72,6 +156,7 @@ def run_subject(run_folder: str | os.PathLike, which: str = "last") -> Subject:
         task_name=known["task"],
         input_shape=tuple(known["input_shape"]),
         num_classes=known["num_classes"],
+        class_names=network.class_names,
         params=known["params"],
         macs=known["macs"],
         exits=known["exits"] or {},
@@ -88,13 +173,19 @@ def saved_model_subject(path: str | os.PathLike) -> Subject:
     try:
         known = describe(path)
     except TfkdError:
-        return Subject(predict, tasks.Classification(), tasks.Classification.name)
+        return Subject(
+            predict,
+            tasks.Classification(),
+            tasks.Classification.name,
+            takes_pixels=predict.dtype == tf.uint8,
+        )
     return Subject(
         predict=predict,
         task=tasks.find(known["task"])(),
         task_name=known["task"],
         input_shape=tuple(known["input_shape"]),
         num_classes=known["num_classes"],
+        class_names=known["class_names"] and tuple(known["class_names"]),
         params=known["params"],
         macs=known["macs"],
         exits=known["exits"] or {},

@@ -8,6 +8,7 @@ For example:
 """
 
 # These are imported for what they register: counting rules and networks.
+from tfkd.models.class_names import read_class_names
 from tfkd.models.families import mobilenetv1 as _mobilenetv1  # noqa: F401
 from tfkd.models.families import mobilenetv2 as _mobilenetv2  # noqa: F401
 from tfkd.models.families import resnet as _resnet  # noqa: F401
@@ -19,6 +20,7 @@ from tfkd.models.families import vgg_small as _vgg_small  # noqa: F401
 from tfkd.models.families import wrn as _wrn  # noqa: F401
 from tfkd.models.graph.calls import is_functional
 from tfkd.models.graph.folding import fold
+from tfkd.models.graph.inspection import OwnNormalization, own_normalization
 from tfkd.models.graph.keras_layers import stock, stock_layer
 from tfkd.models.graph.outputs import exits, outputs
 from tfkd.models.graph.segments import chain, segment
@@ -36,6 +38,7 @@ __all__ = [
     "Cost",
     "LayerCost",
     "Network",
+    "OwnNormalization",
     "Preprocess",
     "Work",
     "as_network",
@@ -50,6 +53,8 @@ __all__ = [
     "is_functional",
     "names",
     "outputs",
+    "own_normalization",
+    "read_class_names",
     "register",
     "rule",
     "segment",

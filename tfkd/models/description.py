@@ -1,9 +1,16 @@
-"""``network.json``: what a folder of trained networks says about them."""
+"""What trained networks say about themselves: ``network.json`` of their folder, and each file.
+
+A ``.keras`` file is a zip archive; its ``metadata.json``, in which Keras writes its version and
+which it does not read, also holds the description of the network. So a file that was copied out of
+its folder still says how pixels reach it, and what its classes are.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +20,12 @@ from tfkd.models.graph.outputs import LOGITS, class_width, output_sizes
 from tfkd.models.network import Network
 
 DESCRIPTION = "network.json"
+TEACHER_FILE = "teacher.keras"
+"""A teacher that trained beside the student, which pixels reach as they reach the student."""
+
 USUAL_FILES = {"last": "student.keras", "best": "student_best.keras"}
+_METADATA = "metadata.json"
+_OURS = "tfkd"
 _FIELDS = ("name", "preprocess", "input_shape", "num_classes", "class_names")
 
 
@@ -59,6 +71,87 @@ def load_description(run_folder: str | os.PathLike, which: str = "last") -> dict
             f"wanted JSON with {', '.join(_FIELDS)}"
         ) from error
     return known
+
+
+def describe_in_file(path: Path, network: Network) -> None:
+    """Writes the description of a network into its ``.keras`` file, anew beside it and then over.
+
+    Args:
+        path: The file, as Keras saved it.
+        network: The network.
+    """
+    fresh = path.with_name(f"described-{path.name}")
+    with zipfile.ZipFile(path) as before, zipfile.ZipFile(fresh, "w") as after:
+        for entry in before.infolist():
+            copy = zipfile.ZipInfo(entry.filename, entry.date_time)
+            if entry.filename == _METADATA:
+                known = {**json.loads(before.read(entry)), _OURS: described(network)}
+                after.writestr(copy, json.dumps(known))
+                continue
+            with before.open(entry) as source, after.open(copy, "w", force_zip64=True) as target:
+                shutil.copyfileobj(source, target, 2**20)
+    os.replace(fresh, path)
+
+
+def description_in_file(path: str | os.PathLike) -> dict[str, Any] | None:
+    """Returns what a ``.keras`` file says of its network; ``None`` where it says nothing.
+
+    Args:
+        path: The file. Whether it is whole is told by those who load it.
+
+    Returns:
+        The fields of :func:`described`.
+
+    Raises:
+        TfkdError: When what it says is something else.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            known = json.loads(archive.read(_METADATA)).get(_OURS)
+    except (OSError, ValueError, LookupError, AttributeError, zipfile.BadZipFile):
+        return None
+    if known is None:
+        return None
+    try:
+        return {key: known[key] for key in (*_FIELDS, "task", "taps", "outputs")}
+    except (LookupError, TypeError) as error:
+        raise TfkdError(
+            f"network file {str(path)!r}: found something else in its {_METADATA} "
+            f"({reason(error)}), wanted {', '.join(_FIELDS)}"
+        ) from error
+
+
+def listed_as(path: str | os.PathLike) -> str | None:
+    """Returns the word by which ``network.json`` beside a file lists it; ``None`` where none does.
+
+    Raises:
+        TfkdError: When ``network.json`` is something else.
+    """
+    path = Path(path)
+    if not (path.parent / DESCRIPTION).is_file():
+        return None
+    listed = load_description(path.parent)["files"]
+    return next((which for which, name in listed.items() if name == path.name), None)
+
+
+def description_of_file(path: str | os.PathLike) -> dict[str, Any] | None:
+    """Returns what is known of a ``.keras`` file: what it says, or what is said of it beside it.
+
+    Files of earlier versions say nothing themselves.
+
+    Raises:
+        TfkdError: When either is something else.
+    """
+    path = Path(path)
+    known = description_in_file(path)
+    if known is not None:
+        return known
+    which = listed_as(path)
+    if which is not None:
+        return load_description(path.parent, which)
+    if path.name == TEACHER_FILE and (path.parent / DESCRIPTION).is_file():
+        return {**load_description(path.parent), "name": path.stem, "taps": {}}
+    return None
 
 
 def described(network: Network) -> dict[str, Any]:

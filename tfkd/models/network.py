@@ -24,7 +24,8 @@ class Network:
         taps: Further names for taps of the model, such as `{"pooled": "avg_pool"}`, so that methods
             find the features they know by name in a network that calls them otherwise.
         task: What its outputs mean, as `tfkd.tasks.find` takes it.
-        class_names: The names of its classes, in the order of the logits, if they are known.
+        class_names: The names of its classes, in the order of the logits; None where they are not
+            known: they are then those of the data, and of other networks, by their numbers.
 
     Raises:
         TfkdError: If `model` is not a Keras model, or has no tap that `taps` names.

@@ -98,6 +98,37 @@ class Preprocess:
             raise unknown("preprocess", mode, PUBLISHED)
         return PUBLISHED[mode]
 
+    @classmethod
+    def of(cls, kind: str, info) -> Preprocess:
+        """What a config calls by a word.
+
+        Args:
+            kind: "dataset" (its mean and deviation), "none", or a mode of `published`.
+            info: The `tfkd.data.DataInfo`.
+
+        Raises:
+            TfkdError: For another word, or images of other channels than a published one has.
+        """
+        if kind == "dataset":
+            return cls(info.mean, info.std)
+        if kind == "none":
+            return cls.none()
+        published = cls.published(kind)
+        if info.image_shape[-1] != 3:
+            raise TfkdError(
+                f"preprocess {kind!r}: found images {info.image_shape} of {info.name}, wanted 3 "
+                "channels"
+            )
+        return published
+
+    def __str__(self) -> str:
+        if not self.mean:
+            return "blue, green, red" if self.bgr else "as they are"
+        mean, std = (
+            ", ".join(f"{each:.4g}" for each in values) for values in (self.mean, self.std)
+        )
+        return f"less {mean}, divided by {std}{', blue, green, red' if self.bgr else ''}"
+
 
 PUBLISHED = {
     "tf": Preprocess((127.5,), (127.5,)),

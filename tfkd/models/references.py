@@ -46,6 +46,24 @@ def is_keras_application(name: str) -> bool:
     return name.partition(":")[0].startswith(_KERAS_APPLICATIONS)
 
 
+def includes_preprocessing(name: str, kwargs: Mapping) -> bool:
+    """Whether a network of `keras.applications` normalizes pixels itself.
+
+    Args:
+        name: The reference.
+        kwargs: The network's own arguments.
+
+    Raises:
+        TfkdError: If there is no such function.
+    """
+    function = find(name)
+    choice = inspect.signature(function).parameters.get("include_preprocessing")
+    if choice is not None:
+        return bool(kwargs.get("include_preprocessing", choice.default))
+    # EfficientNetB0 to B7 always do.
+    return function.__name__.startswith("EfficientNetB")
+
+
 def find(reference: str, kind: str = "network") -> Callable:
     """Returns the function or class that a reference names.
 

@@ -15,8 +15,12 @@ from tfkd.errors import TfkdError, reason, unknown
 from tfkd.models.description import (
     DESCRIPTION,
     USUAL_FILES,
+    describe_in_file,
     described,
     described_before,
+    description_in_file,
+    description_of_file,
+    listed_as,
     load_description,
     write_description,
 )
@@ -26,6 +30,7 @@ from tfkd.models.preprocess import Preprocess
 
 _WORD = re.compile(r"[a-z0-9_]+")
 _CHECKED = ("input_shape", "outputs", "num_classes")
+_SAID_TWICE = ("preprocess", "class_names")
 
 
 def in_precision(model: keras.Model, dtype: str = "float32") -> keras.Model:
@@ -55,8 +60,9 @@ def save_network(
 ) -> Path:
     """Writes a network as a ``.keras`` file (stock Keras layers, float32), with ``network.json``.
 
-    Each file appears whole or not at all: it is written beside its place and then renamed. Networks
-    of earlier calls stay in the list of ``network.json`` while their files exist.
+    The file also says itself what ``network.json`` says of it, so that it can be copied. Each file
+    appears whole or not at all: it is written beside its place and then renamed. Networks of
+    earlier calls stay in the list of ``network.json`` while their files exist.
 
     Args:
         network: A network, or a model that takes pixels as they are.
@@ -88,25 +94,37 @@ def save_network_file(network: Network | keras.Model, path: str | os.PathLike) -
 
 
 def _save(network: Network | keras.Model, folder: Path, which: str, file: str) -> Path:
-    network = as_network(network)
-    network = network.with_model(in_precision(stock(network.model)))
+    network = _as_saved(network)
     before = described_before(folder)
     wanted = "a folder with write permission and space"
     with files.writing(f"folder {str(folder)!r} for the network", wanted):
         folder.mkdir(parents=True, exist_ok=True)
-    path = files.write(folder / file, network.model.save)
+    path = _write(network, folder / file)
     write_description(folder, before, which, file, network)
     return path
 
 
-def save_model(model: keras.Model, path: str | os.PathLike) -> Path:
-    """Writes a model to a ``.keras`` file, whole or not at all: stock Keras layers, float32.
+def save_alone(network: Network, path: str | os.PathLike) -> Path:
+    """Writes a network to a ``.keras`` file that says itself what it is, without ``network.json``.
 
     Args:
-        model: A functional or sequential model.
-        path: The file, in an existing folder.
+        network: The network; stock Keras layers and float32 are written.
+        path: The file, in an existing folder; it appears whole or not at all.
     """
-    return files.write(path, in_precision(stock(model)).save)
+    return _write(_as_saved(network), Path(path))
+
+
+def _as_saved(network: Network | keras.Model) -> Network:
+    network = as_network(network)
+    return network.with_model(in_precision(stock(network.model)))
+
+
+def _write(network: Network, path: Path) -> Path:
+    def write(fresh: Path) -> None:
+        network.model.save(fresh)
+        describe_in_file(fresh, network)
+
+    return files.write(path, write)
 
 
 def load_network(run_folder: str | os.PathLike, which: str = "last") -> Network:
@@ -141,12 +159,47 @@ def load_network(run_folder: str | os.PathLike, which: str = "last") -> Network:
     )
     found = described(network)
     differ = [key for key in _CHECKED if found[key] != description[key]]
+    own = description_in_file(path)
+    if own is not None:
+        found |= {key: own[key] for key in _SAID_TWICE}
+        differ += [
+            key
+            for key in _SAID_TWICE
+            if None not in (own[key], description[key]) and own[key] != description[key]
+        ]
     if differ:
         raise TfkdError(
             f"network file {str(path)!r}: found {_shown(found, differ)}; "
             f"wanted {_shown(description, differ)}, as {DESCRIPTION} beside it says"
         )
-    return dataclasses.replace(network, taps=description["taps"])
+    names = found["class_names"] or description["class_names"]
+    return dataclasses.replace(network, taps=description["taps"], class_names=names)
+
+
+def load_network_file(path: str | os.PathLike) -> Network:
+    """Returns the network of a ``.keras`` file that tfkd wrote, wherever it was copied to.
+
+    Raises:
+        TfkdError: When the file is missing or damaged, neither it nor ``network.json`` beside it
+            says what it is, or the two are at odds.
+    """
+    which = listed_as(path)
+    if which is not None:
+        return load_network(Path(path).parent, which)
+    model, known = load_model(path), description_of_file(path)
+    if known is None:
+        raise TfkdError(
+            f"network file {str(path)!r}: found nothing that says how pixels reach it; wanted a "
+            "file that tfkd wrote"
+        )
+    return Network(
+        model,
+        Preprocess.from_config(known["preprocess"]),
+        name=known["name"],
+        taps=known["taps"],
+        task=known["task"],
+        class_names=known["class_names"],
+    )
 
 
 def load_model(path: str | os.PathLike) -> keras.Model:

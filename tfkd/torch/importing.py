@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfkd import data, models
+from tfkd.core.classes import check_count
 from tfkd.data import presets
 from tfkd.errors import TfkdError, TfkdWarning
 from tfkd.models.saving import DESCRIPTION, USUAL_FILES, save_network_file
@@ -43,6 +44,7 @@ def import_checkpoint(
     image_size: int | None = None,
     key: str | None = None,
     prefix: str = "",
+    class_names: Sequence[str] | None = None,
     **kwargs,
 ) -> Imported:
     """Writes a network with the weights of a file of PyTorch's.
@@ -60,10 +62,12 @@ def import_checkpoint(
             published for.
         key: The entry of the checkpoint that is the state dict; None finds it.
         prefix: Takes only the names that begin so, without it.
+        class_names: The names of the classes in the order of the logits, if they are known.
         **kwargs: The network's own arguments.
 
     Raises:
-        TfkdError: As `read` and `port`; and for a folder that holds something else.
+        TfkdError: As `read` and `port`; for names of another number of classes; and for a folder
+            that holds something else.
     """
     output = Path(output)
     is_file = output.suffix == _SUFFIX
@@ -88,7 +92,8 @@ def import_checkpoint(
             f"network {network!r}: found {len(preprocess.mean)} means for images of {channels} "
             "channels, wanted one of each"
         )
-    ported = models.Network(model, preprocess, network)
+    ported = models.Network(model, preprocess, network, class_names=class_names)
+    check_count(ported, f"network {network!r}")
     return Imported(save_network_file(ported, path), ported, models.cost(model).params)
 
 

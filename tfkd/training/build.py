@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import keras
 import ml_collections
@@ -41,27 +41,61 @@ def data_set(config: ml_collections.ConfigDict) -> data.DataSet:
     )
 
 
-def preprocess(kind: str, info: data.DataInfo) -> models.Preprocess:
-    """Returns the normalization that a network gets, by its name in a config.
+def preprocess(kind: str | None, model: keras.Model, info: data.DataInfo) -> models.Preprocess:
+    """Returns the normalization that a network gets, by its word in a config.
 
     Args:
-        kind: ``dataset``, ``none``, or one of :data:`tfkd.models.preprocess.PUBLISHED`.
+        kind: As :meth:`tfkd.models.Preprocess.of` takes it; ``None`` is ``none`` for a network that
+            normalizes pixels itself, and otherwise ``dataset``.
+        model: The network.
         info: The data.
 
     Raises:
-        TfkdError: For another name, or images of other channels than a published one has.
+        TfkdError: For another word, or images of other channels than a published one has.
     """
-    if kind == "dataset":
-        return models.Preprocess(info.mean, info.std)
-    if kind == "none":
-        return models.Preprocess.none()
-    published = models.Preprocess.published(kind)
-    if info.image_shape[-1] != 3:
-        raise TfkdError(
-            f"preprocess {kind!r}: found images {info.image_shape} of {info.name}, wanted 3 "
-            "channels"
-        )
-    return published
+    if kind is None:
+        kind = "dataset" if models.own_normalization(model) is None else "none"
+    return models.Preprocess.of(kind, info)
+
+
+def normalized_twice(who: str, itself: models.OwnNormalization, field: str) -> str:
+    """Returns the line that tells of pixels that are normalized before a network does so itself.
+
+    Args:
+        who: The network.
+        itself: What it does itself.
+        field: The field of the config and its value that has them normalized before.
+    """
+    return (
+        f"{who} normalizes pixels itself ({itself}), and {field} has them normalized before that; "
+        "none, or unset, does not"
+    )
+
+
+def tell_of_pixels(who: str, network: models.Network, say: Callable[..., None]) -> None:
+    """Says of a network that pixels reach as they are if it normalizes them itself.
+
+    Args:
+        who: What it is called.
+        network: The network.
+        say: Prints a line.
+    """
+    itself = models.own_normalization(network.model)
+    if itself is not None and network.preprocess == models.Preprocess.none():
+        say(f"{who} normalizes pixels itself ({itself})", flush=True)
+
+
+def class_names(info: data.DataInfo, task: str = "classification") -> tuple[str, ...] | None:
+    """Returns the names of the classes of a network for some data.
+
+    ``None`` for a task that gives a network other outputs than one for each class.
+
+    Args:
+        info: The data.
+        task: The task, as :func:`tfkd.tasks.find` takes it.
+    """
+    names = tuple(map(str, info.class_names))
+    return names if tasks.find(task).width(info) == len(names) else None
 
 
 def student(
@@ -118,10 +152,9 @@ def _fresh(
         for layer in model.layers:
             if isinstance(layer, models.BatchNormalization):
                 layer.synchronized = False
-    seen = preprocess(config.student.preprocess, info)
-    # A task may give a network other outputs than one for each class.
-    classes = info.class_names if width == len(info.class_names) else None
-    return models.Network(model, seen, name, to_dict(fields.taps), task, classes)
+    seen = preprocess(config.student.preprocess, model, info)
+    taps = to_dict(fields.taps)
+    return models.Network(model, seen, name, taps, task, class_names(info, task))
 
 
 def check_fits(network: models.Network, info: data.DataInfo, who: str) -> None:

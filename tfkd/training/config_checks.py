@@ -121,6 +121,11 @@ def _check_trained_teacher(config: ml_collections.ConfigDict) -> None:
             f"teacher.preprocess: found {config.teacher.preprocess!r}, wanted it unset: pixels "
             "reach a teacher that trains beside the student as they reach the student"
         )
+    if config.teacher.class_names is not None:
+        raise TfkdError(
+            f"teacher.class_names: found {config.teacher.class_names!r}, wanted it unset: a "
+            "teacher that trains beside the student has the classes of the data"
+        )
 
 
 def _check_further_teacher(position: int, entry: Any, config: ml_collections.ConfigDict) -> None:
@@ -157,4 +162,9 @@ def _check_source(teacher: ml_collections.ConfigDict, where: str) -> None:
         raise TfkdError(
             f"{where}.preprocess: found {teacher.preprocess!r} besides {where}.{folder}, wanted it "
             "unset: the run folder tells how pixels reach its network"
+        )
+    if teacher.class_names is not None and teacher.config:
+        raise TfkdError(
+            f"{where}.class_names: found {teacher.class_names!r} besides {where}.config, wanted it "
+            "unset: a teacher that is trained on demand has the classes of the data"
         )

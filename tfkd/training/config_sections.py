@@ -80,8 +80,10 @@ class Student(Settings):
         "resnet8", "network that is trained: its name, module:function or FILE.py:function"
     )
     kwargs: dict = field({}, "further arguments of the network")
-    preprocess: Literal["dataset", "none", *PUBLISHED] = field(
-        "dataset", "dataset (its mean and deviation) | none | tf | torch | caffe (as in Keras)"
+    preprocess: Literal["dataset", "none", *PUBLISHED] | None = field(
+        None,
+        "dataset (its mean and deviation) | none | tf | torch | caffe (as in Keras); unset: "
+        "dataset, or none for a network that normalizes pixels itself",
     )
     taps: dict = field({}, "names of features as methods know them, and the layers that make them")
 
@@ -103,7 +105,16 @@ class OneTeacher(Settings):
         None, "a .keras file of the teacher, or weights of teacher.name; no config or workdir"
     )
     preprocess: Literal["dataset", "none", *PUBLISHED] | None = field(
-        None, "as student.preprocess, for a teacher without a run folder; none: dataset"
+        None,
+        "as student.preprocess, for a teacher without a run folder; unset: what its file says",
+    )
+    classes: Literal["by_name", "by_number"] = field(
+        "by_name",
+        "by_name: the teacher must have the student's classes, and its outputs are brought into "
+        "their order | by_number: names do not count",
+    )
+    class_names: str | None = field(
+        None, "text file of the names of the teacher's classes, one a line, where it has none"
     )
     taps: dict = field({}, "as student.taps")
     which: str = field("last", "which of the teacher's students teaches: last, best or a variant")

@@ -15,7 +15,8 @@ import tensorflow as tf
 from tfkd import data, evaluation, models
 from tfkd.core import Distiller, Task, tasks
 from tfkd.evaluation.predictors import Predict
-from tfkd.models.saving import load_model, load_network, save_model, save_network
+from tfkd.models.description import TEACHER_FILE
+from tfkd.models.saving import load_model, load_network, save_alone, save_network
 from tfkd.training import config as configs
 from tfkd.training.experiment import Experiment
 from tfkd.training.run_folder import RunFolder
@@ -70,7 +71,7 @@ def save_teacher(teacher: models.Network, folder: RunFolder) -> models.Network:
     Returns:
         The teacher as it was written.
     """
-    model = load_model(save_model(teacher.model, folder.path / "teacher.keras"))
+    model = load_model(save_alone(teacher, folder.path / TEACHER_FILE))
     return dataclasses.replace(teacher, model=model, taps={})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import tensorflow as tf
 
 from tfkd import data, export, models
 from tfkd.core import Distiller
+from tfkd.errors import TfkdWarning
 from tfkd.training import build, config_checks, results
 from tfkd.training import config as configs
 from tfkd.training import strategy as strategies
@@ -110,7 +112,8 @@ def _train(
         )
         continued = progress.restore(distiller, loop.prepare)
     strategies.check_agreed(strategy, progress.state.step, folder.path)
-    _tell_of_student(student, dataset.info, strategy, say)
+    if writes:
+        _tell_of_student(student, config, dataset.info, strategy)
     _tell_of_methods(distiller, say)
     if continued:
         state = progress.state
@@ -141,17 +144,23 @@ def _train(
 
 def _tell_of_student(
     student: models.Network,
+    config: ml_collections.ConfigDict,
     info: data.DataInfo,
     strategy: tf.distribute.Strategy,
-    say: Callable[..., None],
 ) -> None:
     cost = models.cost(student.model)
-    say(
+    print(
         f"student {student.name}: {cost.params:,} parameters, {cost.macs:,} MACs; "
         f"{info.name}: {info.train_size:,} training images; "
         f"{strategy.num_replicas_in_sync} replica(s)",
         flush=True,
     )
+    who = f"student {student.name}"
+    build.tell_of_pixels(who, student, print)
+    itself = models.own_normalization(student.model)
+    if itself is not None and student.preprocess != models.Preprocess.none():
+        field = f"student.preprocess={config.student.preprocess}"
+        warnings.warn(build.normalized_twice(who, itself, field), TfkdWarning, stacklevel=2)
 
 
 def _tell_of_methods(distiller: Distiller, say: Callable[..., None]) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,9 +15,11 @@ import ml_collections
 
 from tfkd import data, models
 from tfkd.core import Objective, tasks
-from tfkd.errors import TfkdError, reason, unknown
-from tfkd.models.references import is_keras_application
-from tfkd.models.saving import DESCRIPTION, load_description, load_model, load_network
+from tfkd.core.classes import aligned
+from tfkd.errors import TfkdError, TfkdWarning, reason, unknown
+from tfkd.models.description import description_of_file
+from tfkd.models.references import includes_preprocessing, is_keras_application
+from tfkd.models.saving import load_model, load_network, load_network_file
 from tfkd.training import build, config_checks
 from tfkd.training import config as configs
 from tfkd.training.run_folder import RunFolder, comparable
@@ -78,6 +81,7 @@ def check(config: ml_collections.ConfigDict, workdir: Path) -> None:
                 raise TfkdError(f"{where}.config {one.teacher.config}: {error}") from None
         else:
             path = _check_there(where, one)
+        _given_names(where, one.teacher)
         if path is None:
             continue
         if path.resolve() == student:
@@ -142,13 +146,26 @@ def _each(
         yield f"teachers[{position - 1}]" if position else "teacher", one
 
 
+def _given_names(where: str, fields: ml_collections.ConfigDict) -> tuple[str, ...] | None:
+    """Returns the names of a teacher's classes that the config gives, if it does."""
+    if fields.class_names is None:
+        return None
+    try:
+        return models.read_class_names(fields.class_names)
+    except TfkdError as error:
+        raise TfkdError(f"{where}.class_names: {error}") from None
+
+
 def obtain(
     config: ml_collections.ConfigDict,
     info: data.DataInfo,
     train: Callable[[ml_collections.ConfigDict, Path], dict],
     task: str = "classification",
 ) -> list[models.Network]:
-    """Returns the teachers; none where the config names none.
+    """Returns the teachers, their classes in the order of the data; none where there are none.
+
+    A warning tells of each whose classes were in another order, and of each of which nothing says
+    how pixels reach it.
 
     Args:
         config: The experiment of the student.
@@ -170,7 +187,7 @@ def obtain(
             raise type(error)(f"{where}: {error}") from None
         return load_network(folder, one.teacher.which)
 
-    return [_network(where, one, info, task, trained) for where, one in _each(config)]
+    return [_network(where, one, info, task, trained, tell=True) for where, one in _each(config)]
 
 
 def sketch(
@@ -199,7 +216,7 @@ def sketch(
         except TfkdError as error:
             raise TfkdError(f"{where}.config {one.teacher.config}: {error}") from None
 
-    return [_network(where, one, info, task, untrained) for where, one in _each(config)]
+    return [_network(where, one, info, task, untrained, tell=False) for where, one in _each(config)]
 
 
 def _network(
@@ -208,21 +225,74 @@ def _network(
     info: data.DataInfo,
     task: str,
     from_config: Callable[[str, ml_collections.ConfigDict], models.Network],
+    *,
+    tell: bool,
 ) -> models.Network:
     fields = config.teacher
     if fields.weights:
-        network = _from_weights(where, config, info, task)
+        network = _from_weights(where, config, info, task, tell)
     elif fields.config:
         network = from_config(where, config)
     elif fields.workdir:
         network = load_network(_folder(config), fields.which)
     else:
         _check_trained(where, fields)
-        network = _by_name(config, info, task)
+        network = _by_name(where, config, info, task, tell)
     taps = {**network.taps, **configs.to_dict(fields.taps)}
-    network = dataclasses.replace(network, taps=taps)
-    build.check_fits(network, info, f"{where} {network.name}")
-    return network
+    network = _named(where, fields, dataclasses.replace(network, taps=taps))
+    who = f"{where} {network.name}"
+    build.check_fits(network, info, who)
+    return with_classes_of(network, info, task, fields, where, tell=tell)
+
+
+def with_classes_of(
+    network: models.Network,
+    info: data.DataInfo,
+    task: str,
+    fields: ml_collections.ConfigDict,
+    where: str,
+    *,
+    tell: bool = True,
+) -> models.Network:
+    """Returns a teacher whose classes are those of some data, in their order.
+
+    Args:
+        network: The teacher.
+        info: The data.
+        task: Their task.
+        fields: The section of the config that names the teacher.
+        where: What that section is called.
+        tell: Whether a warning says that the order was another one.
+
+    Raises:
+        TfkdError: When it has other classes; not where the config takes them by their numbers.
+    """
+    if fields.classes == "by_number":
+        return dataclasses.replace(network, class_names=None)
+    return aligned(
+        network,
+        build.class_names(info, task),
+        tasks.create(network.task, network),
+        who=f"{where} {network.name}",
+        whose=info.name,
+        accept=f"{where}.classes=by_number",
+        tell=tell,
+    )
+
+
+def _named(
+    where: str, fields: ml_collections.ConfigDict, network: models.Network
+) -> models.Network:
+    """Returns a teacher with the names of its classes that the config gives, if it does."""
+    names = _given_names(where, fields)
+    if names is None:
+        return network
+    if network.class_names not in (None, names):
+        raise TfkdError(
+            f"{where}.class_names {fields.class_names!r}: found other names than {network.name} "
+            "has itself, wanted it unset"
+        )
+    return dataclasses.replace(network, class_names=names)
 
 
 def _check_trained(where: str, fields: ml_collections.ConfigDict) -> None:
@@ -235,14 +305,18 @@ def _check_trained(where: str, fields: ml_collections.ConfigDict) -> None:
             f"{where} {fields.name}: found no weights, wanted {where}.weights, or 'imagenet' or a "
             f"file in {where}.kwargs.weights"
         )
-    if weights == "imagenet" and fields.preprocess is None:
+    if weights != "imagenet" or fields.preprocess is not None:
+        return
+    if not includes_preprocessing(fields.name, fields.kwargs):
         raise TfkdError(
             f"{where} {fields.name} with weights 'imagenet': found no {where}.preprocess, wanted "
             "what its preprocess_input does: tf, torch, caffe or none"
         )
 
 
-def _by_name(config: ml_collections.ConfigDict, info: data.DataInfo, task: str) -> models.Network:
+def _by_name(
+    where: str, config: ml_collections.ConfigDict, info: data.DataInfo, task: str, tell: bool
+) -> models.Network:
     """Returns the network of ``teacher.name``, with whatever weights it starts from."""
     fields = config.teacher
     # A function that draws something draws the same when the run is continued.
@@ -253,27 +327,28 @@ def _by_name(config: ml_collections.ConfigDict, info: data.DataInfo, task: str) 
         info.image_shape,
         **configs.to_dict(fields.kwargs),
     )
-    seen = build.preprocess(fields.preprocess or "dataset", info)
+    seen = _pixels(where, fields, model, None, info, tell)
     return models.Network(model, seen, fields.name, task=task)
 
 
 def _from_weights(
-    where: str, config: ml_collections.ConfigDict, info: data.DataInfo, task: str
+    where: str, config: ml_collections.ConfigDict, info: data.DataInfo, task: str, tell: bool
 ) -> models.Network:
     fields = config.teacher
     path = Path(fields.weights)
     if path.suffix == ".keras":
-        # A run folder tells how pixels reach its network; for a file by itself the config does.
-        if fields.preprocess is None and (path.parent / DESCRIPTION).is_file():
-            seen = models.Preprocess.from_config(load_description(path.parent)["preprocess"])
+        if description_of_file(path) is None:
+            network, told = models.Network(load_model(path), task=task), None
         else:
-            seen = build.preprocess(fields.preprocess or "dataset", info)
-        return models.Network(load_model(path), seen, path.stem, task=task)
+            network = load_network_file(path)
+            told = network.preprocess
+        seen = _pixels(where, fields, network.model, told, info, tell)
+        return dataclasses.replace(network, preprocess=seen, name=path.stem)
     if not fields.name:
         raise TfkdError(
             f"{where}.weights {str(path)!r} needs {where}.name, the network of the weights"
         )
-    network = _by_name(config, info, task)
+    network = _by_name(where, config, info, task, tell)
     try:
         network.model.load_weights(path)
     except (ValueError, OSError, KeyError) as error:
@@ -281,3 +356,49 @@ def _from_weights(
             f"{where}.weights {str(path)!r} does not fit {fields.name}: {reason(error)}"
         ) from None
     return network
+
+
+def _pixels(
+    where: str,
+    fields: ml_collections.ConfigDict,
+    model: keras.Model,
+    told: models.Preprocess | None,
+    info: data.DataInfo,
+    tell: bool,
+) -> models.Preprocess:
+    """Returns how pixels reach a teacher without a run folder.
+
+    The config says it; where it does not, the file of the teacher; where that does not, the network
+    may normalize pixels itself. Otherwise nobody knows, and they are normalized as the student's
+    would be by default. What may be wrong in this is told.
+
+    Args:
+        where: What the teacher's section is called.
+        fields: The section.
+        model: The teacher.
+        told: What its file says, if it does.
+        info: The data.
+        tell: Whether to warn.
+    """
+    field, itself = f"{where}.preprocess", models.own_normalization(model)
+    doubt = None
+    if fields.preprocess is None:
+        seen = build.preprocess(None, model, info) if told is None else told
+        if told is None and itself is None:
+            doubt = (
+                f"{where}: nothing says which pixels its weights were trained on; those of "
+                f"{info.name} are normalized by its mean and deviation ({field}=dataset says that, "
+                "or none, tf, torch, caffe another)"
+            )
+    else:
+        seen = models.Preprocess.of(fields.preprocess, info)
+        if told is not None and told != seen:
+            doubt = (
+                f"{field}={fields.preprocess}: pixels reach it {seen}, but its file says {told} "
+                f"({field} unset heeds that)"
+            )
+        elif itself is not None and told is None and seen != models.Preprocess.none():
+            doubt = build.normalized_twice(where, itself, f"{field}={fields.preprocess}")
+    if doubt is not None and tell:
+        warnings.warn(doubt, TfkdWarning, stacklevel=2)
+    return seen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import ml_collections
 
 from tfkd import evaluation, models
 from tfkd.core import Task, tasks
+from tfkd.errors import TfkdWarning
 from tfkd.evaluation.predictors import Predict
 from tfkd.training import build, results, teachers
 from tfkd.training import config as configs
@@ -19,6 +21,8 @@ from tfkd.training.run_folder import RunFolder
 
 Train = Callable[[ml_collections.ConfigDict, Path], dict]
 Say = Callable[..., None]
+
+_TRIED_ON = 500
 
 
 class Teaching(abc.ABC):
@@ -98,6 +102,28 @@ class TrainedBefore(Teaching):
             dataset, task = self._experiment.dataset, self._task()
             found = evaluation.scores(predict, dataset.test(), task)
             say(f"{who}: {task.summary(found)} on {dataset.info.name} test", flush=True)
+        for network, (who, predict) in zip(self._networks, named):
+            build.tell_of_pixels(who, network, say)
+            self._doubt(who, network, predict)
+
+    def _doubt(self, who: str, network: models.Network, predict: Predict) -> None:
+        """Warns of a teacher that hardly knows the student's classes, where names do not tell."""
+        dataset = self._experiment.dataset
+        task = tasks.create(network.task, network)
+        least = task.doubtful(task.facts(network))
+        names = build.class_names(dataset.info, self._experiment.task)
+        if least is None or (names is not None and network.class_names == names):
+            return
+        found = evaluation.scores(predict, dataset.sample(_TRIED_ON), task)
+        if found[task.score.key] < least:
+            warnings.warn(
+                f"{who}: {task.summary(found)} on {found['count']} training images of "
+                f"{dataset.info.name}, hardly more than a guess: its classes may be others, or in "
+                "another order (teacher.class_names names them), or its pixels others "
+                "(teacher.preprocess)",
+                TfkdWarning,
+                stacklevel=2,
+            )
 
     def _task(self) -> Task:
         return tasks.create(self._experiment.task, self._networks[0])

@@ -17,8 +17,8 @@ _TRAIN_SIZE = 50_000
 _OVERHEAD = 1.05
 
 METHODS = (
-    "crd", "fitnets", "at", "vid", "sp", "rkd", "pkt", "srrl", "reviewkd", "norm", "diffkd",
-    "wcord", "cocord", "sskd",
+    "crd", "cocord", "fitnets", "at", "vid", "sp", "rkd", "pkt", "srrl", "reviewkd", "norm",
+    "diffkd", "wcord", "sskd",
 )  # fmt: skip
 SEVERAL_VIEWS = ("cocord", "sskd")
 _PER_TURN = 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -17,6 +17,7 @@ from tfkd.core.tasks.registry import register
 from tfkd.core.tasks.task import Batch, Column, Outputs, SampleMean, Score, Task
 from tfkd.errors import TfkdError
 from tfkd.models.graph.inspection import final_activation
+from tfkd.models.graph.outputs import in_depth_order
 
 LOGITS = "logits"
 
@@ -67,6 +68,13 @@ class Classification(Task):
 
     def facts(self, network: models.Network) -> dict[str, Any]:
         return {"classes": class_count(network, LOGITS)}
+
+    def class_outputs(self, names: Iterable[str]) -> tuple[str, ...]:
+        return in_depth_order(names)
+
+    def doubtful(self, facts: Mapping[str, Any]) -> float | None:
+        """Returns twice the score of guessing, of few classes one half."""
+        return 100.0 * min(2.0 / facts["classes"], 0.5)
 
     def check_data(self, facts: Mapping[str, Any], info, who: str) -> None:
         if facts["classes"] != info.num_classes:

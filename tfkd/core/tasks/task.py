@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,6 +135,29 @@ class Task(abc.ABC):
         """
         del network
         return {}
+
+    def class_outputs(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Returns the outputs whose last axis is the classes, whatever their order.
+
+        Those of a network whose classes come in another order than its student's are brought into
+        that; ``()`` where a task has no such outputs.
+
+        Args:
+            names: Those of all outputs of a network.
+        """
+        del names
+        return ()
+
+    def doubtful(self, facts: Mapping[str, Any]) -> float | None:
+        """Returns the score below which a network hardly knows the classes that it is tried on.
+
+        In the unit of :attr:`Score.key`; ``None`` where there is no such bound.
+
+        Args:
+            facts: Those of the network.
+        """
+        del facts
+        return None
 
     def check_data(self, facts: Mapping[str, Any], info, who: str) -> None:
         """Checks that a network goes with a data set.

@@ -197,13 +197,19 @@ def _policy(layer: keras.Layer, dtype: str) -> str:
 
 
 def _output_operations(model: keras.Model) -> set[int]:
-    """The ids of the operations that make a model's outputs, looking into sub-models."""
+    """The ids of the operations that make a model's outputs, looking into sub-models.
+
+    Behind a function of `keras.ops`, such as one that puts classes in order, it is the layer
+    before.
+    """
     outputs = {id(tensor) for tensor in graph_of(model).outputs}
     found = set()
-    for call in calls(model):
+    for call in reversed(calls(model)):
         if outputs.intersection(id(tensor) for tensor in call.outputs):
             inner = is_functional(call.operation)
             found |= _output_operations(call.operation) if inner else {id(call.operation)}
+            if not isinstance(call.operation, keras.Layer):
+                outputs.update(id(tensor) for tensor in call.inputs)
     return found
 
 

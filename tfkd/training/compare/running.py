@@ -16,7 +16,7 @@ from tfkd import evaluation, export
 from tfkd.core import NonFiniteLoss, Task, tasks
 from tfkd.errors import TfkdError, reason
 from tfkd.models.saving import load_network
-from tfkd.training import build, config_checks
+from tfkd.training import build, config_checks, teachers
 from tfkd.training import config as configs
 from tfkd.training import strategy as strategies
 from tfkd.training.compare import curves
@@ -166,13 +166,22 @@ class _Runs:
             return None
         if role.taught_by == TEACHER:
             return result["agreement"]
-        student = load_network(role.folder)
+        student, fields = load_network(role.folder), role.config.teacher
+        dataset = build.data_set(role.config)
+        common = teachers.with_classes_of(
+            load_network(teacher.folder, fields.which),
+            dataset.info,
+            student.task,
+            fields,
+            TEACHER,
+            tell=False,
+        )
         subjects = {
             name: evaluation.predictor(student),
-            TEACHER: evaluation.predictor(load_network(teacher.folder, role.config.teacher.which)),
+            TEACHER: evaluation.predictor(common),
         }
         task = tasks.create(student.task, student)
-        found = evaluation.evaluate(subjects, build.data_set(role.config).test(), task)
+        found = evaluation.evaluate(subjects, dataset.test(), task)
         return found.agreement(name, TEACHER) if found.agreements else None
 
     def write(self) -> None:
