@@ -11,6 +11,7 @@ from tfkd.errors import TfkdError
 from tfkd.evaluation.subjects import run_data_settings
 from tfkd.training import config as configs
 from tfkd.training import config_checks, run
+from tfkd.training.config_sections import with_defaults
 from tfkd.training.run_folder import RunFolder
 
 FOLDERS = Path(__file__).parent / "fixtures" / "earlier_version"
@@ -76,7 +77,7 @@ def test_old_config_is_that_of_the_experiment_today(name):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_modernized_config_is_a_valid_one(name):
-    plain = modernized(recorded(name))
+    plain = with_defaults(modernized(recorded(name)))
     config = configs.default()
     for field, value in plain.items():
         config[field] = tuple(value) if isinstance(value, list) else value

@@ -64,8 +64,9 @@ def modernized(plain: Mapping[str, Any]) -> dict[str, Any]:
             ``search_space`` names, which no run reads, keep their names.
     """
     config = copy.deepcopy(dict(plain))
-    if is_earlier(config) and config.get("student", {}).get("preprocess") == "dataset":
-        # The default, which is written otherwise today.
+    before_classes = "classes" not in config.get("teacher", {"classes": None})
+    if before_classes and config.get("student", {}).get("preprocess") == "dataset":
+        # The default of then, which is written otherwise today.
         config["student"]["preprocess"] = None
     if "teacher" in config:
         config["teacher"] = {**_NEW_OF_TEACHERS, **config["teacher"]}

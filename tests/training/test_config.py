@@ -247,7 +247,7 @@ def test_fields_too_many_too_few_or_of_another_kind():
         config_checks.validate(config)
     config = configs.default()
     config.train = {"epochs": 3}
-    with pytest.raises(TfkdError, match="config without train.batch_size; wanted one that starts"):
+    with pytest.raises(TfkdError, match="config without train.published_epochs; wanted one"):
         config_checks.validate(config)
     config = configs.default()
     with config.unlocked(), config.ignore_type():

@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import ml_collections
 from ml_collections import config_dict
@@ -28,6 +28,8 @@ from tfkd.training.config_file import explain, load
 from tfkd.training.config_sections import SECTIONS, OneTeacher
 
 __all__ = ["explain", "load", "modernized"]
+
+Config = TypeVar("Config", ml_collections.ConfigDict, dict[str, Any])
 
 MEANINGS = {
     f"{path}.{name}".lstrip("."): field.meaning
@@ -221,34 +223,38 @@ def epochs(config: ml_collections.ConfigDict) -> int:
     return 1 if config.train.epochs is None else config.train.epochs
 
 
-def in_own_epochs(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+def in_own_epochs(config: Config) -> Config:
     """Returns a config whose times are those of its own run instead of the published one.
 
     Where ``train.published_epochs`` is set and the run has another length, milestones and warm-up
     of the schedule and every setting of a method that is called ``..._epochs`` keep their share:
     they are multiplied by ``train.epochs / train.published_epochs``.
+
+    Args:
+        config: A config, or one as plain dicts, whose sections may be missing.
     """
-    published = config.train.published_epochs
-    if published is None or config.train.epochs is None or published == config.train.epochs:
+    train = config.get("train", {})
+    published, epochs = train.get("published_epochs"), train.get("epochs")
+    if published is None or epochs is None:
         return config
-    share = config.train.epochs / published
+
+    def own(time: Any) -> Any:
+        if isinstance(time, (tuple, list)):
+            return tuple(map(own, time))
+        return None if time is None else time * epochs / published
+
     changed = copy.deepcopy(config)
-    schedule = changed.train.schedule
-    schedule.milestones = _scaled(schedule.milestones, share)
-    schedule.warmup_epochs = _scaled(schedule.warmup_epochs, share)
-    for entry in changed.methods.values():
+    changed["train"]["published_epochs"] = None
+    if published == epochs:
+        return changed
+    schedule = changed["train"].get("schedule", {})
+    for key in {"milestones", "warmup_epochs"} & set(schedule):
+        schedule[key] = own(schedule[key])
+    for entry in changed.get("methods", {}).values():
         for key in entry:
             if key.endswith("_epochs"):
-                entry[key] = _scaled(entry[key], share)
-    changed.train.published_epochs = None
+                entry[key] = own(entry[key])
     return changed
-
-
-def _scaled(epochs: Any, share: float) -> Any:
-    """Returns a time, or a list of times, multiplied by a share; ``None`` stays."""
-    if isinstance(epochs, (tuple, list)):
-        return tuple(_scaled(each, share) for each in epochs)
-    return None if epochs is None else epochs * share
 
 
 def vary(*fields: str, choices: Sequence[Any]) -> ml_collections.ConfigDict:

@@ -16,7 +16,7 @@ import numpy as np
 from tfkd import files
 from tfkd.earlier_version import is_earlier, modernized, modernized_result
 from tfkd.errors import TfkdError
-from tfkd.training.config import differences
+from tfkd.training.config import differences, in_own_epochs
 from tfkd.training.config_sections import with_defaults
 
 _LOCK = ".lock"
@@ -164,7 +164,7 @@ def comparable(config: dict[str, Any]) -> dict[str, Any]:
     Args:
         config: Of this version or an earlier one.
     """
-    copy = json.loads(json.dumps(with_defaults(modernized(config))))
+    copy = json.loads(json.dumps(in_own_epochs(with_defaults(modernized(config)))))
     if copy.get("train", {}).get("epochs", 1) is None:
         copy["train"]["epochs"] = 1
     for path in _MACHINE:
