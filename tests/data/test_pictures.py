@@ -63,7 +63,7 @@ def load(root, **settings):
     return data.load(f"folder:{root}", **({"batch_size": 2} | settings))
 
 
-def test_images(root, **settings):
+def opened(root, **settings):
     """Returns the test images and the lines that tfkd said."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -71,9 +71,6 @@ def test_images(root, **settings):
     said = [str(each.message) for each in caught if each.category is tfkd.TfkdWarning]
     assert not any("\n" in line for line in said)
     return images, said
-
-
-test_images.__test__ = False
 
 
 def failure(root, **settings):
@@ -125,7 +122,7 @@ def test_every_kind_is_read_by_its_content(tmp_path):
 def test_a_webp_named_jpg_is_an_image_like_the_others(tmp_path, in_memory_bytes):
     contents = encoded(picture(5), "WEBP", lossless=True)
     make(tmp_path, {"9.jpg": contents, "8.webp": contents})
-    images, said = test_images(tmp_path, in_memory_bytes=in_memory_bytes)
+    images, said = opened(tmp_path, in_memory_bytes=in_memory_bytes)
     for image in images[2:4]:
         np.testing.assert_array_equal(image, pixels(5))
     assert not said
@@ -156,7 +153,7 @@ def test_every_orientation_is_read_and_obeyed(tmp_path, kind):
 def test_a_photo_stored_on_its_side_equals_the_upright_one(tmp_path, in_memory_bytes):
     side = Image.fromarray(np.rot90(pixels(3)))  # to the left: turned to the right it is upright
     make(tmp_path, {"7.png": encoded(side, "PNG", exif=exif(6))})
-    images, (said,) = test_images(tmp_path, in_memory_bytes=in_memory_bytes)
+    images, (said,) = opened(tmp_path, in_memory_bytes=in_memory_bytes)
     np.testing.assert_array_equal(images[2], pixels(3))
     np.testing.assert_array_equal(images[0], pixels(0))
     for words in ("of 9 images, 1 are turned upright", "EXIF", str(tmp_path / "test/ant/7.png")):
@@ -207,7 +204,7 @@ def upright_as(image, orientation):
 def test_16_bits_are_cut_to_the_upper_8_and_that_is_said(tmp_path, in_memory_bytes):
     deep = np.random.default_rng(0).integers(0, 2**16, (10, 8), np.uint16)
     make(tmp_path, {"9.png": encoded(Image.fromarray(deep), "PNG")})
-    images, (said,) = test_images(tmp_path, in_memory_bytes=in_memory_bytes)
+    images, (said,) = opened(tmp_path, in_memory_bytes=in_memory_bytes)
     np.testing.assert_array_equal(images[2], np.repeat(deep[..., None] >> 8, 3, axis=2))
     assert "1 are of 16 bits a channel, of which the upper 8 are kept" in said
     assert "1 are gray, beside colored ones" in said
@@ -222,10 +219,10 @@ def test_channels_are_those_of_the_whole_set_and_conversions_are_counted(tmp_pat
             for number in range(20):
                 path = tmp_path / part / name / f"{number}.png"
                 path.write_bytes(encoded(picture(number, "L"), "PNG"))
-    images, said = test_images(tmp_path, in_memory_bytes=in_memory_bytes)
+    images, said = opened(tmp_path, in_memory_bytes=in_memory_bytes)
     assert images.shape[1:] == (10, 8, 1) and not said
     (tmp_path / "test" / "bee" / "7.png").write_bytes(encoded(transparent(), "PNG"))
-    images, (said,) = test_images(tmp_path, in_memory_bytes=in_memory_bytes)
+    images, (said,) = opened(tmp_path, in_memory_bytes=in_memory_bytes)
     np.testing.assert_array_equal(images[1], picture(1, "L").convert("RGB"))
     assert "of 80 images, 79 are gray" in said and "1 are transparent in part" in said
     assert str(tmp_path / "test/bee/7.png") in said
@@ -240,7 +237,7 @@ def test_other_traits_are_counted(tmp_path):
             "7.gif": FILES["an animated GIF"],
         },
     )
-    _, (said,) = test_images(tmp_path)
+    _, (said,) = opened(tmp_path)
     for words in ("1 are in CMYK", "1 are stored with a table of colors", "1 are animated"):
         assert words in said
 
@@ -260,7 +257,7 @@ def test_what_is_no_image_of_the_set_is_counted_and_said(tmp_path):
     (tmp_path / "train" / "notes.txt").write_text("")
     (tmp_path / "train" / "bee" / "more").mkdir()
     (tmp_path / "unlabeled").mkdir()
-    images, (said,) = test_images(tmp_path)
+    images, (said,) = opened(tmp_path)
     assert len(images) == 4
     for words in (
         f"2 named *.tif (the first {tmp_path / 'test/ant/a.tif'})",
@@ -304,12 +301,12 @@ def test_links_to_files_and_folders_are_followed(tmp_path):
     (root / "test" / "bee").rename(tmp_path / "bee")
     (root / "test" / "bee").symlink_to(tmp_path / "bee")
     (root / "test" / "ant" / "9.png").symlink_to(tmp_path / "bee" / "1.png")
-    images, said = test_images(root)
+    images, said = opened(root)
     np.testing.assert_array_equal(images[2], pixels(11))
     assert len(images) == 5 and not said
     # A change behind a link is a change of the folder.
     (tmp_path / "bee" / "1.png").write_bytes(encoded(picture(99), "PNG"))
-    images, _ = test_images(root)
+    images, _ = opened(root)
     np.testing.assert_array_equal(images[2], pixels(99))
 
 
@@ -335,7 +332,7 @@ def test_what_is_no_image_is_named(tmp_path, contents, found):
 
 def test_the_transparent_parts_of_a_gif_are_black(tmp_path):
     make(tmp_path, {"9.gif": palette("GIF", transparency=3)})
-    images, (said,) = test_images(tmp_path)
+    images, (said,) = opened(tmp_path)
     beneath = np.array(Image.open(tmp_path / "test/ant/9.gif").convert("RGB"))
     clear = np.array(picture().quantize()) == 3
     assert clear.any()

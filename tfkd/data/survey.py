@@ -51,11 +51,12 @@ class Survey:
         Args:
             root: The folder of the set, which names the kept file.
             state: Changes whenever a file of the set does.
-            paths: The files (N,).
+            paths: The files (N,), in UTF-8.
         """
         place = hashlib.sha256(os.path.abspath(root).encode("utf-8", "surrogateescape"))
         self._file = files.cache() / "folders" / f"{place.hexdigest()[:32]}.npz"
-        self._state = f"{_VERSION} {state}"
+        listed = hashlib.sha256("\0".join(paths).encode())
+        self._state = f"{_VERSION} {state} {listed.hexdigest()}"
         kept = self._kept(len(paths))
         if kept is not None:
             self.facts = kept
