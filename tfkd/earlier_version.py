@@ -11,8 +11,6 @@ _RENAMED = {
     "schedule": {"factor": "decay_factor"},
 }
 
-_NEW_OF_TEACHERS = {"classes": "by_name", "class_names": None}
-
 
 def is_earlier(plain: Mapping[str, Any]) -> bool:
     """Returns whether a config as ``config.json`` holds it was written by the version before."""
@@ -68,8 +66,6 @@ def modernized(plain: Mapping[str, Any]) -> dict[str, Any]:
     if before_classes and config.get("student", {}).get("preprocess") == "dataset":
         # The default of then, which is written otherwise today.
         config["student"]["preprocess"] = None
-    if "teacher" in config:
-        config["teacher"] = {**_NEW_OF_TEACHERS, **config["teacher"]}
     listed = config.pop("distiller", None)
     if listed is not None:
         config["methods"] = {_key(entry): _entry(entry) for entry in listed}

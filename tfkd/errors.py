@@ -37,6 +37,22 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
+def original(error: BaseException) -> TfkdError | None:
+    """Returns the error of tfkd that another one was made of, if there is one.
+
+    AutoGraph and the calls of Keras' layers put many lines around an error that is raised while
+    they trace a step; the error itself is still in the context of theirs.
+
+    Args:
+        error: What was caught.
+    """
+    found, each = None, error
+    while each is not None:
+        found = each if isinstance(each, TfkdError) else found
+        each = each.__context__
+    return found
+
+
 def reason(error: BaseException) -> str:
     """Returns the first line of an error's message, or its type where it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -14,7 +14,7 @@ from tools.quiet import tf
 
 # isort: split
 # After TensorFlow, which it would otherwise import with all its noise.
-from tfkd.errors import TfkdError, TfkdWarning, reason
+from tfkd.errors import TfkdError, TfkdWarning, original, reason
 
 _CONFIG_ERRORS = (
     AttributeError,
@@ -43,8 +43,6 @@ def run(main: Callable, epilog: Callable[[], str] | None = None) -> None:
             sys.exit(0)
         warnings.showwarning = _show_warning
         main(_parsed(main))
-    except TfkdError as error:
-        _fail(program, str(error))
     except KeyboardInterrupt:
         _fail(program, "interrupted; the same command continues", status=130)
     except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
@@ -56,6 +54,11 @@ def run(main: Callable, epilog: Callable[[], str] | None = None) -> None:
         # What waits for the other worker is never finished: an orderly end of the interpreter takes
         # its threads and pipes apart in any order, and may print that as an error of its own.
         os._exit(1)
+    except Exception as error:
+        found = original(error)
+        if found is None:
+            raise
+        _fail(program, str(found))
 
 
 def _parsed(main: Callable) -> list[str]:

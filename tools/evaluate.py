@@ -19,7 +19,7 @@ _RUN = flags.DEFINE_string("run", None, "The run folder: the --workdir of a trai
 _WHICH = flags.DEFINE_string(
     "which",
     "last",
-    "The student: last (of the last epoch), best (on validation), or the word of a further one.",
+    "The student: last (of the last epoch), best (of the best one), or the word of a further one.",
 )
 _SAVED_MODEL = flags.DEFINE_string("saved_model", None, "A SavedModel, instead of --run.")
 _DATA = flags.DEFINE_string(

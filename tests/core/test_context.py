@@ -31,16 +31,40 @@ def context(batch=(), *, training=True, step=0, seed=0, outputs=()):
 def test_mean(training, weighted, masked):
     weights = WEIGHTS if weighted else np.ones(4)
     mask = MASK if masked else np.ones(4)
-    divisor = mask.sum() if training else (mask * weights).sum()
     here = context({"sample_weight": tf.constant(WEIGHTS)} if weighted else {}, training=training)
     found = here.mean(tf.constant(VALUES), mask if masked else None)
     assert found.dtype == tf.float64
-    np.testing.assert_allclose(found, (mask * weights * VALUES).sum() / divisor, rtol=1e-12)
+    np.testing.assert_allclose(found, (mask * weights * VALUES).sum() / mask.sum(), rtol=1e-12)
 
 
-def test_mean_in_evaluation_of_weights_that_sum_to_less_than_one():
-    here = context({"sample_weight": tf.constant([0.1, 0.0, 0.2, 0.0])}, training=False)
-    np.testing.assert_allclose(here.mean(tf.constant(VALUES)), (0.1 + 0.8) / 0.3, rtol=1e-6)
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("known_size", [True, False])
+def test_rows_that_fill_a_batch_are_no_samples(masked, known_size):
+    mask = MASK if masked else np.ones(4)
+    filler = np.array([False, False, True, True])
+    batch = {"sample_weight": WEIGHTS * ~filler, "filler": filler}
+
+    def found(values, batch):
+        here = context(batch, training=False)
+        return here.mean(values, mask), here.weighted_mean(values), here.count()
+
+    size = 4 if known_size else None
+    kinds = {"sample_weight": tf.float64, "filler": tf.bool}
+    specs = {key: tf.TensorSpec([size], kind) for key, kind in kinds.items()}
+    compiled = tf.function(found, input_signature=[tf.TensorSpec([size], tf.float64), specs])
+    mean, weighted, (rows, weight) = compiled(VALUES, batch)
+    kept = (mask * ~filler).sum()
+    np.testing.assert_allclose(mean, (mask * ~filler * WEIGHTS * VALUES).sum() / kept, rtol=1e-12)
+    wanted = np.average(VALUES, weights=WEIGHTS * ~filler)
+    np.testing.assert_allclose(weighted, wanted, rtol=1e-12)
+    assert (float(rows), float(weight)) == (2.0, 0.5)
+
+
+def test_weighted_mean_is_that_of_metrics():
+    here = context({"sample_weight": tf.constant(WEIGHTS)})
+    wanted = np.average(VALUES, weights=WEIGHTS)
+    np.testing.assert_allclose(here.weighted_mean(tf.constant(VALUES)), wanted, rtol=1e-12)
+    np.testing.assert_allclose(context().weighted_mean(tf.constant(VALUES)), VALUES.mean())
 
 
 def test_mean_of_nothing_is_zero_and_so_is_its_gradient():
@@ -67,8 +91,7 @@ def test_mean_averages_further_axes():
 def test_mean_of_pairs_and_triplets(axes, training, masked):
     values = np.random.default_rng(0).normal(size=(*[4] * axes, 3))
     mask = MASK if masked else np.ones(4)
-    divisor = mask.sum() if training else (mask * WEIGHTS).sum()
-    expected = 0.0
+    divisor, expected = mask.sum(), 0.0
     for samples in np.ndindex(*[4] * axes):
         weight = np.prod([mask[each] * WEIGHTS[each] for each in samples])
         expected += weight * values[samples].mean() / divisor**axes

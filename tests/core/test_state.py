@@ -144,10 +144,13 @@ def test_every_variable_is_in_the_state(network, images, labels):
     control = {id(distiller.clock.step_limit.value)}
     watch = distiller.watch
     control |= {id(variable.value) for variable in (watch.step, watch.epoch, watch.term)}
-    # Left out is what the frozen teacher is, what a checkpoint must not bring back, and the mean
-    # loss that Keras makes in ``compile`` and that nothing here writes.
+    # Left out is what the frozen teacher is, what a checkpoint must not bring back, the sums of an
+    # evaluation, which begins with its own, and the mean loss that Keras makes in ``compile`` and
+    # that nothing here writes.
     missing = [each for key, each in alive.items() if key not in kept | frozen | control]
-    assert {each.name for each in missing} <= {"loss/total:0", "loss/count:0"}
+    of_evaluation = {f"test_losses/{part}:0" for part in ("totals", "samples", "weights_sum")}
+    usual = {"loss/total:0", "loss/count:0", *of_evaluation}
+    assert {each.name for each in missing} <= usual
     assert not any(each.numpy() for each in missing)
     assert kept <= set(alive)
     assert not kept & frozen

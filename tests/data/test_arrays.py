@@ -1,5 +1,7 @@
 """Arrays and the embedded digits: sizes, statistics, validation images, wrong arrays."""
 
+import warnings
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
@@ -186,6 +188,24 @@ def test_wrong_settings_are_named(settings, words):
         data.from_arrays(arrays(), arrays(), **({"batch_size": 4} | settings))
     for word in words:
         assert word in str(caught.value)
+
+
+def labeled(labels, **settings):
+    images = np.zeros((len(labels), 4, 4, 3), np.uint8)
+    return data.from_arrays((images, np.asarray(labels)), (images, labels), **settings)
+
+
+def test_classes_without_an_image_are_told():
+    for labels, words in (
+        ([1, 2, 3, 4, 5], "labels from 1 to 5, which make 6 classes, 1 of .*the first: 0"),
+        ([0, 3], "labels from 0 to 3, which make 4 classes, 2 of .*the first: 1"),
+    ):
+        with pytest.warns(tfkd.TfkdWarning, match=words):
+            assert labeled(labels, batch_size=1).info.num_classes == max(labels) + 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", tfkd.TfkdWarning)
+            labeled(labels, batch_size=1, num_classes=6)
+            labeled(range(6), batch_size=1)
 
 
 @pytest.mark.parametrize("size", [0, (8,), "8", (8, 0), (1, 2, 3), 8.0])

@@ -187,7 +187,7 @@ def test_the_data_set_without_the_column_stays_as_it_is():
         second.train(batch_keys=["othre"])
     assert "other" not in first.train_evaluation().element_spec
     assert set(second.train_evaluation().element_spec) == {
-        *("image", "label", "sample_weight", "value", "other")
+        *("image", "label", "sample_weight", "filler", "value", "other")
     }
     assert set(second.train().element_spec) == {"image", "label"}
     assert set(second.train(batch_keys="other").element_spec) == {"image", "label", "other"}

@@ -66,8 +66,8 @@ CASES = {
 """Settings of the methods that are trained."""
 
 FURTHER = {
-    "kd": [{}],
-    "dkd": [{}],
+    "kd": [{}, {"standardize": True, "variant": "code"}],
+    "dkd": [{}, {"standardize": True, "variant": "code"}],
     "diffkd": [{}, {"use_features": False}, {"use_logits": False, "latent_width": 2}],
     "ipwd": [{"orientation": "kd_over_cls"}],
     "mld": [{"standardize": True}, {"standardize": True, "variant": "clean"}],
@@ -138,6 +138,7 @@ WANTED = {
         "nontarget_weight": "a number >= 0",
         "warmup_epochs": "a number >= 0",
         "standardize": "True or False",
+        "variant": "'code' or 'clean'",
     },
     "fitnets": {
         "form": "'joint' or 'two_stage'",
@@ -160,7 +161,11 @@ WANTED = {
         "detach_features": "True or False",
         "feature": "a string",
     },
-    "kd": {"temperature": "a number > 0", "standardize": "True or False"},
+    "kd": {
+        "temperature": "a number > 0",
+        "standardize": "True or False",
+        "variant": "'code' or 'clean'",
+    },
     "mld": {
         "temperatures": "a list of numbers > 0",
         "label_weight": "a number >= 0",

@@ -61,6 +61,14 @@ def test_standardized_logits_lose_their_size():
     assert np.all(np.abs(plain - dkd_loss(STUDENT, TEACHER, LABELS)) > 1e-3)
 
 
+def test_published_deviation_is_another_temperature():
+    terms = dkd_terms(STUDENT, TEACHER, LABELS, 2.0, standardize=True, variant="code")
+    factor = np.sqrt(STUDENT.shape[-1] / (STUDENT.shape[-1] - 1))
+    clean = dkd_terms(STUDENT, TEACHER, LABELS, 2.0 * factor, standardize=True)
+    for found, wanted in zip(terms, clean):
+        np.testing.assert_allclose(found, wanted / factor**2, rtol=1e-6)
+
+
 def test_warm_up_counts_epochs_from_one():
     factors = oracles.FILE["state"]["dkd_warmup"]["factor"]
     assert factors

@@ -117,7 +117,7 @@ def test_variant_code_drops_levels_of_the_strong_view():
 @EITHER
 def test_standardization_enters_the_instance_level_alone(variant):
     given = oracles.inputs("B")
-    scores = {name: standardized(given[name]) for name in VIEWS}
+    scores = {name: standardized(given[name], variant=variant) for name in VIEWS}
     raw = losses(MLD(variant=variant), given)
     found = losses(MLD(variant=variant, standardize=True), given)
     for name in ("label", "batch", "class"):

@@ -1,27 +1,36 @@
 """Logit standardization: the z-score itself, and plain distillation on it."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from tests.distillers import logit_oracles as oracles
 from tests.distillers.contexts import context_of
 from tfkd.core.divergences import kl_divergence
+from tfkd.distillers.dkd import DKD
 from tfkd.distillers.kd import KD, kd_loss
 from tfkd.distillers.shared.standardization import standardized
+from tfkd.errors import TfkdError
 
 STUDENT, TEACHER = oracles.random_logits(seed=1), oracles.random_logits(seed=2)
 
 
-def z_scores(logits):
+DIVISORS = {"clean": 0, "code": 1}
+"""What the deviation takes from the number of classes before it divides by it."""
+
+
+def z_scores(logits, variant="clean"):
     logits = logits.numpy()
-    return (logits - logits.mean(-1, keepdims=True)) / (logits.std(-1, keepdims=True) + 1e-7)
+    deviation = logits.std(-1, ddof=DIVISORS[variant], keepdims=True)
+    return (logits - logits.mean(-1, keepdims=True)) / (deviation + 1e-7)
 
 
-def test_rows_have_mean_zero_and_deviation_one():
-    found = standardized(STUDENT)
-    np.testing.assert_allclose(found, z_scores(STUDENT), rtol=1e-12)
+@pytest.mark.parametrize("variant", DIVISORS)
+def test_rows_have_mean_zero_and_deviation_one(variant):
+    found = standardized(STUDENT, variant=variant)
+    np.testing.assert_allclose(found, z_scores(STUDENT, variant), rtol=1e-12)
     np.testing.assert_allclose(np.mean(found, -1), np.zeros(6), atol=1e-12)
-    np.testing.assert_allclose(np.std(found, -1), np.ones(6), atol=1e-6)
+    np.testing.assert_allclose(np.std(found, -1, ddof=DIVISORS[variant]), np.ones(6), atol=1e-6)
 
 
 def test_size_and_offset_of_a_row_are_forgotten():
@@ -48,6 +57,12 @@ def test_distillation_compares_z_scores():
     assert np.all(np.abs(found - kd_loss(STUDENT, TEACHER, 2.0)) > 1e-3)
 
 
+@pytest.mark.parametrize("method", [KD, DKD])
+def test_variant_without_z_scores_is_refused(method):
+    with pytest.raises(TfkdError, match="variant='code' with standardize=False, .*wanted stand"):
+        method(variant="code")
+
+
 def test_student_that_differs_by_size_and_offset_has_no_loss():
     loss = kd_loss(5.0 * TEACHER - 1.0, TEACHER, 2.0, standardize=True)
     np.testing.assert_allclose(loss, np.zeros(6), atol=1e-12)
@@ -61,3 +76,7 @@ def test_objective_compares_z_scores_where_it_is_asked_to():
         wanted = np.mean(kd_loss(STUDENT, TEACHER, 2.0, standardize=option))
         found = KD(temperature=2.0, standardize=option).compute(context)
         np.testing.assert_allclose(found, wanted, rtol=1e-12)
+    published = kl_divergence(z_scores(TEACHER, "code"), z_scores(STUDENT, "code"), 2.0)
+    found = KD(temperature=2.0, standardize=True, variant="code").compute(context)
+    np.testing.assert_allclose(found, np.mean(published), rtol=1e-12)
+    assert abs(found - wanted) > 1e-3

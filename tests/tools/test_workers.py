@@ -9,23 +9,9 @@ import keras
 import numpy as np
 import pytest
 
+from tests.tools.clusters import cluster
 from tfkd.training import config as configs
 from tfkd.training import run
-
-
-def cluster():
-    """Returns TF_CONFIG of two workers on free ports."""
-    sockets = [socket.socket() for _ in range(2)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    workers = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
-    for each in sockets:
-        each.close()
-    return [
-        json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}})
-        for index in range(2)
-    ]
-
 
 FIELDS = {
     # Dropout draws other masks on every worker.
@@ -100,3 +86,35 @@ def test_workers_go_on_after_a_kill(start, experiment, tmp_path):
     assert (status, other_status) == (0, 0)
     assert "continuing after step" in stdout
     assert_close(killed / "run", whole / "run")
+
+
+@pytest.mark.slow
+def test_workers_that_do_not_come_are_named(start, experiment, tmp_path):
+    """The leader and another worker, each of which waits for the other one of its own cluster."""
+    first, second = cluster()[0], cluster()[1]
+    flags = ("train.py", experiment("alone"), f"--workdir={tmp_path}/run")
+    missing = [json.loads(each)["cluster"]["worker"] for each in (first, second)]
+    for worker, address in (
+        (start(*flags, TF_CONFIG=first, TFKD_WORKER_SECONDS="4"), missing[0][1]),
+        (start(*flags, TF_CONFIG=second, TFKD_WORKER_SECONDS="4"), missing[1][0]),
+    ):
+        status, _, stderr = worker.ended()
+        assert (status, stderr.count("\n")) == (2, 1)
+        assert f"strategy 'multi_worker': found nobody at {address} within 4 s, wanted" in stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_port_that_is_taken_is_named(start, experiment, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        task = {"cluster": {"worker": [address]}, "task": {"type": "worker", "index": 0}}
+        flags = (experiment("alone"), f"--workdir={tmp_path}/run", "--strategy=multi_worker")
+        status, _, stderr = start("train.py", *flags, TF_CONFIG=json.dumps(task)).ended()
+    assert (status, stderr.count("\n")) == (2, 1)
+    assert (
+        f"found a cluster that does not start (Could not start gRPC server), wanted {address}"
+        in (stderr)
+    )

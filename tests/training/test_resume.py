@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tfkd import files
 from tfkd.training import run
@@ -64,6 +65,29 @@ def test_a_killed_process_is_continued(moment, killed, whole, experiment, same_r
     assert result["epochs"] == 2
     assert result["images_per_second"] > 0
     assert not list(folder.rglob(f"{files.NEW}*"))
+
+
+@pytest.mark.parametrize("after", [3, 8, 10])
+def test_tensorboard_and_metrics_agree_after_a_kill(after, whole, experiment, stopped, tmp_path):
+    """Killed within the first epoch, after and within the second."""
+    config = experiment("noisy", **OFTEN)
+    for _ in range(2):  # A second kill meets the files of the first.
+        stopped(config, tmp_path / "run", after // 2)
+    run(config, tmp_path / "run")
+    (events,) = (tmp_path / "run" / "tensorboard").iterdir()
+    logged = {}
+    for record in tf.compat.v1.train.summary_iterator(str(events)):
+        for value in record.summary.value:
+            logged.setdefault(value.tag, []).append(
+                (record.step, float(tf.make_ndarray(value.tensor)))
+            )
+    with open(whole / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for tag, points in logged.items():
+        assert [step for step, _ in points] == [1, 2], tag
+        wanted = [float(row[tag]) for row in rows]
+        np.testing.assert_allclose([value for _, value in points], wanted, rtol=1e-6)
+    assert set(logged) == set(rows[0]) - {"epoch", "stage"}
 
 
 def test_another_seed_ends_elsewhere(whole, experiment, same_run, tmp_path):

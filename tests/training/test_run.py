@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tfkd import NonFiniteLoss, TfkdError, data, evaluation, models
+from tfkd.evaluation import reports
 from tfkd.models.saving import load_network, save_network
 from tfkd.training import run
 from tfkd.training.checkpoints import Checkpoints
@@ -93,8 +94,9 @@ def test_metrics_have_a_row_an_epoch_and_tensorboard_the_same(finished):
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert [float(row["learning_rate"]) for row in rows] == pytest.approx([0.05, 0.025])
-    wanted = {"loss", "student_loss", "kd", "accuracy", "val_loss", "val_accuracy"}
+    wanted = {"loss", "student_loss", "kd", "accuracy", "val_student_loss", "val_accuracy"}
     assert wanted <= set(rows[0])
+    assert "val_loss" not in rows[0]  # Its evaluations run no teacher, and so form no total.
     (events,) = (folder / "tensorboard").iterdir()
     logged = {}
     for record in tf.compat.v1.train.summary_iterator(str(events)):
@@ -147,7 +149,34 @@ def test_top5_is_left_out_below_ten_classes(experiment, tmp_path):
     result = run(config, tmp_path / "run")
     assert "top1_last" in result
     assert not [key for key in result if key.startswith("top5")]
+
+
+def test_best_epochs_that_test_images_chose_are_told(experiment, tmp_path, capsys):
+    fields = {"data__name": "digits", "data__validation_size": 0, "train__epochs": 1}
+    result = run(experiment(**fields), tmp_path / "run")
     assert result["best_selected_on"] == "test"
+    said = capsys.readouterr().out
+    assert "no validation images: digits test chooses the best epoch (data.validation_size" in said
+    assert said.rstrip().endswith("; the best epoch was chosen on the test images")
+    assert result["summary"].endswith("; the best epoch was chosen on the test images")
+    report = reports.report(run=tmp_path / "run", which="best")
+    assert report["best_selected_on"] == "test"
+    line = "the best epoch was chosen on these images"
+    assert reports.table(report).splitlines()[-1] == line
+    for other in ({"which": "last"}, {"which": "best", "split": "train"}):
+        assert line not in reports.table(reports.report(run=tmp_path / "run", **other))
+    fields |= {"teacher__config": None, "teacher__workdir": str(tmp_path / "run")}
+    run(experiment("distilled", **fields, teacher__which="best"), tmp_path / "taught")
+    assert "teacher.which=best: the best epoch was chosen on the test" in capsys.readouterr().out
+
+
+def test_best_epochs_of_validation_images_need_no_words(finished, experiment, capsys):
+    config, folder, result = finished
+    assert result["best_selected_on"] == "validation"
+    assert "chosen" not in result["summary"]
+    report = reports.report(run=folder, which="best")
+    assert report["best_selected_on"] == "validation"
+    assert "chosen" not in reports.table(report)
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])

@@ -6,7 +6,18 @@ import pytest
 import tensorflow as tf
 
 from tfkd import TfkdError
+from tfkd.training import clusters
 from tfkd.training import strategy as strategies
+
+
+def worker(index):
+    return {"type": "worker", "index": index}
+
+
+def cluster(task=None, **jobs):
+    """Returns TF_CONFIG of some jobs, by default of two workers."""
+    jobs = jobs or {"worker": ["localhost:1", "localhost:2"]}
+    return json.dumps({"cluster": jobs, "task": worker(0) if task is None else task})
 
 
 def test_one_is_no_strategy_at_all():
@@ -17,8 +28,7 @@ def test_one_is_no_strategy_at_all():
 def test_auto_is_one_without_several_devices(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     assert strategies.create("auto").num_replicas_in_sync == 1
-    cluster = {"cluster": {"worker": ["localhost:1"]}, "task": {"type": "worker", "index": 0}}
-    monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
+    monkeypatch.setenv("TF_CONFIG", cluster(worker=["localhost:1"]))
     assert strategies.create("auto").num_replicas_in_sync == 1
 
 
@@ -31,17 +41,75 @@ def test_mirrored_takes_the_logical_cpus_and_is_made_once():
     ("text", "message"),
     [
         (None, "strategy 'multi_worker': found no TF_CONFIG in the environment"),
-        ("{", "TF_CONFIG is '{', wanted JSON with 'cluster' and 'task'"),
-        ("[1]", "TF_CONFIG is .*wanted JSON"),
-        ('{"task": {}}', "TF_CONFIG is .*wanted JSON"),
+        ("{", "TF_CONFIG: found '{', wanted JSON such as"),
+        ("[1]", r"TF_CONFIG: found \[1\], wanted JSON such as"),
+        ('{"task": {}}', "TF_CONFIG: cluster: found None, wanted JSON such as"),
+        (cluster(worker=None), "cluster.worker: found None, wanted a list of 'host:port'"),
+        (cluster(worker="a:1"), "cluster.worker: found 'a:1', wanted a list of 'host:port'"),
+        (cluster(worker={"0": "a:1"}), "cluster.worker: found {.*, wanted a list of 'host:port'"),
+        (cluster(worker=[]), r"cluster.worker: found \[\], wanted a list of 'host:port'"),
+        (cluster(worker=["a"]), "cluster.worker: found 'a', wanted 'host:port' with a port below"),
+        (cluster(worker=["a:70000"]), "cluster.worker: found 'a:70000', wanted 'host:port'"),
+        (cluster(worker=[5]), "cluster.worker: found 5, wanted 'host:port'"),
+        (cluster(worker=["a:1", "a:1"]), "cluster: found a:1 twice, wanted an address of its own"),
+        (cluster(chief=["a:1", "b:1"]), "cluster.chief: found 2 tasks, wanted one"),
+        (cluster(ps=["a:1"]), "cluster: found the jobs ps, wanted chief and worker"),
+        ('{"cluster": {}, "task": {}}', "cluster: found the jobs none, wanted chief and worker"),
+        ('{"cluster": {"worker": ["a:1"]}}', "TF_CONFIG: task: found None, wanted JSON such as"),
+        (cluster(task=3), "TF_CONFIG: task: found 3, wanted JSON such as"),
+        (cluster(task={"index": 0}), "task.type: found None, wanted 'worker'"),
+        (cluster(task={"type": "chief", "index": 0}), "task.type: found 'chief', wanted 'worker'"),
+        (cluster(task={"type": "worker"}), "task.index: found None, wanted a whole number from"),
+        (cluster(task=worker(2)), "task.index: found 2, wanted a whole number from 0 to 1"),
+        (cluster(task=worker(-1)), "task.index: found -1, wanted a whole number from 0 to 1"),
+        (cluster(task=worker("one")), "task.index: found 'one', wanted a whole number from 0"),
+        (cluster(task=worker(True)), "task.index: found True, wanted a whole number from 0 to 1"),
+        (cluster(task=worker(0.5)), "task.index: found 0.5, wanted a whole number from 0 to 1"),
     ],
 )
 def test_a_wrong_cluster_is_named(text, message, monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     if text is not None:
         monkeypatch.setenv("TF_CONFIG", text)
-    with pytest.raises(TfkdError, match=message):
+    with pytest.raises(TfkdError, match=message) as told:
         strategies.create("multi_worker")
+    assert "\n" not in str(told.value)
+    if text is not None:
+        with pytest.raises(TfkdError, match=message):
+            strategies.create("auto")
+
+
+def test_a_cluster_is_read(monkeypatch):
+    tasks = {"worker": ["b:2", "[::1]:3"], "chief": ["a:1"]}
+    monkeypatch.setenv("TF_CONFIG", cluster(**tasks, task=worker("1")))
+    found = clusters.read()
+    assert found == clusters.Cluster(
+        {"chief": 1, "worker": 2}, ("a:1", "b:2", "[::1]:3"), "[::1]:3"
+    )
+    monkeypatch.setenv("TF_CONFIG", "  ")
+    assert clusters.read() is None
+
+
+def test_a_wrong_time_to_wait_is_named(monkeypatch):
+    for text in ("soon", "0", "-3", "nan", "inf"):
+        monkeypatch.setenv("TFKD_WORKER_SECONDS", text)
+        with pytest.raises(TfkdError, match=f"TFKD_WORKER_SECONDS: found '{text}', wanted a num"):
+            clusters.wait_seconds()
+    monkeypatch.delenv("TFKD_WORKER_SECONDS")
+    assert clusters.wait_seconds() == 600.0
+
+
+def test_who_is_done_may_be_the_last(monkeypatch):
+    strategy = strategies.create("one")
+    strategies.part(strategy, lambda: False)
+
+    def gone(*_):
+        raise tf.errors.UnavailableError(None, None, "Socket closed")
+
+    monkeypatch.setattr(strategies, "wait_for_all", gone)
+    strategies.part(strategy, lambda: True)
+    with pytest.raises(tf.errors.UnavailableError):
+        strategies.part(strategy, lambda: False)
 
 
 def test_an_unknown_name_is_refused():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,14 +21,15 @@ from tfkd.core.stage import Stage
 from tfkd.core.state import by_role
 from tfkd.core.step.clock import NO_LIMIT, Clock
 from tfkd.core.step.freezing import frozen_layers
-from tfkd.core.step.losses import names_of
+from tfkd.core.step.losses import OWN, names_of
 from tfkd.core.step.nonfinite import NonFiniteWatch
+from tfkd.core.step.own_losses import is_regularized
 from tfkd.core.step.steps import Steps
 from tfkd.core.step.term_means import TermMeans
 from tfkd.core.step.views import STUDENT, ViewPlan, union_of_taps, view_of_main_rows
 from tfkd.core.tasks import registry as tasks
 from tfkd.core.tasks.task import Task
-from tfkd.errors import TfkdError, unknown
+from tfkd.errors import TfkdError, TfkdWarning, unknown
 from tfkd.settings import NonNegative, checked
 
 NOT_VARIANTS = ("last", "best", "teacher")
@@ -39,9 +41,13 @@ class Distiller(Steps, Trainer, keras.Model):
 
     ``total = student_loss_weight * label_loss + sum_i weight_i * schedule_i(epoch) * loss_i``
 
+    The label loss is the task's and what the student holds itself, its ``losses`` in Keras' sense
+    (regularizers, ``add_loss``). ``loss`` is this total in training and in evaluation; an
+    evaluation that cannot form all of it reports ``student_loss`` and no ``loss``.
+
     Every network runs once for each view and step; the losses share its outputs. The teacher runs
-    as a frozen, folded copy made here (load its weights first) and is never changed itself. Only
-    the student is ever saved or counted.
+    as a frozen, folded copy made here and is never changed itself: load its weights first, other
+    ones are refused later on. Only the student is ever saved or counted.
 
     The order of the arguments and the names of the metrics (``student_loss``,
     ``distillation_loss``, ``total_loss``) are those of ``keras.distillation.Distiller``, and its
@@ -65,7 +71,7 @@ class Distiller(Steps, Trainer, keras.Model):
         distillation_losses: An :class:`Objective` or Keras ``DistillationLoss``, or a list; ``()``
             for plain training.
         distillation_loss_weights: A weight >= 0 for each loss; ``None`` is 1 each.
-        student_loss_weight: Weight >= 0 of the label loss.
+        student_loss_weight: Weight >= 0 of the label loss, regularizers of the student included.
         name: Name of the model.
         task: What a label means; by default classification, at every exit of a student with
             several.
@@ -78,7 +84,8 @@ class Distiller(Steps, Trainer, keras.Model):
         fold_teacher: Whether the teacher's batch normalization is folded into its layers (checked
             equal first).
         evaluate_distillation: Whether ``evaluate`` also runs the teacher and reports the
-            distillation losses and the agreement of student and teacher.
+            distillation losses, the total and the agreement of student and teacher, where the
+            losses read nothing but the main view.
 
     Raises:
         TfkdError: When networks, losses and weights do not fit one another.
@@ -86,6 +93,9 @@ class Distiller(Steps, Trainer, keras.Model):
 
     trainable_teacher = False
     """Whether the teacher trains beside the student; a method's own distiller may set it."""
+
+    weighted_names: tuple[str, ...] = ("agreement",)
+    """Which logged numbers are means by ``sample_weight``, as metrics are, instead of losses."""
 
     def __init__(
         self,
@@ -131,7 +141,9 @@ class Distiller(Steps, Trainer, keras.Model):
             trainable_teacher=self.trainable_teacher,
         )
         self.student = self._networks.student.model
-        self._label_terms = self.task.label_terms(self._networks.student)
+        self._label_terms = tuple(self.task.label_terms(self._networks.student))
+        if is_regularized(self.student):
+            self._label_terms += (OWN,)
         self._known: dict[str, Any] = {
             "train_size": train_size,
             "train_labels": train_labels,
@@ -179,14 +191,33 @@ class Distiller(Steps, Trainer, keras.Model):
         for objective in self.objectives:
             objective.setup(spec)
             self._networks.add_companions(objective.companions)
+            self._tell_of_regularizers(objective)
+
+    def _tell_of_regularizers(self, objective: Objective) -> None:
+        """Warns of regularizers in the layers of a method: ``compute`` alone says what it adds."""
+        left_out = self._networks.companion_variable_ids()
+        left_out |= {id(v) for v in self.student.variables}
+        found = [
+            variable.path
+            for variable in objective.trainable_variables
+            if variable.regularizer is not None and id(variable) not in left_out
+        ]
+        if found:
+            warnings.warn(
+                f"{objective.name}: found a regularizer of {found[0]}, which adds nothing by "
+                "itself, wanted it in a term that compute returns: tf.add_n(self.losses)",
+                TfkdWarning,
+                stacklevel=4,
+            )
 
     def _make_state(self) -> None:
         self.clock = Clock()
         self.stage_network = self._networks.student
         self._plan = self._make_plan()
-        self.watch = NonFiniteWatch(self.loss_names())
-        self._train_means = TermMeans(self.loss_names(), name="train_losses")
-        self._test_means = TermMeans(self.test_names(), name="test_losses")
+        names = self.loss_names()
+        self.watch = NonFiniteWatch(names)
+        self._train_means = TermMeans(names, "train_losses", self.weighted_names)
+        self._test_means = TermMeans(self.test_names(), "test_losses", self.weighted_names)
 
     # What the distiller is made of.
 
@@ -218,26 +249,46 @@ class Distiller(Steps, Trainer, keras.Model):
     def teachers(self) -> list[keras.Model]:
         """The teachers as they are run: frozen copies, unless they train.
 
-        Once training or evaluation has begun, new weights of a copy may not be heeded: the graph
-        may hold the old ones as constants.
+        Of a copy and of what it was made of the weights stay: other ones are refused, because the
+        copy, or a graph that holds its weights as constants, would not follow.
         """
         return [network.model for network in self._networks.run_teachers]
+
+    def check_teachers(self) -> None:
+        """Checks that the teachers are those that the distiller was made with.
+
+        ``fit`` does so at each epoch, ``evaluate`` when it is called, and the functions for single
+        batches at the first and at every fiftieth.
+
+        Raises:
+            TfkdError: For one that has other weights than its frozen copy was made of.
+        """
+        self._networks.check_unchanged()
 
     def loss_names(self) -> list[str]:
         """Returns the names of all logged losses, in the order of :attr:`StepLosses.values`."""
         return names_of(self.objectives, self._label_terms)
 
     def test_names(self) -> list[str]:
-        """Returns the names of the losses that ``evaluate`` reports."""
-        if not self._distillation_is_evaluated():
-            return ["loss", "student_loss"]
-        return [*self.loss_names(), *(["agreement"] if self._plan.gives_agreement else [])]
+        """Returns the names of the losses that ``evaluate`` reports in the current stage.
 
-    def _distillation_is_evaluated(self) -> bool:
-        return self.evaluate_distillation and all(
-            needs.views in ((), ("main",)) and not needs.all_keys
-            for needs in self.active_requirements()
+        Those that bear a name of :meth:`loss_names` mean the same: where an evaluation cannot form
+        every term, there is no total.
+        """
+        if not self._total_is_evaluated():
+            return ["student_loss"]
+        return [*self.loss_names(), *(["agreement"] if self._agreement_is_evaluated() else [])]
+
+    def _total_is_evaluated(self) -> bool:
+        """Whether an evaluation forms every term: from images and labels, and if it is wanted."""
+        needs = self.active_requirements()
+        return not needs or (
+            self.evaluate_distillation
+            and all(each.views in ((), ("main",)) and not each.all_keys for each in needs)
         )
+
+    def _agreement_is_evaluated(self) -> bool:
+        return self.evaluate_distillation and self._plan.gives_agreement
 
     @property
     def trained_variables(self) -> list[keras.Variable]:
@@ -299,7 +350,9 @@ class Distiller(Steps, Trainer, keras.Model):
         roles["stage"] = self._stage_variables()
         if self.compiled and self.optimizer is not None:
             roles["optimizer"] = self.optimizer.variables
-        roles["metrics"] = [v for metric in self.metrics for v in metric.variables]
+        # An evaluation begins with sums of its own.
+        running = [metric for metric in self.metrics if metric is not self._test_means]
+        roles["metrics"] = [v for metric in running for v in metric.variables]
         roles["distiller"] = [self.clock.epoch, self.clock.epochs, self.clock.step]
         return by_role(roles)
 
@@ -348,6 +401,12 @@ class Distiller(Steps, Trainer, keras.Model):
                 self.stage_network, f"the network of stage {stage.name!r}"
             )
         self._plan = self._make_plan()
+        names = self.test_names()
+        if self._test_means.names != tuple(names):
+            # Keras goes on holding what an attribute held before.
+            self._tracker.untrack(self._test_means)
+            with self.distribute_strategy.scope():
+                self._test_means = TermMeans(names, "test_losses", self.weighted_names)
         if stage is not None and not self.trained_variables:
             raise TfkdError(f"stage {stage.name!r}: found nothing to train, wanted variables")
         self.train_function = self.test_function = None
@@ -366,6 +425,18 @@ class Distiller(Steps, Trainer, keras.Model):
     def stage_name(self) -> str | None:
         """Name of the running stage; ``None`` outside of stages."""
         return None if self.stage is None else self.stage.name
+
+    def _variables_with_losses(self, name: str) -> list[keras.Variable]:
+        """Returns the variables of a network, as it is run, that train and may have regularizers.
+
+        Args:
+            name: Of a network that trains.
+        """
+        if name != "student":
+            return self.network(name).model.trainable_variables
+        trained = {id(variable) for variable in self.trained_variables}
+        model = self.stage_network.model
+        return [each for each in model.trainable_variables if id(each) in trained]
 
     def _stage_variables(self) -> list[keras.Variable]:
         """Returns what the network of the stage holds of its own."""

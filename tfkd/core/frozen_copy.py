@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zlib
 from collections.abc import Iterable
 
 import keras
@@ -68,6 +69,14 @@ def frozen_copy(
         folded = models.fold(model, keep=keep, dtype=dtype)
     folded.trainable = False
     return network.with_model(folded)
+
+
+def weights_digest(model: keras.Model) -> int:
+    """Returns a number of 32 bits that follows from every bit of a model's weights."""
+    digest = 0
+    for variable in model.weights:
+        digest = zlib.crc32(np.ascontiguousarray(variable).tobytes(), digest)
+    return digest
 
 
 def folding_error(original: keras.Model, folded: keras.Model) -> float:

@@ -8,7 +8,7 @@ import keras
 
 from tfkd import models
 from tfkd.core.classes import aligned, order_of
-from tfkd.core.frozen_copy import frozen_copy
+from tfkd.core.frozen_copy import frozen_copy, weights_digest
 from tfkd.core.objective import VIEW_KEYS, Companion, NetworkView, Requires
 from tfkd.core.step.views import ViewPlan, union_of_taps
 from tfkd.core.tasks import registry as tasks
@@ -70,6 +70,26 @@ class Networks:
                 )
                 for teacher, name in zip(self.teachers, self.names)
             ]
+        # Of each copy the network that it was made of, and itself: both have to stay as they are.
+        self._copied = {
+            name: [(each.model, weights_digest(each.model)) for each in (given, run)]
+            for name, given, run in zip(self.names, self.teachers, self.run_teachers)
+            if given is not run
+        }
+
+    def check_unchanged(self) -> None:
+        """Checks that frozen copies are still those of the teachers, which were loaded before.
+
+        Raises:
+            TfkdError: For a teacher, or a copy, that has other weights by now.
+        """
+        for name, both in self._copied.items():
+            if any(weights_digest(model) != digest for model, digest in both):
+                raise TfkdError(
+                    f"{name} {both[0][0].name!r}: found other weights than those that "
+                    "Distiller(...) made a folded copy of, wanted them loaded before, or "
+                    "fold_teacher=False, which follows them"
+                )
 
     def _teacher_names(self) -> list[str]:
         if len(self.teachers) == 1:
@@ -250,4 +270,11 @@ class Networks:
             given={id(each) for each in self.teachers},
             trainable_teacher=self.trainable_teacher,
             main_rows_of=main_rows_of,
+            of_teachers=self._teacher_layer_ids(),
         )
+
+    def _teacher_layer_ids(self) -> set[int]:
+        """Returns the identities of the layers that only teachers hold."""
+        both = [*self.teachers, *self.run_teachers]
+        found = {id(layer) for each in both for layer in each.model._flatten_layers()}
+        return found - {id(layer) for layer in self.student.model._flatten_layers()}

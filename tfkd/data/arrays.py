@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,7 +16,7 @@ from tfkd.data.mixing import Mixing
 from tfkd.data.source import MemoryImages
 from tfkd.data.splits import Splits
 from tfkd.data.statistics import mean_and_std
-from tfkd.errors import TfkdError
+from tfkd.errors import TfkdError, TfkdWarning
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -50,7 +51,8 @@ def from_arrays(
         validation_split: Fraction of the training images to set apart for validation, evenly over
             the classes and the same ones whatever the seed; at most one of the three is given.
         validation_size: Number of them.
-        num_classes: Number of classes; by default the greatest label of all parts, plus 1.
+        num_classes: Number of classes; by default the greatest label of all parts, plus 1, with a
+            warning where that leaves a class without a training image.
         class_names: Names of the classes, by default the labels as text.
         name: Name in messages and results.
         task: Name of the task that the labels are for.
@@ -123,6 +125,8 @@ def _splits(train, test, validation, holdout, num_classes, class_names, name, me
     greatest = max(int(labels.max()) for _, labels in parts.values())
     if num_classes is None:
         num_classes = len(class_names) if class_names else greatest + 1
+        if not class_names:
+            _tell_of_empty_classes(name, parts["train"][1], num_classes)
     if greatest >= num_classes:
         raise TfkdError(
             f"{name}: found label {greatest}, wanted labels from 0 to {num_classes - 1} "
@@ -150,6 +154,19 @@ def _splits(train, test, validation, holdout, num_classes, class_names, name, me
         std=tuple(float(each) for each in std),
         class_names=names,
     )
+
+
+def _tell_of_empty_classes(name: str, labels: np.ndarray, num_classes: int) -> None:
+    """Warns where a number of classes that follows from the labels has some without an image."""
+    empty = np.setdiff1d(np.arange(num_classes), labels)
+    if len(empty):
+        warnings.warn(
+            f"{name}: found labels from {labels.min()} to {num_classes - 1}, which make "
+            f"{num_classes} classes, {len(empty)} of them without a training image (the first: "
+            f"{empty[0]}); wanted labels from 0 on, or num_classes={num_classes} to say so",
+            TfkdWarning,
+            stacklevel=4,
+        )
 
 
 def _checked(name: str, part: str, arrays: Arrays, shape: tuple | None = None) -> Arrays:

@@ -215,7 +215,7 @@ def check_column_name(name: str, columns: Iterable[str]) -> None:
     """
     if not isinstance(name, str) or not name:
         raise TfkdError(f"column: found the name {name!r}, wanted a text")
-    taken = {"image", "label", "sample_weight", *BATCH_KEYS, *columns}
+    taken = {"image", "label", "sample_weight", "filler", *BATCH_KEYS, *columns}
     if name in taken or name.startswith(_OWN_PREFIXES):
         raise TfkdError(
             f"column {name!r}: is the name of another batch entry; wanted one that does not begin "

@@ -302,8 +302,9 @@ class DataSet:
 
         Returns:
             Yields dicts of ``image`` uint8 (B, H, W, C), ``label`` int32 (B,), ``sample_weight``
-            float32 (B,) and the columns of the part. Every batch is full: rows that only fill up
-            the last one repeat an image and have the weight 0, the others 1.
+            float32 (B,), ``filler`` bool (B,) and the columns of the part. Every batch is full:
+            rows that only fill up the last one repeat an image, have the weight 0 and are marked
+            as ``filler``; the others have the weight 1.
         """
         return self._in_order("test", input_context)
 
@@ -337,7 +338,8 @@ class DataSet:
             made = {
                 "image": source.pixels(refs),
                 "label": source.labels(refs),
-                "sample_weight": refs["weight"],
+                "sample_weight": tf.where(refs["filler"], 0.0, 1.0),
+                "filler": refs["filler"],
             }
             return made | {name: column.rows(refs["index"]) for name, column in columns.items()}
 
@@ -346,11 +348,11 @@ class DataSet:
         return made.apply(tf.data.experimental.assert_cardinality(count))
 
     def _filled(self, refs: ExampleRefs) -> ExampleRefs:
-        """Returns a batch of full size: the last row repeated, with the weight 0."""
+        """Returns a batch of full size: the last row repeated, and marked."""
         found = tf.shape(refs["index"])[0]
         rows = tf.range(self.batch_size)
         filled = {key: tf.gather(value, tf.minimum(rows, found - 1)) for key, value in refs.items()}
-        return filled | {"weight": tf.cast(rows < found, tf.float32)}
+        return filled | {"filler": rows >= found}
 
 
 def _checked_batch_size(batch_size: int) -> int:

@@ -20,8 +20,8 @@ Departures: the target class is left out by a mask instead of by subtracting 100
 and the logarithm of ``1 - p_y`` is formed from log-softmax, where the published code can take the
 logarithm of 0. The values are the same wherever that code's are finite.
 
-``standardize`` is that of :mod:`tfkd.distillers.shared.standardization`. Shapes and types are those
-of :mod:`tfkd.core.divergences`.
+``standardize`` is that of :mod:`tfkd.distillers.shared.standardization`, ``variant`` its variant.
+Shapes and types are those of :mod:`tfkd.core.divergences`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import tensorflow as tf
 
 from tfkd.core import Objective, Requires, register
 from tfkd.core.divergences import LEFT_OUT, as_float, nontarget_log_softmax, one_hot
-from tfkd.distillers.shared.standardization import standardized
+from tfkd.distillers.shared.standardization import Variant, check_variant, standardized
 from tfkd.distillers.shared.taps import LOGITS
 from tfkd.settings import NonNegative, Positive, field
 
@@ -41,17 +41,17 @@ def dkd_terms(
     labels: tf.Tensor,
     temperature: float = 4.0,
     standardize: bool = False,
+    variant: Variant = "clean",
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the paper's TCKD and NCKD, of z-scores with ``standardize``."""
     target = one_hot(labels, student_logits.shape[-1])
+    both = [
+        standardized(each, variant=variant) if standardize else as_float(each)
+        for each in (student_logits, teacher_logits)
+    ]
 
     def divergence(log_softmax) -> tf.Tensor:
-        student, teacher = (
-            log_softmax(
-                (standardized(each) if standardize else as_float(each)) / temperature, target
-            )
-            for each in (student_logits, teacher_logits)
-        )
+        student, teacher = (log_softmax(each / temperature, target) for each in both)
         return temperature**2 * tf.reduce_sum(tf.exp(teacher) * (teacher - student), axis=-1)
 
     return divergence(_binary_log_softmax), divergence(nontarget_log_softmax)
@@ -65,10 +65,11 @@ def dkd_loss(
     nontarget_weight: float = 8.0,
     temperature: float = 4.0,
     standardize: bool = False,
+    variant: Variant = "clean",
 ) -> tf.Tensor:
     """Returns ``alpha * TCKD + beta * NCKD``."""
     logits = (student_logits, teacher_logits, labels)
-    target, nontarget = dkd_terms(*logits, temperature, standardize)
+    target, nontarget = dkd_terms(*logits, temperature, standardize, variant)
     return target_weight * target + nontarget_weight * nontarget
 
 
@@ -97,13 +98,17 @@ class DKD(Objective):
     nontarget_weight: NonNegative = field(8.0, "the paper's beta, of the other classes")
     warmup_epochs: NonNegative = field(20.0, "epochs until both have their full weight; 0: none")
     standardize: bool = field(False, "whether logits become z-scores first")
+    variant: Variant = field("clean", "their deviation by C, or code: by C - 1 as published")
 
     requires = Requires(taps=LOGITS)
     terms = ("target", "nontarget")
 
+    def check(self) -> None:
+        check_variant(self.name, self.standardize, self.variant)
+
     def compute(self, context) -> dict[str, tf.Tensor]:
         logits = (context.student_logits, context.teacher(), context.labels)
-        target, nontarget = dkd_terms(*logits, self.temperature, self.standardize)
+        target, nontarget = dkd_terms(*logits, self.temperature, self.standardize, self.variant)
         return {
             "target": self.target_weight * context.mean(target),
             "nontarget": self.nontarget_weight * context.mean(nontarget),

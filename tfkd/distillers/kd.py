@@ -10,7 +10,8 @@ use ``T = 4``, ``a = 0.1``, ``b = 0.9``; ``a`` is the distiller's ``student_loss
 the weight of this objective. The paper itself gives no universal weights.
 
 ``standardize`` is that of :mod:`tfkd.distillers.shared.standardization`, whose authors run it with
-``T = 2`` and ``b = 9``. Shapes and types are those of :mod:`tfkd.core.divergences`.
+``T = 2`` and ``b = 9``; ``variant`` is its variant. Shapes and types are those of
+:mod:`tfkd.core.divergences`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import tensorflow as tf
 
 from tfkd.core import Objective, Requires, register
 from tfkd.core.divergences import kl_divergence
-from tfkd.distillers.shared.standardization import standardized
+from tfkd.distillers.shared.standardization import Variant, check_variant, standardized
 from tfkd.distillers.shared.taps import LOGITS
 from tfkd.settings import Positive, field
 
@@ -29,10 +30,12 @@ def kd_loss(
     teacher_logits: tf.Tensor,
     temperature: float = 4.0,
     standardize: bool = False,
+    variant: Variant = "clean",
 ) -> tf.Tensor:
     """Returns ``T^2 * KL(teacher || student)``, of z-scores with ``standardize``."""
     if standardize:
-        student_logits, teacher_logits = standardized(student_logits), standardized(teacher_logits)
+        student_logits = standardized(student_logits, variant=variant)
+        teacher_logits = standardized(teacher_logits, variant=variant)
     return kl_divergence(teacher_logits, student_logits, temperature)
 
 
@@ -42,9 +45,13 @@ class KD(Objective):
 
     temperature: Positive = field(4.0, "the paper's T")
     standardize: bool = field(False, "whether logits become z-scores first")
+    variant: Variant = field("clean", "their deviation by C, or code: by C - 1 as published")
 
     requires = Requires(taps=LOGITS, allows_soft_labels=True)
 
+    def check(self) -> None:
+        check_variant(self.name, self.standardize, self.variant)
+
     def compute(self, context) -> tf.Tensor:
         logits = (context.student_logits, context.teacher())
-        return context.mean(kd_loss(*logits, self.temperature, self.standardize))
+        return context.mean(kd_loss(*logits, self.temperature, self.standardize, self.variant))

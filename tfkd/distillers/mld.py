@@ -31,7 +31,7 @@ use learning rate 0.025 (0.01 for the long ones) and 240 epochs, 480 or 960 for 
 than those of other methods. The weak view is crop and flip, the strong one crop, flip and
 RandAugment(2, 10). With ``standardize`` the instance level sees z-scores, as in
 :mod:`tfkd.distillers.shared.standardization`, whose authors leave masks and other levels on the
-logits themselves.
+logits themselves; ``variant`` is also that of the z-scores.
 
 Choices: batch and class levels are formed on the batch of all replicas. A ``sample_weight`` counts
 for label and instance level and for the rows of the batch level; the class level describes the
@@ -44,13 +44,12 @@ float32 (float64 for float64 logits).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import tensorflow as tf
 
 from tfkd.core import Objective, Requires, Terms, register
 from tfkd.core.divergences import as_float, cross_entropy
-from tfkd.distillers.shared.standardization import standardized
+from tfkd.distillers.shared.standardization import Variant, standardized
 from tfkd.errors import TfkdError
 from tfkd.settings import NonNegative, Positive, field
 
@@ -59,8 +58,6 @@ TEMPERATURES = (4.0, 3.0, 5.0, 2.0, 6.0)
 
 STRONG_TEMPERATURES = 3
 """How many of them the published code applies to the strong view's instance level."""
-
-Variant = Literal["code", "clean"]
 
 
 def log_probabilities(logits: tf.Tensor, temperatures: Sequence[float]) -> tf.Tensor:
@@ -75,13 +72,16 @@ def instance_level(
     temperatures: Sequence[float] = TEMPERATURES,
     factors: tf.Tensor | Sequence[float] | None = None,
     standardize: bool = False,
+    variant: Variant = "clean",
 ) -> tf.Tensor:
     """Returns ``sum_T factor_T * T^2 * KL(teacher || student)`` for each sample.
 
-    There is a factor for each temperature; ``None`` is 1 each. ``standardize`` compares z-scores.
+    There is a factor for each temperature; ``None`` is 1 each. ``standardize`` compares z-scores,
+    those of a variant.
     """
     if standardize:
-        student_logits, teacher_logits = standardized(student_logits), standardized(teacher_logits)
+        student_logits = standardized(student_logits, variant=variant)
+        teacher_logits = standardized(teacher_logits, variant=variant)
     teacher_log = log_probabilities(teacher_logits, temperatures)
     student_log = log_probabilities(student_logits, temperatures)
     divergence = tf.reduce_sum(tf.exp(teacher_log) * (teacher_log - student_log), axis=-1)
@@ -186,7 +186,8 @@ class MLD(Objective):
         return Terms({"label": self.label_weight * label, **losses})
 
     def _instance(self, student, teacher, factors=None) -> tf.Tensor:
-        return instance_level(student, teacher, self.temperatures, factors, self.standardize)
+        further = (factors, self.standardize, self.variant)
+        return instance_level(student, teacher, self.temperatures, *further)
 
     def _clean(self, context, views) -> dict[str, tf.Tensor]:
         whole = [(context.gather(s), context.gather(t)) for s, t in views.values()]

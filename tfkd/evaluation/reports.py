@@ -14,6 +14,7 @@ from tfkd.core.tasks import Column
 from tfkd.errors import TfkdError
 from tfkd.evaluation.measuring import evaluate
 from tfkd.evaluation.subjects import (
+    best_selected_on,
     run_data_settings,
     run_subject,
     saved_model_subject,
@@ -54,7 +55,8 @@ def report(
 
     Returns:
         A dict with ``network`` (the path), ``task``, ``dataset``, ``split``, the scores of the
-        task, ``images``, ``images_per_second``, ``params`` and ``macs`` (None where unknown). The
+        task, ``images``, ``images_per_second``, ``params`` and ``macs`` (None where unknown), and
+        for the best student of a run ``best_selected_on``, the part that chose its epoch. The
         scores of classification are ``top1``, ``top5`` (percent, 0..100; from 10 classes on) and
         ``loss`` (nats); of several exits also ``mean_top1`` and ``exits``, a list with the ``name``
         of each exit, its scores, and ``params`` and ``macs`` up to there where they are known.
@@ -92,11 +94,14 @@ def report(
         "images_per_second": found.images_per_second,
         "params": subject.params,
         "macs": subject.macs,
+        **({"best_selected_on": best_selected_on(run)} if which == "best" and run else {}),
     }
 
 
 def table(report: Mapping[str, Any]) -> str:
     """Returns a report as two lines of text columns, and a table of the exits where there are some.
+
+    A line says so where the images are those that chose the student.
 
     Numbers that are not known are left out.
     """
@@ -119,6 +124,8 @@ def table(report: Mapping[str, Any]) -> str:
             *task.exit_columns,
         )
         lines += ["", *_lines(report["exits"], of_exit)]
+    if report.get("best_selected_on") == report["split"] == "test":
+        lines.append("the best epoch was chosen on these images")
     return "\n".join(lines)
 
 

@@ -215,6 +215,18 @@ def run_data_settings(run_folder: str | os.PathLike) -> dict:
     return {key: value for key, value in recorded.items() if key in accepted}
 
 
+def best_selected_on(run_folder: str | os.PathLike) -> str | None:
+    """Returns the part that chose the best epoch of a run: ``"validation"`` or ``"test"``.
+
+    ``None`` where the run is not finished.
+    """
+    try:
+        found = json.loads((Path(run_folder) / "result.json").read_text(encoding="utf-8"))
+        return found.get("best_selected_on")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
 def split_of(dataset: data.DataSet, split: str) -> tf.data.Dataset:
     """Returns a part of a data set as un-augmented batches in order.
 

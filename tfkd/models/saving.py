@@ -133,7 +133,8 @@ def load_network(run_folder: str | os.PathLike, which: str = "last") -> Network:
     Args:
         run_folder: A folder that ``save_network`` wrote into.
         which: ``"last"`` is the student after the last epoch, ``"best"`` the one of the epoch with
-            the best validation score; a method may leave further ones, by words of its own.
+            the best score (``best_selected_on`` in ``result.json`` says on which images); a method
+            may leave further ones, by words of its own.
 
     Raises:
         TfkdError: When ``which`` is none of them, the folder is not a run folder, or a file is

@@ -66,6 +66,9 @@ _CIFAR100 = {
     "kd": Preset("kd", 0.9, {"temperature": 4.0}, 0.1),
     # Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024.
     "kd_standardized": Preset("kd", 9.0, {"temperature": 2.0, "standardize": True}, 0.1),
+    "kd_standardized_code": Preset(
+        "kd", 9.0, {"temperature": 2.0, "standardize": True, "variant": "code"}, 0.1
+    ),
     "dkd": Preset("dkd"),
     "ipwd": Preset("ipwd", student_loss_weight=0.1),
     "wsld": Preset("wsld", 2.25, {"temperature": 4.0}),

@@ -25,6 +25,9 @@ from tfkd.training.train_loop import TrainLoop
 
 LAST, BEST, TEACHER = "last", "best", "teacher"
 
+CHOSEN_ON_TEST = "the best epoch was chosen on the test images"
+"""What is said beside the score of a best epoch where no images are held out."""
+
 
 def save_students(
     distiller: Distiller, folder: RunFolder, progress: Progress, dataset: data.DataSet
@@ -154,7 +157,8 @@ def result(
         "steps": state.step,
         "images_per_second": round(state.images_per_second, 1),
         "seconds": round(progress.seconds, 2),
-        "summary": task.summary(last, best),
+        "summary": task.summary(last, best)
+        + ("" if info.validation_size else f"; {CHOSEN_ON_TEST}"),
         "versions": {
             "python": platform.python_version(),
             "tensorflow": tf.__version__,

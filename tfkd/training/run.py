@@ -66,7 +66,7 @@ def run(
     experiment.check(folder.path)
     if not strategies.is_chief(strategy):
         _train(experiment, folder, strategy, writes=False)
-        strategies.wait_for_all(strategy)
+        strategies.part(strategy, lambda: folder.result() is not None)
         return {}
     with folder.hold():
         # Another process may have come first and be done by now.
@@ -75,7 +75,7 @@ def run(
         if finished is not None:
             _report(folder, finished)
         result = finished or _train(experiment, folder, strategy, writes=True)
-    strategies.wait_for_all(strategy)
+    strategies.part(strategy, lambda: True)
     return result
 
 
@@ -118,6 +118,12 @@ def _train(
     if continued:
         state = progress.state
         say(f"continuing after step {state.step:,} (epoch {state.epoch + 1})", flush=True)
+    if not dataset.info.validation_size:
+        say(
+            f"no validation images: {dataset.info.name} test chooses the best epoch "
+            "(data.validation_size or data.validation_split holds some out)",
+            flush=True,
+        )
 
     # The training.
     if writes:

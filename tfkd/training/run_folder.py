@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tfkd import files
+from tfkd.core import registry
 from tfkd.earlier_version import is_earlier, modernized, modernized_result
 from tfkd.errors import TfkdError
 from tfkd.training.config import differences, in_own_epochs
@@ -161,10 +162,17 @@ class RunFolder:
 def comparable(config: dict[str, Any]) -> dict[str, Any]:
     """Returns a plain config without what may change between two calls on one run folder.
 
+    A setting that a method has got since then has its default.
+
     Args:
         config: Of this version or an earlier one.
     """
     copy = json.loads(json.dumps(in_own_epochs(with_defaults(modernized(config)))))
+    for name, entry in copy.get("methods", {}).items():
+        method = entry.get("method", name)
+        if method in registry.names():
+            for setting, declared in registry.settings(method).items():
+                entry.setdefault(setting, json.loads(json.dumps(declared.default)))
     if copy.get("train", {}).get("epochs", 1) is None:
         copy["train"]["epochs"] = 1
     for path in _MACHINE:

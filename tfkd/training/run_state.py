@@ -159,6 +159,8 @@ class Progress(keras.callbacks.Callback):
             }
         if self._writes:
             self.folder.write_metrics(self.state.history)
+            if self._records:
+                self.folder.write_arrays("records.npz", self._stacked_records())
         return True
 
     @property
@@ -167,10 +169,27 @@ class Progress(keras.callbacks.Callback):
         return self.state.seconds + time.monotonic() - self._started
 
     def start(self) -> None:
-        """Starts the time between checkpoints, and opens the event file."""
+        """Starts the time between checkpoints, and opens the event file.
+
+        It begins with the rows so far, in the place of the event files of earlier processes: those
+        may hold rows that are written again after a kill. Their times are those of this process.
+        """
         self._saved = time.monotonic()
-        if self._writes:
-            self._events = tf.summary.create_file_writer(str(self.folder.events))
+        if not self._writes:
+            return
+        earlier = list(self.folder.events.glob("events.out.tfevents.*"))
+        self._events = tf.summary.create_file_writer(str(self.folder.events))
+        for row in self.state.history:
+            self._write_events(row)
+        self._events.flush()
+        for path in earlier:
+            path.unlink(missing_ok=True)
+
+    def _write_events(self, row: Mapping[str, Any]) -> None:
+        with self._events.as_default():
+            for name, number in row.items():
+                if name not in ("epoch", "stage"):
+                    tf.summary.scalar(name, number, step=row["epoch"])
 
     def enter_stage(self, number: int) -> None:
         """Begins a stage; what was best so far was another, unfinished network."""
@@ -219,9 +238,8 @@ class Progress(keras.callbacks.Callback):
             self.folder.write_metrics(self.state.history)
             if self._records:
                 self.folder.write_arrays("records.npz", self._stacked_records())
-            with self._events.as_default():
-                for name, number in numbers.items():
-                    tf.summary.scalar(name, number, step=self.state.epoch)
+            self._write_events(self.state.history[-1])
+            self._events.flush()
         if self._due():
             self.save()
 

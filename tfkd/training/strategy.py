@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import functools
-import json
-import os
+from collections.abc import Callable
 from pathlib import Path
 
 import tensorflow as tf
 
 from tfkd.core.step.replicas import mirrors
-from tfkd.errors import TfkdError, unknown
+from tfkd.errors import TfkdError, reason, unknown
+from tfkd.training import clusters
 
 NAMES = ("auto", "one", "mirrored", "multi_worker")
+
+WORKER_IS_GONE = (tf.errors.UnavailableError, tf.errors.AbortedError)
+"""What an operation over workers raises when one of them is gone."""
 
 
 def create(name: str = "auto") -> tf.distribute.Strategy:
@@ -25,19 +28,23 @@ def create(name: str = "auto") -> tf.distribute.Strategy:
             ``mirrored`` where there are several GPUs, else ``one``.
 
     Raises:
-        TfkdError: For an unknown name, or ``multi_worker`` without a readable ``TF_CONFIG``.
+        TfkdError: For an unknown name, ``multi_worker`` without a readable ``TF_CONFIG``, or a
+            worker that does not come.
     """
     if name not in NAMES:
         raise unknown("strategy", name, NAMES)
     if name == "auto":
+        cluster = clusters.read()
         several = len(tf.config.list_physical_devices("GPU")) > 1
-        name = "multi_worker" if _workers() > 1 else "mirrored" if several else "one"
+        name = "mirrored" if several else "one"
+        if cluster is not None and len(cluster.addresses) > 1:
+            name = "multi_worker"
     if name == "one":
         return tf.distribute.get_strategy()
     if name == "mirrored":
         devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
         return _mirrored(tuple(device.name for device in devices))
-    if not _workers():
+    if clusters.read() is None:
         raise TfkdError(
             "strategy 'multi_worker': found no TF_CONFIG in the environment, wanted the cluster "
             "and the task of this worker as JSON"
@@ -53,11 +60,21 @@ def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
 
 @functools.cache
 def _multi_worker() -> tf.distribute.Strategy:
+    cluster = clusters.read()
+    clusters.bound_wait(cluster)
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()
     except RuntimeError as error:
         raise TfkdError(
-            f"strategy 'multi_worker': found TensorFlow in use already ({error}), wanted it first"
+            f"strategy 'multi_worker': found TensorFlow in use already ({reason(error)}), wanted "
+            "it first"
+        ) from None
+    except tf.errors.DeadlineExceededError:
+        raise clusters.missing(cluster.addresses[0]) from None
+    except (tf.errors.OpError, ValueError) as error:
+        raise TfkdError(
+            f"strategy 'multi_worker': found a cluster that does not start ({reason(error)}), "
+            f"wanted {cluster.own} free for this worker"
         ) from None
 
 
@@ -136,6 +153,26 @@ def wait_for_all(strategy: tf.distribute.Strategy) -> None:
     _sum_over_workers(strategy, 0)
 
 
+def part(strategy: tf.distribute.Strategy, is_done: Callable[[], bool]) -> None:
+    """Lets every worker reach the end of a run.
+
+    The first that comes through may end its process before the others have heard that it came:
+    where the run is done all the same, they end well, too.
+
+    Args:
+        strategy: The strategy.
+        is_done: Tells whether all that was to be done is done.
+
+    Raises:
+        tf.errors.OpError: When a worker is gone and the run is not done.
+    """
+    try:
+        wait_for_all(strategy)
+    except WORKER_IS_GONE:
+        if not is_done():
+            raise
+
+
 def check_agreed(strategy: tf.distribute.Strategy, step: int, folder: Path) -> None:
     """Checks that all workers continue from the same step.
 
@@ -172,17 +209,3 @@ def _summing(strategy: tf.distribute.Strategy):
         return strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
 
     return total
-
-
-def _workers() -> int:
-    """Returns the number of workers that ``TF_CONFIG`` names; 0 without it."""
-    text = os.environ.get("TF_CONFIG", "")
-    if not text:
-        return 0
-    try:
-        cluster = json.loads(text)["cluster"]
-        return len(cluster.get("worker", ())) + len(cluster.get("chief", ()))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise TfkdError(
-            f"TF_CONFIG is {text[:80]!r}, wanted JSON with 'cluster' and 'task'"
-        ) from None

@@ -190,6 +190,24 @@ def obtain(
     return [_network(where, one, info, task, trained, tell=True) for where, one in _each(config)]
 
 
+def chosen_on_test(config: ml_collections.ConfigDict) -> list[str]:
+    """Returns the names of the sections whose teachers were chosen on the test images of a run.
+
+    Args:
+        config: The experiment of the student, whose teachers are trained by now.
+    """
+    found = []
+    for where, one in _each(config):
+        fields = one.teacher
+        if fields.weights or fields.which != "best" or not (fields.config or fields.workdir):
+            continue
+        folder = reference(one)[1] if fields.config else _folder(one)
+        result = RunFolder(folder).result() or {}
+        if result.get("best_selected_on") == "test":
+            found.append(where)
+    return found
+
+
 def sketch(
     config: ml_collections.ConfigDict, info: data.DataInfo, task: str = "classification"
 ) -> list[models.Network]:

@@ -102,6 +102,8 @@ class TrainedBefore(Teaching):
             dataset, task = self._experiment.dataset, self._task()
             found = evaluation.scores(predict, dataset.test(), task)
             say(f"{who}: {task.summary(found)} on {dataset.info.name} test", flush=True)
+        for where in teachers.chosen_on_test(self._experiment.config):
+            say(f"{where}.which=best: {results.CHOSEN_ON_TEST}", flush=True)
         for network, (who, predict) in zip(self._networks, named):
             build.tell_of_pixels(who, network, say)
             self._doubt(who, network, predict)

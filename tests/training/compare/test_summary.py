@@ -38,6 +38,14 @@ def test_table_gives_mean_and_deviation_over_seeds(row, summary):
     assert cells(found, 4)[:7] == "method 92.50 ± 0.71 +1.50 ± 0.71".split()
 
 
+def test_table_tells_of_best_epochs_that_test_images_chose(row, summary):
+    line = "scores are those of the last epoch; the best epochs were chosen on the test images"
+    chosen = {"best_selected_on": "test"}
+    assert table(summary(row("alone", 0, 90.0, **chosen))).splitlines()[-1] == line
+    held_out = {"best_selected_on": "validation"}
+    assert line not in table(summary(row("alone", 0, 90.0, **held_out)))
+
+
 def outcome(role, mean, first_exit, **fields):
     """What came of a run of a student with two exits."""
     deepest = 2 * mean - first_exit

@@ -1,4 +1,4 @@
-"""What the distiller itself needs to do during ``fit``: tell the epoch, and stop on a NaN."""
+"""What the distiller itself needs to do during ``fit``: tell the epoch, and stop where it must."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ CHECK_EVERY = 50
 
 
 class EpochClock(keras.callbacks.Callback):
-    """Writes the epoch into the distiller's variable."""
+    """Writes the epoch into the distiller's variable, and looks whether teachers have changed."""
 
     def on_epoch_begin(self, epoch, logs=None) -> None:
         self.model.set_epoch(epoch)
+        self.model.check_teachers()
 
 
 class StopOnNonFinite(keras.callbacks.Callback):

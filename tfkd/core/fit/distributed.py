@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from tfkd.core.host import Host
 from tfkd.core.step.replicas import mirrors
-from tfkd.errors import TfkdError
+from tfkd.errors import TfkdError, original
 
 
 class DistributedFit(Host):
@@ -155,4 +155,13 @@ class DistributedFit(Host):
                 raise StopIteration
             return values
 
-        return function
+        def plainly(iterator):
+            try:
+                return function(iterator)
+            except Exception as error:
+                found = original(error)
+                if found is None:
+                    raise
+                raise found from None
+
+        return plainly

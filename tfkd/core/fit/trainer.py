@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfkd import models
 from tfkd.core.arguments import as_list
 from tfkd.core.checks import check_batch
-from tfkd.core.fit.callbacks import EpochClock, StopOnNonFinite
+from tfkd.core.fit.callbacks import CHECK_EVERY, EpochClock, StopOnNonFinite
 from tfkd.core.fit.distributed import DistributedFit
 from tfkd.core.step.updates import check_optimizer
 from tfkd.core.tasks.task import Task
@@ -39,8 +40,14 @@ class Trainer(DistributedFit):
                 ``jit_compile`` is off unless asked for.
 
         Raises:
-            TfkdError: For a loss of probabilities, or an optimizer that cannot work here.
+            TfkdError: For a loss of probabilities, ``loss_weights``, or an optimizer that cannot
+                work here.
         """
+        if kwargs.get("loss_weights") is not None:
+            raise TfkdError(
+                f"compile: found loss_weights={kwargs['loss_weights']!r}, which weigh nothing, "
+                "wanted student_loss_weight and distillation_loss_weights of the distiller"
+            )
         if loss is not None:
             self.task = self.task.with_loss(loss)
         kwargs.setdefault("jit_compile", False)
@@ -57,6 +64,7 @@ class Trainer(DistributedFit):
                     f"wanted {self.task.score.metric!r}, that of its score, among them"
                 )
         super().compile(optimizer=optimizer, loss=None, metrics=metrics, **kwargs)
+        self._single_batches = 0
         check_optimizer(self.optimizer, self.distribute_strategy, self.trained_variables)
         self.optimizer.build(self.trained_variables)
         listed = keras.tree.flatten([metrics, kwargs.get("weighted_metrics")])
@@ -88,14 +96,39 @@ class Trainer(DistributedFit):
 
         Raises:
             NonFiniteLoss: When a loss or gradient is not finite.
-            TfkdError: When the batches lack something that an objective needs.
+            TfkdError: When the batches lack something that an objective needs, labels are none of
+                the task, a callback monitors what no evaluation gives, or a frozen teacher has
+                other weights than its copy was made of.
         """
         if isinstance(x, tf.data.Dataset):
             kwargs.setdefault("shuffle", False)  # Keras warns that it leaves a data set's order.
         self.watch.reset()
         self.set_epochs(epochs)
-        callbacks = [EpochClock(), StopOnNonFinite(), *as_list(callbacks)]
+        callbacks = as_list(callbacks)
+        for callback in callbacks:
+            self._check_monitor(callback)
+        self._check_labels(x, y, training=True)
+        callbacks = [EpochClock(), StopOnNonFinite(), *callbacks]
         return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+
+    def _check_monitor(self, callback) -> None:
+        """Refuses a callback that waits for a loss which evaluations leave out."""
+        monitored = getattr(callback, "monitor", None)
+        if not isinstance(monitored, str) or not monitored.startswith("val_"):
+            return
+        name = monitored.removeprefix("val_")
+        if name in self.loss_names() and name not in self.test_names():
+            raise TfkdError(
+                f"callback {type(callback).__name__}: found monitor={monitored!r}, but evaluations "
+                "here do not form every distillation loss and so no total, wanted "
+                f"'val_{self.task.score.metric}', or 'val_student_loss' with mode='min'"
+            )
+
+    def _check_labels(self, x, y, *, training: bool) -> None:
+        """Looks at labels that are given as an array, which can be done before the first step."""
+        labels = x.get("label") if y is None and isinstance(x, Mapping) else y
+        if isinstance(labels, np.ndarray) and labels.size:
+            self.task.check_labels(labels, self._networks.facts, training=training)
 
     def train_on_batch(self, *args, **kwargs):
         """As ``keras.Model.train_on_batch``; the epoch stays what :meth:`set_epoch` made it.
@@ -103,6 +136,7 @@ class Trainer(DistributedFit):
         Raises:
             TfkdError: When an objective needs the number of epochs, and nobody gave it.
         """
+        self._check_teachers_now_and_then()
         waiting = [each.name for each in self.objectives if each.requires.epochs]
         if waiting and not int(self.clock.epochs.numpy()):
             raise TfkdError(
@@ -112,14 +146,28 @@ class Trainer(DistributedFit):
         return super().train_on_batch(*args, **kwargs)
 
     def evaluate(self, *args, **kwargs):
-        """As ``keras.Model.evaluate``: label loss and metrics of the student in inference mode."""
+        """As ``keras.Model.evaluate``: losses and metrics of the student in inference mode.
+
+        ``loss`` means what it does in training; where an evaluation cannot form all of it, the list
+        begins with ``student_loss``.
+        """
+        given = dict(zip(("x", "y"), args)) | kwargs
+        self._check_labels(given.get("x"), given.get("y"), training=False)
+        self.check_teachers()
         with self._as_evaluation():
             return super().evaluate(*args, **kwargs)
 
     def test_on_batch(self, *args, **kwargs):
         """As ``keras.Model.test_on_batch``."""
+        self._check_teachers_now_and_then()
         with self._as_evaluation():
             return super().test_on_batch(*args, **kwargs)
+
+    def _check_teachers_now_and_then(self) -> None:
+        """Looks at the teachers at the first of single batches and at every fiftieth."""
+        if self._single_batches % CHECK_EVERY == 0:  # Reading them may take as long as a step.
+            self.check_teachers()
+        self._single_batches += 1
 
     @contextlib.contextmanager
     def _as_evaluation(self) -> Iterator[None]:
@@ -131,12 +179,15 @@ class Trainer(DistributedFit):
 
     @property
     def metrics_names(self) -> list[str]:
-        """Names of the numbers of ``evaluate``, in the order of its list: first the loss."""
+        """Names of the numbers of ``evaluate``, in the order of its list.
+
+        First the loss, or without a total the student's.
+        """
         compiled = list(self._compile_metrics.result()) if self._compile_metrics is not None else []
-        return sorted([*compiled, *self.test_names()], key=_loss_first)
+        return _loss_first([*compiled, *self.test_names()])
 
     def _flatten_metrics_in_order(self, logs) -> list:
-        return [logs[name] for name in sorted(logs, key=_loss_first)]
+        return [logs[name] for name in _loss_first(logs)]
 
     def save(self, filepath, overwrite: bool = True, **kwargs) -> None:
         """Saves the student alone, as ``keras.Model.save`` does."""
@@ -169,6 +220,8 @@ class Trainer(DistributedFit):
         self._build_metrics(batch["label"])
 
 
-def _loss_first(name: str) -> tuple[bool, str]:
+def _loss_first(names: Iterable[str]) -> list[str]:
     """Orders names as Keras does, by the alphabet, but begins with the loss."""
-    return name != "loss", name
+    names = set(names)
+    first = "loss" if "loss" in names else "student_loss"
+    return sorted(names, key=lambda name: (name != first, name))

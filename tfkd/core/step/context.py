@@ -24,6 +24,8 @@ class Context:
         epochs: Scalar float32, the number of epochs of the stage.
         step: Scalar int64, training steps done before this one.
         stage: Name of the running stage; ``None`` outside of stages.
+        added_losses: By the name of a network that trains, what its layers gave to ``add_loss`` on
+            the main view (:mod:`tfkd.core.step.own_losses`).
         scratch: What an objective keeps from one of its hooks to the next within the step, under
             its own name. (Under replicas the steps of all of them are traced at once, so that an
             attribute of the objective would be overwritten.)
@@ -42,6 +44,7 @@ class Context:
         heads: Callable[..., keras.Model],
         output_names: Callable[[str], Sequence[str]] = lambda network: ("logits",),
         stage: str | None = None,
+        added_losses: Mapping[str, Sequence[tf.Tensor]] | None = None,
     ) -> None:
         self.batch = batch
         self.training = training
@@ -49,6 +52,7 @@ class Context:
         self.epochs = epochs
         self.step = step
         self.stage = stage
+        self.added_losses = {} if added_losses is None else added_losses
         self.scratch: dict[str, Any] = {}
         self._seed = seed
         self._outputs = outputs
@@ -169,10 +173,10 @@ class Context:
 
         ``sum_i w_i l_i / B`` over the B samples of all replicas; with a mask,
         ``sum_i m_i w_i l_i / sum_i m_i``, or 0 where it chooses none. ``w`` is the batch's
-        ``sample_weight``, or 1. In evaluation, where rows of weight 0 fill the last batch, the
-        divisor is ``sum_i m_i w_i``. Further axes of the loss are averaged. On replicas the value
-        is scaled so that the mean over replicas, which is what the distiller forms, is this global
-        mean.
+        ``sample_weight``, or 1. So do Keras' losses, and so it is in training and in evaluation.
+        Rows that only fill up a batch (``filler``) are no samples. Further axes of the loss are
+        averaged. On replicas the value is scaled so that the mean over replicas, which is what the
+        distiller forms, is this global mean.
 
         A loss of pairs of samples has ``axes=2``, one of triplets ``axes=3``: the weight of a pair
         is then ``w_i w_j``, its mask ``m_i m_j``, and the divisor is squared.
@@ -197,29 +201,67 @@ class Context:
         per_sample = as_float(per_sample)
         if per_sample.shape.rank is not None and per_sample.shape.rank > axes:
             per_sample = tf.reduce_mean(per_sample, axis=list(range(axes, per_sample.shape.rank)))
-        ones = tf.ones_like(per_sample if axes == 1 else per_sample[(..., *[0] * (axes - 1))])
-        chosen = ones if mask is None else tf.cast(tf.reshape(mask, [-1]), per_sample.dtype)
-        weighted = chosen * self._weights(ones, gathered)
-        count = tf.reduce_sum(chosen if self.training else weighted)
-        if not gathered:
-            count = sum_over_replicas(count) / replica_count()
+        chosen = tf.ones_like(per_sample if axes == 1 else per_sample[(..., *[0] * (axes - 1))])
+        if mask is not None:
+            chosen = tf.cast(tf.reshape(mask, [-1]), per_sample.dtype)
+        filler = self._of_rows("filler", chosen, gathered)
+        if filler is not None:
+            chosen *= 1.0 - filler
+        weights = self._of_rows("sample_weight", chosen, gathered)
+        weighted = chosen if weights is None else chosen * weights
+        count = self._of_batch(tf.reduce_sum(chosen), gathered)
         for _ in range(axes - 1):
             total = tf.tensordot(per_sample, weighted, axes=1)
             per_sample = tf.math.divide_no_nan(total, count)
         return tf.math.divide_no_nan(tf.reduce_sum(weighted * per_sample), count)
 
-    def _weights(self, ones: tf.Tensor, gathered: bool) -> tf.Tensor:
-        """Returns the weight of each row of a loss; ``ones`` where the batch has no weights."""
-        weights = self.batch.get("sample_weight")
+    def weighted_mean(self, per_sample: tf.Tensor) -> tf.Tensor:
+        """Returns ``sum_i w_i a_i / sum_i w_i``: the mean of a metric, such as an accuracy.
+
+        Args:
+            per_sample: Shape ``(batch,)``.
+        """
+        weights = self._of_rows("sample_weight", per_sample, gathered=False)
         if weights is None:
-            return ones
-        weights = tf.cast(tf.reshape(weights, [-1]), ones.dtype)
+            return self.mean(per_sample)
+        total = self._of_batch(tf.reduce_sum(weights))
+        return tf.math.divide_no_nan(tf.reduce_sum(weights * per_sample), total)
+
+    def count(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the number of this replica's samples, and the sum of their weights; float32."""
+        rows = tf.cast(tf.shape(self.batch["image"])[0], tf.float32)
+        weights, filler = self.batch.get("sample_weight"), self.batch.get("filler")
+        if filler is not None:
+            rows -= tf.reduce_sum(tf.cast(filler, tf.float32))
+        return rows, rows if weights is None else tf.reduce_sum(tf.cast(weights, tf.float32))
+
+    def of_own_rows(self, mean: tf.Tensor) -> tf.Tensor:
+        """Returns a mean over this replica's rows as :meth:`mean` would have formed it.
+
+        Args:
+            mean: Scalar, formed by somebody who knows of no other replica.
+        """
+        if replica_count() == 1:
+            return mean
+        rows = tf.cast(tf.shape(self.batch["image"])[0], mean.dtype)
+        return mean * rows / self._of_batch(rows)
+
+    def _of_batch(self, number: tf.Tensor, gathered: bool = False) -> tf.Tensor:
+        """Returns the mean over the replicas of a number that each of them has."""
+        return number if gathered else sum_over_replicas(number) / replica_count()
+
+    def _of_rows(self, key: str, rows: tf.Tensor, gathered: bool) -> tf.Tensor | None:
+        """Returns a number of each image for the rows of a loss; ``None`` without that entry."""
+        found = self.batch.get(key)
+        if found is None:
+            return None
+        found = tf.cast(tf.reshape(found, [-1]), rows.dtype)
         if gathered:
-            weights = gather(weights)
-        if ones.shape[0] is not None and ones.shape[0] == weights.shape[0]:
-            return weights
+            found = gather(found)
+        if rows.shape[0] is not None and rows.shape[0] == found.shape[0]:
+            return found
         # A view may have several rows for each image (rotations): its weight counts for them all.
-        return tf.repeat(weights, tf.shape(ones)[0] // tf.maximum(tf.shape(weights)[0], 1))
+        return tf.repeat(found, tf.shape(rows)[0] // tf.maximum(tf.shape(found)[0], 1))
 
     def gather(self, tensor: tf.Tensor) -> tf.Tensor:
         """Returns the rows of all replicas in order, differentiably: :func:`replicas.gather`."""

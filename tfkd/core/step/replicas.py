@@ -26,7 +26,7 @@ def sum_over_replicas(tensor: tf.Tensor) -> tf.Tensor:
     """Returns the sum of a tensor over all replicas (differentiable); the tensor itself on one."""
     if replica_count() == 1:
         return tensor
-    carried = tf.cast(tensor, _carrier(tensor.dtype))
+    carried = _carried(tensor)
     total = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, carried)
     return tf.cast(total, tensor.dtype)
 
@@ -45,7 +45,7 @@ def gather(tensor: tf.Tensor) -> tf.Tensor:
     """
     if replica_count() == 1:
         return tensor
-    carried = tf.cast(tensor, _carrier(tensor.dtype))
+    carried = _carried(tensor)
     rows = tf.distribute.get_replica_context().all_gather(carried, axis=0)
     rows = tf.ensure_shape(rows, [None, *tensor.shape[1:]])  # What the operation itself forgets.
     return tf.cast(rows, tensor.dtype)
@@ -62,6 +62,14 @@ def own_rows(tensor: tf.Tensor, rows: tf.Tensor | int) -> tf.Tensor:
         return tensor
     first = tf.distribute.get_replica_context().replica_id_in_sync_group * rows
     return tensor[first : first + rows]
+
+
+def _carried(tensor: tf.Tensor) -> tf.Tensor:
+    """Returns a tensor as replicas can tell it one another.
+
+    An entry of the batch itself is on no device, which a worker of one device does not send.
+    """
+    return tf.identity(tf.cast(tensor, _carrier(tensor.dtype)))
 
 
 def _carrier(dtype: tf.DType) -> tf.DType:

@@ -12,6 +12,7 @@ from tfkd.core.host import Host
 from tfkd.core.objective import NetworkView
 from tfkd.core.step.context import Context
 from tfkd.core.step.losses import StepLosses, combine, label_losses
+from tfkd.core.step.own_losses import own_losses
 from tfkd.core.step.replicas import replica_count, sum_over_replicas
 from tfkd.core.step.term_means import TermMeans
 from tfkd.core.step.updates import Pairs, apply_if, gradients_are_finite
@@ -42,16 +43,14 @@ class Steps(Host):
         """Evaluates the student on one batch, in inference mode, without touching any state."""
         batch = self.task.batch(data)
         context = self.forward(batch, training=False)
-        weights = batch.get("sample_weight")
-        values = self.test_values(context)
-        rows = tf.shape(batch["image"])[0] if weights is None else tf.reduce_sum(weights)
-        self._test_means.update_state(_over_replicas(tf.stack(values)), rows)
+        values, *counts = _of_all(tf.stack(self.test_values(context)), context)
+        self._test_means.update_state(values, *counts)
         self._update_metrics(context)
         return self.test_results()
 
     def test_views(self) -> set[NetworkView]:
         """Returns which networks ``evaluate`` runs on which views."""
-        with_losses = self._distillation_is_evaluated()
+        with_losses = self._total_is_evaluated()
         return {STUDENT, *(self._plan.views("main") if with_losses else ())}
 
     def test_values(self, context: Context) -> list[tf.Tensor]:
@@ -60,15 +59,27 @@ class Steps(Host):
         Args:
             context: What :meth:`forward` returned.
         """
-        if not self._distillation_is_evaluated():
-            parts = label_losses(context, self.task)
-            loss = tf.add_n(list(parts.values()))
-            return [self._label_weight() * loss, loss]
+        if not self._total_is_evaluated():
+            parts, own = label_losses(context, self.task), self.own_losses(context)
+            return [tf.add_n([*parts.values(), *([] if own is None else [own])])]
         values = list(tf.unstack(self.combine(context).values))
-        if self._plan.gives_agreement:
+        if self._agreement_is_evaluated():
             same = self.task.agreement(context.outputs("student"), context.outputs("teacher"))
-            values.append(context.mean(same))
+            values.append(context.weighted_mean(same))
         return values
+
+    def own_losses(self, context: Context, network: str = "student") -> tf.Tensor | None:
+        """Returns the sum of the losses that a network that trains holds itself.
+
+        Args:
+            context: What :meth:`forward` returned.
+            network: Its name.
+
+        Returns:
+            A scalar formed as :meth:`Context.mean` forms it, or ``None`` without such losses.
+        """
+        added = [context.of_own_rows(each) for each in context.added_losses.get(network, ())]
+        return own_losses(self._variables_with_losses(network), added)
 
     def forward(self, batch: Mapping[str, tf.Tensor], *, training: bool) -> Context:
         """Runs the networks on a batch and returns what the objectives see.
@@ -98,8 +109,9 @@ class Steps(Host):
                 views.add(STUDENT)
         else:
             views = self.test_views()
-        outputs = self._plan.run(batch, views, training=training)
-        context = Context(batch, outputs=outputs, **common)
+        added: dict[str, list[tf.Tensor]] = {}
+        outputs = self._plan.run(batch, views, training=training, added_losses=added)
+        context = Context(batch, outputs=outputs, added_losses=added, **common)
         for objective in objectives:
             logits = objective.student_logits(context)
             if logits is not None:
@@ -119,6 +131,7 @@ class Steps(Host):
             self.active_objectives(),
             self._label_weight(),
             self._label_terms,
+            self.own_losses(context),
         )
 
     def _label_weight(self) -> float:
@@ -147,7 +160,7 @@ class Steps(Host):
                 divided in the same way, and their variables.
         """
         pairs = [(g, v) for g, v in zip(gradients, variables) if g is not None]
-        values = _over_replicas(losses.values)
+        values, *counts = _of_all(losses.values, context)
         # An optimizer with a loss scale looks for overflow itself, and goes on after one.
         watched = [
             gradient
@@ -165,7 +178,7 @@ class Steps(Host):
         apply_if(ok, self.optimizer, pairs, write_state)
         for optimizer, each in further:
             apply_if(ok, optimizer, each)
-        self._train_means.update_state(values, tf.shape(context.batch["image"])[0])
+        self._train_means.update_state(values, *counts)
         self._update_metrics(context)
         self.clock.tick()
 
@@ -240,8 +253,11 @@ class Steps(Host):
         return {**compiled, **means.result()}
 
 
-def _over_replicas(values: tf.Tensor) -> tf.Tensor:
-    return sum_over_replicas(values) / replica_count()
+def _of_all(values: tf.Tensor, context: Context) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns the means over replicas of some values, of the samples and of their weights."""
+    together = tf.concat([values, tf.stack(context.count())], axis=0)
+    together = sum_over_replicas(together) / replica_count()
+    return together[:-2], together[-2], together[-1]
 
 
 def _with_variables_of(

@@ -10,6 +10,7 @@ import tensorflow as tf
 from tfkd import models
 from tfkd.core.objective import VIEW_KEYS, VIEW_ROWS, Companion, NetworkView, Requires
 from tfkd.core.step.constant_weights import MOST_BYTES, call_with_constants, size_as_constants
+from tfkd.core.step.own_losses import AddedLosses
 from tfkd.core.tasks.task import Task
 from tfkd.errors import TfkdError, unknown
 
@@ -58,6 +59,8 @@ class ViewPlan:
         trainable_teacher: Whether the teacher trains.
         main_rows_of: The view whose rows stand for the main view in training steps; ``None`` where
             the main view is run.
+        of_teachers: Identities of the layers of teachers, which may be parts of what runs in the
+            student's place.
 
     Raises:
         TfkdError: For a tap or network that is not there.
@@ -74,6 +77,7 @@ class ViewPlan:
         given: Collection[int],
         trainable_teacher: bool,
         main_rows_of: str | None = None,
+        of_teachers: Collection[int] = (),
     ) -> None:
         self._networks = dict(networks)
         self._companions = dict(companions or {})
@@ -96,6 +100,14 @@ class ViewPlan:
             elif companions is not None:
                 raise unknown("network", network, known)
         self._constant = self._constant_views(given)
+        self._added = {
+            name: AddedLosses(
+                self._networks[name].model if runner is None else runner,
+                of_teachers if name == "student" else (),
+            )
+            for (name, view), runner in self._runners.items()
+            if view == "main" and name in self._networks and self._learns(name)
+        }
 
     def _with_outputs(self, taps: Taps) -> Taps:
         """Returns the taps with the outputs that label loss and metrics read, these first."""
@@ -198,8 +210,16 @@ class ViewPlan:
         view = self._main_rows_of
         return {**batch, VIEW_KEYS[MAIN]: batch[VIEW_KEYS[view]][:: VIEW_ROWS[view]]}
 
+    def _learns(self, name: str) -> bool:
+        return name == "student" or self._trainable_teacher
+
     def run(
-        self, batch: Mapping[str, tf.Tensor], views: Iterable[NetworkView], *, training: bool
+        self,
+        batch: Mapping[str, tf.Tensor],
+        views: Iterable[NetworkView],
+        *,
+        training: bool,
+        added_losses: dict[str, list[tf.Tensor]] | None = None,
     ) -> dict[NetworkView, dict[str, tf.Tensor]]:
         """Runs networks on views, each pair once.
 
@@ -211,6 +231,8 @@ class ViewPlan:
             batch: The batch, with the images of the views; in training from :meth:`training_batch`.
             views: Which networks to run on which views; ``teacher`` stands for all of them.
             training: Whether the student trains (its batch normalization uses the batch).
+            added_losses: Filled with what the layers of each network that trains gave to
+                ``add_loss`` on the main view.
 
         Returns:
             For each network and view the taps that were asked for.
@@ -220,6 +242,8 @@ class ViewPlan:
         wanted.update((name, view) for name in self._teachers for view in views_of_all)
         by_rows = {main: of for main, of in self._by_rows.items() if training and main in wanted}
         wanted = (wanted | set(by_rows.values())) - set(by_rows)
+        # What stands for the main view has its losses as well.
+        mains = {(name, view) for name, view in wanted if view == MAIN} | set(by_rows.values())
         images: dict[tuple[str, models.Preprocess], tf.Tensor] = {}
 
         def normalized(view: str, preprocess: models.Preprocess) -> tf.Tensor:
@@ -238,12 +262,17 @@ class ViewPlan:
             else:
                 network = self._networks[name]
                 model, preprocess = network.model, network.preprocess
-                learns = name == "student" or self._trainable_teacher
+                learns = self._learns(name)
                 mode = training and learns
             pixels = normalized(view, preprocess)
             run = model if runner is None else runner
             if (name, view) in self._constant:
                 result = call_with_constants(run, pixels)
+            elif name in self._added and (name, view) in mains:
+                with self._added[name].collected() as added:
+                    result = run(pixels, training=mode)
+                if added_losses is not None:
+                    added_losses[name] = added
             else:
                 result = run(pixels, training=mode)
             result = dict(result) if isinstance(result, Mapping) else {"logits": result}

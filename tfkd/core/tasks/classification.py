@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import inspect
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfkd import models
@@ -15,7 +17,7 @@ from tfkd.core.divergences import cross_entropy, mean_of_probabilities
 from tfkd.core.tasks.class_scores import ClassEvaluator
 from tfkd.core.tasks.registry import register
 from tfkd.core.tasks.task import Batch, Column, Outputs, SampleMean, Score, Task
-from tfkd.errors import TfkdError
+from tfkd.errors import TfkdError, TfkdWarning
 from tfkd.models.graph.inspection import final_activation
 from tfkd.models.graph.outputs import in_depth_order
 
@@ -89,6 +91,23 @@ class Classification(Task):
                 f"labels of width {width}, wanted class numbers or {facts['classes']} probabilities"
             )
 
+    def check_labels(self, labels: np.ndarray, facts: Mapping[str, Any], *, training: bool) -> None:
+        if labels.dtype.kind not in "iuf" or (labels.ndim == 2 and labels.shape[-1] > 1):
+            return
+        classes, least, greatest = facts["classes"], labels.min(), labels.max()
+        if not 0 <= least <= greatest < classes:
+            raise TfkdError(
+                f"labels: found {least:g} to {greatest:g}, wanted 0 to {classes - 1}, classes of "
+                "the student"
+            )
+        if training and least > 0 and greatest == classes - 1:
+            warnings.warn(
+                f"labels: found {least:g} to {greatest:g} and no 0, so that the student has "
+                "classes without an image; wanted class numbers from 0 on",
+                TfkdWarning,
+                stacklevel=2,
+            )
+
     def has_soft_labels(self, spec: Mapping[str, tf.TypeSpec], facts: Mapping[str, Any]) -> bool:
         return _label_width(spec) == facts["classes"] > 1
 
@@ -157,6 +176,11 @@ def class_count(network: models.Network, exit: str) -> int:
     shape = tuple(found[exit].shape)
     if len(shape) != 2 or shape[-1] is None:
         raise TfkdError(f"{who} has output {shape}, wanted {exit} (batch, classes)")
+    if shape[-1] < 2:
+        raise TfkdError(
+            f"{who} gives one number at {exit!r}, wanted a logit for each of two classes or more: "
+            "the softmax of a single one is always 1"
+        )
     activation = final_activation(model, exit)
     if activation is not None:
         raise TfkdError(

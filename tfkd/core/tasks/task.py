@@ -218,6 +218,19 @@ class Task(abc.ABC):
         """
         del spec, facts
 
+    def check_labels(self, labels: np.ndarray, facts: Mapping[str, Any], *, training: bool) -> None:
+        """Checks labels that are all there before the first step.
+
+        Args:
+            labels: The labels, an array.
+            facts: Those of the student.
+            training: Whether they are those of the training images.
+
+        Raises:
+            TfkdError: When they do not fit.
+        """
+        del labels, facts, training
+
     def has_soft_labels(self, spec: Mapping[str, tf.TypeSpec], facts: Mapping[str, Any]) -> bool:
         """Whether labels are distributions instead of class numbers."""
         del spec, facts

@@ -30,7 +30,8 @@ class JointLosses(StepLosses):
     """The losses of one step of two networks.
 
     Attributes:
-        teacher_loss: The paper's L_ce, the label loss of the teacher.
+        teacher_loss: The paper's L_ce, the label loss of the teacher, with the losses that it holds
+            itself (regularizers).
     """
 
     teacher_loss: tf.Tensor
@@ -52,6 +53,7 @@ class PKKDDistiller(Distiller):
     """
 
     trainable_teacher = True
+    weighted_names = (*Distiller.weighted_names, "teacher_accuracy")
 
     def __init__(self, teacher, student, distillation_losses=(), *args, **kwargs) -> None:
         super().__init__(teacher, student, distillation_losses, *args, **kwargs)
@@ -129,9 +131,10 @@ class PKKDDistiller(Distiller):
     def _teacher_values(self, context: Context) -> tuple[tf.Tensor, tf.Tensor]:
         logits = context.output("teacher", stop_gradient=False)
         outputs = {"logits": logits}
-        loss = context.mean(self.task.label_loss(context.batch, outputs))
-        accuracy = context.mean(self.task.correct(context.batch, outputs))
-        return tf.cast(loss, tf.float32), accuracy
+        loss = tf.cast(context.mean(self.task.label_loss(context.batch, outputs)), tf.float32)
+        own = self.own_losses(context, "teacher")
+        accuracy = context.weighted_mean(self.task.correct(context.batch, outputs))
+        return loss if own is None else loss + own, accuracy
 
     def train_step(self, data):
         """Runs one training step: both networks once, both gradients, then both updates."""

@@ -187,9 +187,8 @@ class PKKD(Objective):
         """Returns the paper's y_a and y_c of a pair, ``(batch, height, width, channels)`` each."""
         own, theirs = self._pairs[number]
         student, teacher = as_float(context.student(own)), as_float(context.teacher(theirs))
-        weights = context.batch.get("sample_weight")
-        # Rows of weight 0 fill the last batch of an evaluation.
-        rows = None if weights is None or context.training else weights > 0
+        filler = context.batch.get("filler")
+        rows = None if filler is None else tf.logical_not(tf.cast(filler, tf.bool))
         if self.kernel != "none":
             log_tau = tf.convert_to_tensor(self.log_tau)[number]
             if self.kernel == "same":

@@ -80,7 +80,7 @@ def _row(outcome: Outcome, task: Task | None, keys: Sequence[str]) -> Row:
         "exits": [{**each, "score": each.get(of_exit)} for each in result.get("exits", ())],
         "variants": {word: {**each, "score": each[score]} for word, each in variants.items()},
         "agreement": outcome.agreement,
-        **{key: result.get(key) for key in ("params", "macs", "seconds")},
+        **{key: result.get(key) for key in ("params", "macs", "seconds", "best_selected_on")},
         "error": outcome.error,
     }
 
@@ -108,7 +108,7 @@ def table(summary: Mapping[str, Any]) -> str:
     Means over the seeds, with the standard deviation (of a sample) where there are several. ``over
     alone`` is the mean and deviation of what the score of a method is above that of ``alone`` with
     the same seed, that of an exit with the same exit. A run that failed is told in a line of its
-    own.
+    own, and below the table, which images chose the best epochs, if these are those of the test.
 
     Args:
         summary: What :func:`tfkd.training.compare.compare` returns.
@@ -130,6 +130,10 @@ def table(summary: Mapping[str, Any]) -> str:
     widths = [max(map(len, cells)) for cells in zip(*(each for each in lines if len(each) > 2))]
     widths[0] = max(10, *(len(each[0]) for each in lines))
     header, *others = (_joined(each, widths) for each in lines)
+    if any(each.get("best_selected_on") == "test" for each in rows):
+        others.append(
+            "scores are those of the last epoch; the best epochs were chosen on the test images"
+        )
     return "\n".join([header, "-" * len(header), *others])
 
 
