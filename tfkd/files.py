@@ -26,6 +26,17 @@ OLD = ".tfkd-old-"
 _WILDCARDS = frozenset("*?[\\")
 
 
+def cache() -> Path:
+    """Returns the folder of what is kept between runs, which may not exist yet.
+
+    It is ``$TFKD_CACHE``, else ``$XDG_CACHE_HOME/tfkd``, else ``~/.cache/tfkd``.
+    """
+    if own := os.environ.get("TFKD_CACHE"):
+        return Path(own).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "tfkd"
+
+
 def write(
     path: str | os.PathLike,
     content: str | bytes | Callable[[Path], object],

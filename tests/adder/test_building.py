@@ -12,7 +12,8 @@ import warnings
 
 import pytest
 
-from tfkd.adder import building, compiled_ops, compiling
+from tfkd import files
+from tfkd.adder import building, compiled_ops
 from tfkd.errors import TfkdError, TfkdWarning
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -100,7 +101,7 @@ def test_several_threads_compile_once(compiler):
 
 def test_two_processes_compile_once(compiler):
     """The second process has no TensorFlow: it stands in line by the lock file alone."""
-    lock = compiling.cache() / f"{building.name()}.lock"
+    lock = files.cache() / f"{building.name()}.lock"
     lock.parent.mkdir()
     holding = (
         "import fcntl, sys\nfile = open(sys.argv[1], 'a')\nfcntl.flock(file, fcntl.LOCK_EX)\n"
@@ -143,13 +144,13 @@ def test_an_unwritable_folder_is_named(tmp_path, monkeypatch, compiler):
 
 
 def test_the_cache_folder_follows_the_environment(monkeypatch, tmp_path):
-    assert compiling.cache() == tmp_path / "cache"
+    assert files.cache() == tmp_path / "cache"
     monkeypatch.delenv("TFKD_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
-    assert compiling.cache() == tmp_path / "user" / "tfkd"
+    assert files.cache() == tmp_path / "user" / "tfkd"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert compiling.cache() == tmp_path / ".cache" / "tfkd"
+    assert files.cache() == tmp_path / ".cache" / "tfkd"
 
 
 def test_without_a_compiler_one_warning_and_no_ops(monkeypatch):

@@ -1,7 +1,6 @@
 """The cache of compiled libraries, and running compilers.
 
-Libraries lie in a folder of the user's, ``$TFKD_CACHE``, else ``$XDG_CACHE_HOME/tfkd``, else
-``~/.cache/tfkd``.
+Libraries lie in the folder of the user's that ``tfkd.files.cache`` names.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ def once(name: str, what: str, compile_to: Callable[[str], None]) -> Path:
     Raises:
         TfkdError: The folder cannot be written, or ``compile_to`` fails.
     """
-    folder = cache()
+    folder = files.cache()
     library = folder / name
     if library.exists():
         return library
@@ -41,14 +40,6 @@ def once(name: str, what: str, compile_to: Callable[[str], None]) -> Path:
             with files.whole_file(library) as target:
                 compile_to(str(target))
     return library
-
-
-def cache() -> Path:
-    """Returns the folder of compiled libraries, which may not exist yet."""
-    if own := os.environ.get("TFKD_CACHE"):
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "tfkd"
 
 
 def run(commands: Sequence[Sequence[str]], kind: str, wanted: str) -> None:

@@ -1,14 +1,23 @@
-"""Decoding of JPEG and PNG files, many at a time; errors name the file."""
+"""Decoding of image files, many at a time; errors name the file.
+
+The kind of a file is decided by its content. JPEG and PNG are decoded as ever by TensorFlow's
+``decode_jpeg`` with the accurate transform; of 16 bits a channel the upper 8 are kept. WebP, BMP
+and GIF (the first frame) have three channels; animated WebP is refused. Transparency is left out:
+the colors beneath show, and in a GIF black. Images that are stored turned or mirrored are made
+upright where their orientation is given.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
+from tfkd.data import headers
 from tfkd.errors import TfkdError
 
 _CHUNK = 256
@@ -99,69 +108,125 @@ def uncut(contents: tf.Tensor) -> tf.Tensor:
 
 
 def decode_whole(contents: tf.Tensor, channels: int) -> tf.Tensor:
-    """Decodes one file in its own size, with the accurate transform of other libraries.
+    """Decodes one file as it is stored and in its own size.
 
     Args:
-        contents: A JPEG or PNG file.
-        channels: 1 or 3, or 0 for those of the file.
+        contents: A JPEG, PNG, WebP, BMP or GIF file.
+        channels: 1 or 3; 1 for JPEG and PNG only.
 
     Returns:
-        uint8 (h, w, C).
+        uint8 (h, w, channels).
 
     Raises (when it runs):
         tf.errors.InvalidArgumentError: It cannot be decoded.
     """
-    contents = tf.cond(tf.io.is_jpeg(contents), lambda: uncut(contents), lambda: contents)
-    return tf.io.decode_jpeg(  # by content; takes PNG too
-        contents, channels=channels, dct_method="INTEGER_ACCURATE"
+
+    def decoded(sound: tf.Tensor) -> tf.Tensor:
+        return tf.io.decode_jpeg(  # takes PNG too
+            sound, channels=channels, dct_method="INTEGER_ACCURATE"
+        )
+
+    def others() -> tf.Tensor:
+        if channels != 3:
+            with tf.control_dependencies([tf.debugging.Assert(False, ["has three channels"])]):
+                return tf.zeros([1, 1, channels], tf.uint8)
+        is_bmp = tf.strings.substr(contents, 0, 2) == b"BM"
+        return tf.cond(is_bmp, lambda: _decode_bmp(contents), lambda: _decode_frame(contents))
+
+    is_png = tf.strings.substr(contents, 0, 4) == b"\x89PNG"
+    kind = tf.where(tf.io.is_jpeg(contents), 0, tf.where(is_png, 1, 2))
+    # One choice among three costs less than nested ones, which small images feel.
+    return tf.switch_case(
+        kind, [lambda: decoded(uncut(contents)), lambda: decoded(contents), others]
     )
 
 
-def _decode(contents: tf.Tensor, form: Form) -> tf.Tensor:
-    return fit(decode_whole(contents, form.channels), form)
+def _decode_frame(contents: tf.Tensor) -> tf.Tensor:
+    """Returns a WebP image or the first frame of a GIF, uint8 (h, w, 3).
+
+    TensorFlow 2.21 writes beyond its memory on animated WebP files, whatever is asked of it: none
+    may reach it.
+    """
+
+    def is_animated() -> tf.Tensor:
+        flags = tf.io.decode_raw(tf.strings.substr(contents, 20, 1), tf.uint8)[0]
+        return (tf.strings.substr(contents, 12, 4) == b"VP8X") & (flags & 2 > 0)
+
+    is_webp = tf.strings.substr(contents, 0, 4) == b"RIFF"
+    still = ~tf.cond(is_webp, is_animated, lambda: False)
+    with tf.control_dependencies([tf.debugging.Assert(still, ["an animated WebP image"])]):
+        return tf.io.decode_image(tf.identity(contents), expand_animations=False)[..., :3]
 
 
-def _is_gray(contents: tf.Tensor) -> tf.Tensor:
-    """Whether a JPEG or PNG file holds a gray image, from its header."""
-    return tf.cond(
-        tf.io.is_jpeg(contents),
-        lambda: tf.image.extract_jpeg_shape(contents)[2] == 1,
-        # Byte 25 of a PNG is its color type: 0 gray, 4 gray with alpha.
-        lambda: tf.reduce_any(tf.strings.substr(contents, 25, 1) == [b"\x00", b"\x04"]),
+def _decode_bmp(contents: tf.Tensor) -> tf.Tensor:
+    """Returns a BMP image of 8, 24 or 32 bits, uint8 (h, w, 3)."""
+    stored = tf.io.decode_bmp(contents)
+
+    def looked_up() -> tf.Tensor:
+        # The decoder returns the places in the table of colors (blue, green, red, unused), which
+        # lies behind both headers; the second one begins with its size.
+        start = 14 + tf.io.decode_raw(tf.strings.substr(contents, 14, 4), tf.int32)[0]
+        table = tf.io.decode_raw(tf.strings.substr(contents, start, 1024), tf.uint8)
+        table = tf.reshape(table[: tf.size(table) // 4 * 4], [-1, 4])[:, 2::-1]
+        return tf.gather(table, tf.cast(stored[..., 0], tf.int32))
+
+    return tf.cond(tf.shape(stored)[2] == 1, looked_up, lambda: stored[..., :3])
+
+
+def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """Returns an image as it is to be seen.
+
+    Args:
+        image: (h, w, C), as it is stored.
+        orientation: int32 scalar, 1 to 8 as EXIF numbers them.
+    """
+    on_side, upside_down, mirrored = _turns(orientation)
+    image = tf.cond(on_side, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
+    image = tf.cond(upside_down, lambda: tf.reverse(image, [0]), lambda: image)
+    return tf.cond(mirrored, lambda: tf.reverse(image, [1]), lambda: image)
+
+
+def stored_window(
+    window: tf.Tensor, orientation: tf.Tensor, height: tf.Tensor, width: tf.Tensor
+) -> tf.Tensor:
+    """Returns where a rectangle of the upright image lies in the stored one.
+
+    Args:
+        window: int32 (4,): first row, first column, rows, columns.
+        orientation: int32 scalar, 1 to 8.
+        height: Rows of the upright image.
+        width: Columns of the upright image.
+    """
+    on_side, upside_down, mirrored = _turns(orientation)
+    top, left, rows, columns = tf.unstack(window)
+    top = tf.where(upside_down, height - top - rows, top)
+    left = tf.where(mirrored, width - left - columns, left)
+    turned = tf.stack([left, top, columns, rows])
+    return tf.where(on_side, turned, tf.stack([top, left, rows, columns]))
+
+
+def _turns(orientation: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns whether rows and columns change places, and whether rows, columns are reversed."""
+    return tuple(
+        tf.reduce_any(orientation == numbers)
+        for numbers in ([5, 6, 7, 8], [3, 4, 7, 8], [2, 3, 6, 7])
     )
 
 
-def _files(paths: Sequence[str]) -> tf.data.Dataset:
-    return tf.data.Dataset.from_tensor_slices(
-        (np.arange(len(paths), dtype=np.int32), np.asarray(paths, dtype=object))
-    )
+def _decode(contents: tf.Tensor, form: Form, orientation: tf.Tensor | None) -> tf.Tensor:
+    image = decode_whole(contents, form.channels)
+    return fit(image if orientation is None else upright(image, orientation), form)
 
 
-def native_shape(path: str) -> tuple[int, int, int] | None:
-    """Returns (height, width, channels) of an image file, or None if it cannot be decoded."""
-    try:
-        contents = tf.io.read_file(path)
-        height, width, _ = decode_whole(contents, channels=3).shape
-        return height, width, 1 if bool(_is_gray(contents)) else 3
-    except tf.errors.OpError:
-        return None
-
-
-def all_gray(paths: Sequence[str]) -> bool:
-    """Whether every readable file of the list is gray."""
-    gray = _files(paths).map(
-        lambda _, path: _is_gray(tf.io.read_file(path)),
-        num_parallel_calls=tf.data.AUTOTUNE,
-    )
-    return all(bool(each) for each in gray.ignore_errors().as_numpy_iterator())
-
-
-def read_all(paths: Sequence[str], form: Form) -> tuple[np.ndarray, np.ndarray]:
+def read_all(
+    paths: Sequence[str], form: Form, orientations: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Decodes files in parallel.
 
     Args:
         paths: The files.
         form: Size and channels of the images.
+        orientations: Integers (len(paths),), see ``upright``; None if all are upright.
 
     Returns:
         (images, read): uint8 (len(paths), H, W, C), and bool (len(paths),), False where a file
@@ -169,54 +234,75 @@ def read_all(paths: Sequence[str], form: Form) -> tuple[np.ndarray, np.ndarray]:
     """
     images = np.zeros((len(paths), *form.shape), np.uint8)
     read = np.zeros(len(paths), bool)
-    for places, chunk in _decoded(paths, form, with_images=True):
+    turned = orientations is not None
+    if not turned:
+        orientations = np.ones(len(paths), np.int32)
+
+    def one(contents: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+        return _decode(contents, form, orientation if turned else None)
+
+    for places, chunk in _each(paths, orientations, one).batch(_CHUNK).as_numpy_iterator():
         images[places] = chunk
         read[places] = True
     return images, read
 
 
-def readable(paths: Sequence[str], form: Form) -> np.ndarray:
-    """Returns bool (len(paths),): which files can be decoded in that form; keeps no image."""
+def decodable(paths: Sequence[str]) -> np.ndarray:
+    """Returns bool (len(paths),): which files can be decoded whole; keeps no image."""
+
+    def one(contents: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+        del orientation
+        # A value of the pixels: an image that nothing depends on would not be decoded at all.
+        return tf.reduce_max(decode_whole(contents, channels=3))
+
     read = np.zeros(len(paths), bool)
-    for (places,) in _decoded(paths, form, with_images=False):
-        read[places] = True
+    ones = np.ones(len(paths), np.int32)
+    bar = tqdm(total=len(paths), desc="decoding", unit=" images", disable=None, leave=False)
+    with bar:
+        for places, _ in _each(paths, ones, one).batch(_CHUNK).as_numpy_iterator():
+            read[places] = True
+            bar.update(len(places))
     return read
 
 
-def _decoded(paths: Sequence[str], form: Form, with_images: bool) -> Iterator[tuple]:
-    """Yields chunks of the places of the files that can be decoded (and of their images)."""
+def _each(
+    paths: Sequence[str],
+    orientations: np.ndarray,
+    decode: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+) -> tf.data.Dataset:
+    """Returns the places of the files that ``decode`` can decode, and what it returned."""
+    files = tf.data.Dataset.from_tensor_slices(
+        (
+            np.arange(len(paths), dtype=np.int32),
+            np.asarray(paths, dtype=object),
+            np.asarray(orientations, np.int32),
+        )
+    )
 
-    def one(place: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        image = _decode(tf.io.read_file(path), form)
-        if with_images:
-            return place, image
-        with tf.control_dependencies([image]):  # decoded all the same
-            return (tf.identity(place),)
+    def one(place: tf.Tensor, path: tf.Tensor, orientation: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return place, decode(tf.io.read_file(path), orientation)
 
     # A file that fails is left out: the places that come back are those of good files.
-    return (
-        _files(paths)
-        .map(one, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .ignore_errors()
-        .batch(_CHUNK)
-        .prefetch(tf.data.AUTOTUNE)
-        .as_numpy_iterator()
-    )
+    good = files.map(one, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return good.ignore_errors().prefetch(2 * _CHUNK)
 
 
 def read_batch(
     paths: tf.Tensor,
     form: Form,
+    orientations: tf.Tensor | None = None,
     draws: tf.Tensor | None = None,
-    decode: Callable[[tf.Tensor, tf.Tensor, Form], tf.Tensor] | None = None,
+    decode: Callable[..., tf.Tensor] | None = None,
 ) -> tf.Tensor:
     """Decodes a batch of files inside a graph.
 
     Args:
         paths: Strings (B,).
         form: Size and channels of the images.
+        orientations: int32 (B,), see ``upright``; None if all are upright.
         draws: (B, ...), an argument of ``decode`` for each image.
-        decode: Makes an image of contents, row of draws and form; None decodes it whole.
+        decode: Makes an image of contents, row of draws, form and orientation (or None); None
+            decodes it whole.
 
     Returns:
         uint8 (B, H, W, C).
@@ -226,12 +312,17 @@ def read_batch(
             it, and ``explain`` turns it into a TfkdError.
     """
     batch = paths.shape[0]
+    turned = orientations is not None
     draws = tf.zeros([batch]) if draws is None else draws
-    files = tf.data.Dataset.from_tensor_slices((tf.range(batch), paths, draws))
+    orientations = orientations if turned else tf.ones([batch], tf.int32)
+    files = tf.data.Dataset.from_tensor_slices((tf.range(batch), paths, draws, orientations))
 
-    def one(place: tf.Tensor, path: tf.Tensor, drawn: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def one(place, path, drawn, orientation) -> tuple[tf.Tensor, tf.Tensor]:
         contents = tf.io.read_file(path)
-        return place, decode(contents, drawn, form) if decode else _decode(contents, form)
+        orientation = orientation if turned else None
+        if decode is None:
+            return place, _decode(contents, form, orientation)
+        return place, decode(contents, drawn, form, orientation)
 
     decoded = files.map(one)
     # The last element serves batches of which no file can be read.
@@ -241,21 +332,24 @@ def read_batch(
     missing = tf.ones([batch + 1], tf.bool)
     missing = tf.tensor_scatter_nd_update(missing, places[:, None], tf.zeros_like(places, tf.bool))
     bad = tf.boolean_mask(paths, missing[:-1])
-    message = tf.strings.join([_MARK, "<", tf.strings.reduce_join(bad[:1]), ">"])
+    wanted = f"> {form.height} x {form.width} x {form.channels} resize {form.resize:d}"
+    message = tf.strings.join([_MARK, "<", tf.strings.reduce_join(bad[:1]), wanted])
     with tf.control_dependencies([tf.debugging.Assert(tf.size(bad) == 0, [message])]):
         return tf.ensure_shape(images[:-1], [batch, *form.shape])
 
 
 def problem(path: str, form: Form) -> str:
     """Returns the line about a file that could not be decoded in a form."""
-    found = native_shape(path)
-    if found is None:
-        return f"{path}: cannot be decoded, wanted a whole JPEG or PNG image"
-    height, width, _ = found
-    if (height, width) != (form.height, form.width):
+    try:
+        header = headers.read(path)
+    except headers.Unreadable as error:
+        return f"{path}: cannot be decoded, found {error}, wanted {headers.WANTED}"
+    if not decodable([path])[0]:
+        return f"{path}: cannot be decoded, found a damaged image, wanted {headers.WANTED}"
+    if (header.height, header.width) != (form.height, form.width) and not form.resize:
         return (
-            f"{path}: found an image of {height} x {width} pixels, wanted {form.height} x "
-            f"{form.width} as the others have; set image_size to resize them all"
+            f"{path}: found an image of {header.height} x {header.width} pixels, wanted "
+            f"{form.height} x {form.width} as the others have; set image_size to resize them all"
         )
     return f"{path}: cannot be decoded with {form.channels} channels"
 
@@ -272,14 +366,11 @@ def explain(error: BaseException) -> TfkdError | None:
     Returns:
         A TfkdError that names the image file, or None if the failure is another one.
     """
-    found = re.search(re.escape(_MARK) + "<(.*?)>", str(error), re.DOTALL)
+    found = re.search(
+        re.escape(_MARK) + r"<(.*?)> (\d+) x (\d+) x (\d+) resize (\d)", str(error), re.DOTALL
+    )
     if found is None:
         return None
-    path = found.group(1)
-    shape = native_shape(path)
-    if shape is None:
-        return TfkdError(f"{path}: cannot be decoded, wanted a whole JPEG or PNG image")
-    return TfkdError(
-        f"{path}: found an image of {shape[0]} x {shape[1]} pixels with {shape[2]} channels, "
-        f"wanted the form of the first training image; set image_size to resize them all"
-    )
+    path, *form = found.groups()
+    height, width, channels, resize = map(int, form)
+    return TfkdError(problem(path, Form(height, width, channels, bool(resize))))

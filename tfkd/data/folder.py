@@ -1,17 +1,23 @@
-"""Images in folders: PATH/split/class/*.jpg, .jpeg or .png."""
+"""Images in folders: PATH/split/class/*.jpg, *.png, *.webp, *.bmp or *.gif.
+
+The ending says that a file is meant as an image, its content of which kind it is. What else lies
+in the folder is left out and said.
+"""
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import hashlib
 import os
+import stat
 import warnings
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from tfkd.data import decoding, resizedcrop
+from tfkd.data import decoding, resizedcrop, survey
 from tfkd.data.decoding import Form
 from tfkd.data.file_digest import file_digest, stable_digest
 from tfkd.data.holdout import Holdout, held_out
@@ -26,24 +32,38 @@ from tfkd.data.splits import Splits
 from tfkd.data.statistics import Statistics, mean_and_std
 from tfkd.errors import TfkdError, TfkdWarning
 
-_SUFFIXES = (".jpg", ".jpeg", ".png")
-_COLOR_SAMPLE = 256
+_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif")
+_WANTED = "*.jpg, *.jpeg, *.png, *.webp, *.bmp or *.gif"
 _STATISTICS_SAMPLE = 4096
 
 
 class FileImages(IndexedSource):
     """Image files, decoded whenever a batch needs them."""
 
-    def __init__(self, paths: np.ndarray, labels: np.ndarray, form: Form):
-        """Keeps the paths, strings (N,), and the integer labels (N,)."""
+    def __init__(
+        self,
+        paths: np.ndarray,
+        labels: np.ndarray,
+        form: Form,
+        orientations: np.ndarray | None = None,
+    ):
+        """Keeps the paths, strings (N,), the labels and orientations, integers (N,).
+
+        Orientations are those of ``decoding.upright``; None if all images are upright.
+        """
         super().__init__(labels, form.shape)
         self._form = form
         with tf.device("CPU:0"):
             self._paths = tf.constant(paths.tolist())
+            self._orientations = None
+            if orientations is not None:
+                self._orientations = tf.constant(orientations, tf.int32)
 
     def at(self, positions: np.ndarray) -> ImageSource:
         paths = np.asarray([path.decode() for path in self._paths.numpy()[positions]])
-        return FileImages(paths, self._labels.numpy()[positions], self._form)
+        turned = self._orientations
+        turned = None if turned is None else turned.numpy()[positions]
+        return FileImages(paths, self._labels.numpy()[positions], self._form, turned)
 
     def digest(self) -> str:
         digest = hashlib.sha256(repr(self._form).encode())
@@ -58,35 +78,57 @@ class FileImages(IndexedSource):
         digest.update(stable_digest(paths, parts=2).encode())
         return digest.hexdigest(), NAMES_AND_SIZES
 
+    def _files(self, refs: ExampleRefs) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Returns the paths and the orientations of some examples."""
+        index = refs["index"]
+        turned = self._orientations
+        return tf.gather(self._paths, index), None if turned is None else tf.gather(turned, index)
+
     def pixels(self, refs: ExampleRefs) -> tf.Tensor:
-        return decoding.read_batch(tf.gather(self._paths, refs["index"]), self._form)
+        paths, orientations = self._files(refs)
+        return decoding.read_batch(paths, self._form, orientations)
 
     def resized_crops(self, refs: ExampleRefs, draws: tf.Tensor) -> tf.Tensor:
-        paths = tf.gather(self._paths, refs["index"])
-        return decoding.read_batch(paths, self._form, draws, resizedcrop.decode)
+        paths, orientations = self._files(refs)
+        return decoding.read_batch(paths, self._form, orientations, draws, resizedcrop.decode)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Split:
-    """The files of one split, by class and then by name, and their images if kept in memory."""
+    """The files of one split, by class and then by name, and their images if kept in memory.
+
+    Attributes:
+        paths: Strings (N,).
+        labels: int32 (N,).
+        facts: What their headers say, ``survey.FACTS`` (N,).
+        images: uint8 (N, H, W, C), or None.
+    """
 
     paths: np.ndarray
     labels: np.ndarray
+    facts: np.ndarray
     images: np.ndarray | None = None
+
+    @property
+    def orientations(self) -> np.ndarray | None:
+        """The orientations of the files; None if all are upright."""
+        stored = self.facts["orientation"].astype(np.int32)
+        return stored if (stored > 1).any() else None
 
     def take(self, places: np.ndarray) -> _Split:
         images = None if self.images is None else self.images[places]
-        return _Split(self.paths[places], self.labels[places], images)
+        return _Split(self.paths[places], self.labels[places], self.facts[places], images)
 
     def source(self, form: Form) -> ImageSource:
         if self.images is None:
-            return FileImages(self.paths, self.labels, form)
+            return FileImages(self.paths, self.labels, form, self.orientations)
         return MemoryImages(self.images, self.labels)
 
 
 def load(
     path: str,
     *,
+    state: str,
     holdout: Holdout,
     image_size: tuple[int, int] | None,
     skip_corrupt: bool,
@@ -97,10 +139,12 @@ def load(
 
     The splits are ``train``, ``test`` and ``val`` or ``validation``. A folder with a validation
     split but no test split (ImageNet's layout) is tested on the former and has no validation part.
-    A set of gray images has one channel, any other three.
+    A set of gray images has one channel, any other three; size and channels are decided from the
+    headers of all images, which are kept in the cache.
 
     Args:
         path: The folder.
+        state: What ``state`` returns for it.
         holdout: How many training images to set apart for validation; if not given, the folder
             keeps its own validation split, if any.
         image_size: (height, width) to resize to; None if all images have one size.
@@ -114,8 +158,9 @@ def load(
     """
     root = Path(path).expanduser()
     if not path or not root.is_dir():
-        raise TfkdError(f"folder:{path}: no such folder; wanted split/class/*.jpg or *.png in it")
-    names = _split_names(root)
+        raise TfkdError(f"folder:{path}: no such folder; wanted split/class/ with {_WANTED} in it")
+    left_out = _LeftOut()
+    names = _split_names(root, left_out)
     if holdout and "validation" in names:
         raise TfkdError(
             f"folder:{path}: found a split {names['validation']!r} and {holdout}; wanted only one "
@@ -124,16 +169,23 @@ def load(
     if holdout.given:
         names.pop("validation", None)
     classes = _class_names(root / names["train"])
-    found = {part: _listed(root / name, classes) for part, name in names.items()}
+    found = {part: _listed(root / name, classes, left_out) for part, name in names.items()}
+    looked = _look(root, state, found)
 
-    form = _form(found["train"].paths, image_size, center)
+    for each in found.values():
+        if not skip_corrupt and not each.facts["kind"].all():
+            bad = each.paths[np.argmin(each.facts["kind"])]
+            raise TfkdError(decoding.problem(bad, Form(1, 1, 3, resize=True)))
+    form = _form(found, image_size, center, skip_corrupt)
     streams = sum(len(each.paths) for each in found.values()) * form.bytes > in_memory_bytes
-    if _is_gray(found, streams):
-        form = dataclasses.replace(form, channels=1)
+    if skip_corrupt and streams:
+        _decode_all(found)
+        looked.keep()
     found = {
         part: _opened(each, root / names[part], classes, form, streams, skip_corrupt)
         for part, each in found.items()
     }
+    _say(path, found, left_out)
     if holdout:
         count = holdout.count(len(found["train"].paths))
         names = ["/".join(Path(each).parts[-2:]) for each in found["train"].paths]
@@ -147,7 +199,76 @@ def load(
     return Splits(sources["train"], sources["test"], validation, mean, std, tuple(classes))
 
 
-def _split_names(root: Path) -> dict[str, str]:
+def state(path: str) -> str:
+    """Returns a digest of the names, sizes and times of all files of a folder of images."""
+    root = Path(path).expanduser()
+    paths = []
+    # Classes may be links to folders; below them nothing is read.
+    for where, folders, names in os.walk(root, followlinks=True):
+        folders.sort()
+        if len(Path(where).relative_to(root).parts) == 2:
+            folders.clear()
+        paths.extend(os.path.join(where, name) for name in sorted(names))
+    return file_digest(paths)
+
+
+class _LeftOut:
+    """What lies in the folder and is not used, by kind."""
+
+    def __init__(self):
+        self._paths: dict[str, list[str]] = collections.defaultdict(list)
+
+    def add(self, kind: str, path: str) -> None:
+        self._paths[kind].append(path)
+
+    def __str__(self) -> str:
+        """Lists the kinds, each with its number and its first path; empty if there are none."""
+        most = sorted(self._paths.items(), key=lambda item: -len(item[1]))
+        return ", ".join(f"{len(paths)} {kind} (the first {paths[0]})" for kind, paths in most)
+
+
+def _entries(folder: Path) -> list[os.DirEntry]:
+    """Returns what lies in a folder, by name.
+
+    Raises:
+        TfkdError: The folder cannot be read, or something in it is neither a file nor a folder.
+    """
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        raise TfkdError(f"{folder}: cannot be read ({error.strerror})") from error
+    for entry in entries:
+        if not entry.is_file(follow_symlinks=False) and not entry.is_dir(follow_symlinks=False):
+            _require_usual(entry)
+        try:
+            entry.name.encode()
+        except UnicodeEncodeError:
+            raise TfkdError(
+                f"{folder}: found the name {entry.name!a}, wanted names in UTF-8"
+            ) from None
+    return entries
+
+
+def _require_usual(entry: os.DirEntry) -> None:
+    """Raises TfkdError for what is neither a file nor a folder nor a link to one."""
+    wanted = "wanted image files; remove it"
+    try:
+        mode = os.stat(entry.path).st_mode
+    except OSError:
+        raise TfkdError(f"{entry.path}: found a broken link, {wanted}") from None
+    kinds = (
+        (stat.S_ISFIFO, "a named pipe"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISCHR, "a device"),
+        (stat.S_ISBLK, "a device"),
+    )
+    for is_kind, kind in kinds:
+        if is_kind(mode):
+            raise TfkdError(f"{entry.path}: found {kind}, {wanted}")
+
+
+def _split_names(root: Path, left_out: _LeftOut) -> dict[str, str]:
     """Returns the folder name of each split there is: train, test and perhaps validation."""
     held = [name for name in ("validation", "val") if (root / name).is_dir()]
     if len(held) == 2:
@@ -162,19 +283,30 @@ def _split_names(root: Path) -> dict[str, str]:
                 f"folder:{root}: has no split {part!r}; found {', '.join(present) or 'nothing'}, "
                 f"wanted train and test (and val or validation)"
             )
+    for entry in _entries(root):
+        if entry.is_dir() and entry.name[0] != "." and entry.name not in names.values():
+            left_out.add("folders that are no split", entry.path)
     return names
 
 
-def _class_names(folder: Path) -> list[str]:
-    names = sorted(each.name for each in folder.iterdir() if each.is_dir() and each.name[0] != ".")
+def _class_names(folder: Path, left_out: _LeftOut | None = None) -> list[str]:
+    """Returns the names of the classes of a split; hidden folders are none."""
+    names = []
+    for entry in _entries(folder):
+        if entry.name[0] == ".":
+            continue
+        if entry.is_dir():
+            names.append(entry.name)
+        elif left_out is not None:
+            left_out.add("outside of the class folders", entry.path)
     if not names:
-        raise TfkdError(f"{folder}: found no class folders, wanted {folder}/CLASS/*.jpg or *.png")
+        raise TfkdError(f"{folder}: found no class folders, wanted {folder}/CLASS/ with {_WANTED}")
     return names
 
 
-def _listed(folder: Path, classes: list[str]) -> _Split:
+def _listed(folder: Path, classes: list[str], left_out: _LeftOut) -> _Split:
     """Returns the image files of one split; raises TfkdError for a class that has none."""
-    present = _class_names(folder)
+    present = _class_names(folder, left_out)
     surplus = sorted(set(present) - set(classes))
     if surplus:
         raise TfkdError(
@@ -185,72 +317,129 @@ def _listed(folder: Path, classes: list[str]) -> _Split:
     for label, name in enumerate(classes):
         if name not in present:
             raise TfkdError(f"{folder}: has no class {name!r}, wanted all those of the train split")
-        with os.scandir(folder / name) as entries:
-            files = sorted(each.name for each in entries if each.name.lower().endswith(_SUFFIXES))
-        if not files:
-            raise TfkdError(f"{folder / name}: found no images, wanted *.jpg, *.jpeg or *.png")
-        paths.extend(str(folder / name / each) for each in files)
-        labels.extend([label] * len(files))
-    return _Split(np.array(paths, dtype=object), np.array(labels, dtype=np.int32))
+        found, others = [], _LeftOut()
+        for entry in _entries(folder / name):
+            ending = os.path.splitext(entry.name)[1].lower()
+            if entry.name[0] == ".":
+                if ending in _SUFFIXES:
+                    left_out.add("hidden", entry.path)
+            elif entry.is_dir():
+                left_out.add("folders inside a class", entry.path)
+            elif ending in _SUFFIXES:
+                found.append(entry.path)
+            else:
+                kind = f"named *{ending}" if ending else "without an ending"
+                left_out.add(kind, entry.path)
+                others.add(kind, entry.path)
+        if not found:
+            beside = f" but {others}" if str(others) else ""
+            raise TfkdError(f"{folder / name}: found no images{beside}, wanted {_WANTED}")
+        paths.extend(found)
+        labels.extend([label] * len(found))
+    facts = np.zeros(len(paths), survey.FACTS)
+    return _Split(np.array(paths, dtype=object), np.array(labels, dtype=np.int32), facts)
 
 
-def _form(paths: np.ndarray, image_size: tuple[int, int] | None, center: bool) -> Form:
-    """Returns the form of the given size, or that of the first readable image."""
+def _look(root: Path, state: str, found: dict[str, _Split]) -> survey.Survey:
+    """Looks through all files; the splits then hold views of the facts of the survey."""
+    looked = survey.Survey(root, state, np.concatenate([each.paths for each in found.values()]))
+    start = 0
+    for part, each in found.items():
+        stop = start + len(each.paths)
+        found[part] = dataclasses.replace(each, facts=looked.facts[start:stop])
+        start = stop
+    return looked
+
+
+def _decode_all(found: dict[str, _Split]) -> None:
+    """Decodes every image that was not decoded before, and notes which are damaged."""
+    for each in found.values():
+        rest = np.flatnonzero((each.facts["kind"] > 0) & (each.facts["decoded"] == 0))
+        _note(each, rest, decoding.decodable(each.paths[rest]))
+
+
+def _note(split: _Split, places: np.ndarray, sound: np.ndarray) -> None:
+    split.facts["decoded"][places] = np.where(sound, survey.SOUND, survey.DAMAGED)
+
+
+def _form(
+    found: dict[str, _Split], image_size: tuple[int, int] | None, center: bool, skip_corrupt: bool
+) -> Form:
+    """Returns the form of all images, from what their headers say."""
+    if not found["train"].facts["kind"].any():
+        raise TfkdError(
+            f"{found['train'].paths[0]}: cannot be decoded, nor can any other image of its split"
+        )
+    paths = np.concatenate([each.paths for each in found.values()])
+    facts = np.concatenate([each.facts for each in found.values()])
+    images = facts["kind"] > 0
+    channels = survey.channels(facts[images])
     if image_size is not None:
-        return Form(*image_size, channels=3, resize=True, center=center)
-    for path in paths:
-        shape = decoding.native_shape(path)
-        if shape is not None:
-            return Form(*shape[:2], channels=3, resize=False)
-    raise TfkdError(f"{paths[0]}: cannot be decoded, nor can any other image of its split")
-
-
-def _is_gray(found: dict[str, _Split], streams: bool) -> bool:
-    """Whether the images are gray; all headers are read only if a sample is gray."""
-    train = found["train"].paths
-    if not decoding.all_gray(train[_evenly(len(train), _COLOR_SAMPLE)]):
-        return False
-    return streams or decoding.all_gray(np.concatenate([each.paths for each in found.values()]))
+        return Form(*image_size, channels=channels, resize=True, center=center)
+    if skip_corrupt:
+        # What a damaged file says of its size is no reason to refuse the others.
+        _, odd = survey.sizes(facts[images])
+        places = np.flatnonzero(images)[odd]
+        images[places] = decoding.decodable(paths[places])
+    size = survey.require_one_size(paths[images], facts[images])
+    return Form(*size, channels=channels, resize=False)
 
 
 def _opened(
     split: _Split, folder: Path, classes: list[str], form: Form, streams: bool, skip_corrupt: bool
 ) -> _Split:
     """Returns the split with its images, if kept in memory, and without the files to skip."""
+    read = (split.facts["kind"] > 0) & (split.facts["decoded"] != survey.DAMAGED)
     if not streams:
-        images, read = decoding.read_all(split.paths, form)
-        split = dataclasses.replace(split, images=images)
-    elif skip_corrupt:
-        read = decoding.readable(split.paths, form)
-    else:
-        return split
+        places = np.flatnonzero(read)
+        whole = split if read.all() else split.take(places)
+        images, decoded = decoding.read_all(whole.paths, form, whole.orientations)
+        read[places] = decoded
+        if not decoded.all():
+            images = images[decoded]
+    kept = split if read.all() else split.take(np.flatnonzero(read))
+    if not streams:
+        kept = dataclasses.replace(kept, images=images)
     if read.all():
-        return split
+        return kept
 
     unread = split.paths[~read]
-    for path in unread:
-        if not skip_corrupt or decoding.native_shape(path) is not None:
-            raise TfkdError(decoding.problem(path, form))
-    warnings.warn(
+    sound = decoding.decodable(unread)
+    if not skip_corrupt or sound.any():
+        raise TfkdError(decoding.problem(unread[np.argmax(sound)], form))
+    _warn(
         f"{folder}: skipped {len(unread)} of {len(read)} images that cannot be decoded, "
-        f"the first of them {unread[0]}",
-        TfkdWarning,
-        stacklevel=4,
+        f"the first of them {unread[0]}"
     )
-    split = split.take(np.flatnonzero(read))
     for label in range(len(classes)):
-        if label not in split.labels:
+        if label not in kept.labels:
             raise TfkdError(f"{folder / classes[label]}: no image of this class can be decoded")
-    return split
+    return kept
+
+
+def _say(path: str, found: dict[str, _Split], left_out: _LeftOut) -> None:
+    """Warns of what is left out and of what is converted."""
+    if str(left_out):
+        _warn(f"folder:{path}: left out, as they are no images of the set: {left_out}")
+    converted = survey.remarks(
+        np.concatenate([each.paths for each in found.values()]),
+        np.concatenate([each.facts for each in found.values()]),
+    )
+    if converted:
+        _warn(f"folder:{path}: {converted}")
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, TfkdWarning, stacklevel=5)
 
 
 def _statistics(train: _Split, form: Form) -> Statistics:
     if train.images is not None:
         return mean_and_std(train.images)
-    sample = train.paths[_evenly(len(train.paths), _STATISTICS_SAMPLE)]
-    images, read = decoding.read_all(sample, form)
+    sample = train.take(_evenly(len(train.paths), _STATISTICS_SAMPLE))
+    images, read = decoding.read_all(sample.paths, form, sample.orientations)
     if not read.all():
-        raise TfkdError(decoding.problem(sample[~read][0], form))
+        raise TfkdError(decoding.problem(sample.paths[~read][0], form))
     return mean_and_std(images)
 
 

@@ -44,8 +44,9 @@ def load(
         name: ``digits`` (scikit-learn's, embedded: 1,077 training, 360 validation, 360 test images
             of 8 x 8 x 1); a tensorflow-datasets name of image classification (``cifar10``,
             ``cifar100``, ``stl10``, ``imagenet2012``, ...); ``tiny_imagenet``, prepared by
-            ``tools/prepare_data.py``; or ``folder:PATH`` with PATH/split/class/*.jpg, *.jpeg or
-            *.png, the splits being train, test and perhaps val or validation.
+            ``tools/prepare_data.py``; or ``folder:PATH`` with PATH/split/class/ and JPEG, PNG,
+            WebP, BMP or GIF files in it, the splits being train, test and perhaps val or
+            validation.
         batch_size: Rows of a global batch.
         seed: Seed of order and augmentation, 0 .. 2**31 - 1.
         validation_split: Fraction of the training images to set apart for validation, the same
@@ -68,7 +69,7 @@ def load(
         directory: Folder of the prepared sets; None for tensorflow-datasets' own.
         download: Allow the download of a tensorflow-datasets set that is not prepared.
         skip_corrupt: Leave out image files of a folder that cannot be decoded, with a warning
-            that counts them. A set that streams then decodes every file once at the start.
+            that counts them. A set that streams then decodes every file once, at its first start.
         in_memory_bytes: A set larger than this when decoded streams from its files.
 
     Returns:
@@ -161,9 +162,9 @@ def _from_folder(
         state: Its ``Scan.state``: a changed folder is read again.
         holdout, image_size, skip_corrupt, in_memory_bytes, center: As for ``folder.load``.
     """
-    del state
     return folder.load(
         path,
+        state=state,
         holdout=holdout,
         image_size=image_size,
         skip_corrupt=skip_corrupt,

@@ -17,7 +17,7 @@ import math
 import tensorflow as tf
 
 from tfkd.data import randomness
-from tfkd.data.decoding import Form, decode_whole, resized, uncut
+from tfkd.data.decoding import Form, decode_whole, resized, stored_window, uncut, upright
 
 SMALLEST_AREA = 0.08
 ASPECTS = (3 / 4, 4 / 3)
@@ -78,13 +78,17 @@ def window(draws: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.cond(tf.reduce_any(fits), drawn, middle), tf.int32)
 
 
-def decode(contents: tf.Tensor, draws: tf.Tensor, form: Form) -> tf.Tensor:
+def decode(
+    contents: tf.Tensor, draws: tf.Tensor, form: Form, orientation: tf.Tensor | None = None
+) -> tf.Tensor:
     """Returns the crop of one encoded image.
 
     Args:
-        contents: A JPEG or PNG file.
+        contents: An image file.
         draws: One row of ``draw``.
         form: Size and channels of the crop.
+        orientation: int32 scalar, see ``decoding.upright``; None for an upright image. The
+            rectangle lies in the upright image.
 
     Returns:
         uint8 (H, W, C).
@@ -93,22 +97,32 @@ def decode(contents: tf.Tensor, draws: tf.Tensor, form: Form) -> tf.Tensor:
         tf.errors.InvalidArgumentError: The file cannot be decoded.
     """
 
+    def stored(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+        """Returns the rectangle in a stored image of that size."""
+        if orientation is None:
+            return window(draws, height, width)
+        high = tf.where(orientation > 4, width, height)
+        wide = tf.where(orientation > 4, height, width)
+        return stored_window(window(draws, high, wide), orientation, high, wide)
+
     def part_of_jpeg() -> tf.Tensor:
         sound = uncut(contents)
         shape = tf.image.extract_jpeg_shape(sound)
         return tf.image.decode_and_crop_jpeg(
             sound,
-            window(draws, shape[0], shape[1]),
+            stored(shape[0], shape[1]),
             channels=form.channels,
             dct_method="INTEGER_ACCURATE",
         )
 
     def part_of_another() -> tf.Tensor:
         image = decode_whole(contents, form.channels)
-        top, left, rows, columns = tf.unstack(window(draws, tf.shape(image)[0], tf.shape(image)[1]))
+        top, left, rows, columns = tf.unstack(stored(tf.shape(image)[0], tf.shape(image)[1]))
         return image[top : top + rows, left : left + columns]
 
     part = tf.cond(tf.io.is_jpeg(contents), part_of_jpeg, part_of_another)
+    if orientation is not None:
+        part = upright(part, orientation)
     crop = resized(part, form.shape[:2])
     crop = tf.cond(draws[0] < 0.5, lambda: crop[:, ::-1], lambda: crop)
     return tf.ensure_shape(crop, form.shape)
