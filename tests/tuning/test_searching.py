@@ -11,6 +11,7 @@ from tfkd import training, tuning
 from tfkd.core.step.nonfinite import NonFiniteLoss
 from tfkd.errors import TfkdError, TfkdWarning
 from tfkd.training import config as configs
+from tfkd.training import inputs
 from tfkd.training.config import vary
 from tfkd.training.run_folder import RunFolder
 from tfkd.training.train_loop import TrainLoop
@@ -204,6 +205,20 @@ def test_a_trial_without_a_best_score_ends_the_search(quick, experiment, tmp_pat
     path.write_text(path.read_text().replace('"best_score": 90.0', '"best_score": null'))
     with pytest.raises(TfkdError, match="trials/02': found no best_score in result.json"):
         tuning.search(config, tmp_path)
+
+
+def test_a_finished_trial_of_other_code_stops_the_search(quick, experiment, tmp_path, capsys):
+    config = experiment(vary(RATE, choices=(0.1, 0.5)))
+    tuning.search(config, tmp_path)
+    path = tmp_path / "trials" / "01" / "result.json"
+    result = json.loads(path.read_text())
+    result["inputs"] = inputs.record(config)
+    result["inputs"]["code"]["student.name tiny"]["digest"] = "another"
+    path.write_text(json.dumps(result))
+    with pytest.raises(TfkdError, match="01' holds a run .* tiny_experiment.py was edited; wanted"):
+        tuning.search(config, tmp_path)
+    tuning.search(configs.override(config, accept_changes=True), tmp_path)
+    assert len(quick) == 2
 
 
 def test_folders_of_something_else_are_refused(quick, experiment, tmp_path):

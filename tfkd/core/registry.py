@@ -50,10 +50,10 @@ def settings(name: str) -> dict[str, Field]:
     Raises:
         TfkdError: For an unknown name.
     """
-    maker = _maker(name)
-    declared = fields_of(maker) if isinstance(maker, type) else {}
+    made_by = maker(name)
+    declared = fields_of(made_by) if isinstance(made_by, type) else {}
     found = {}
-    for key, parameter in inspect.signature(maker).parameters.items():
+    for key, parameter in inspect.signature(made_by).parameters.items():
         if key in declared:
             found[key] = declared[key]
         elif key != "name" and parameter.default not in (parameter.empty, None):
@@ -71,16 +71,21 @@ def create(name: str, /, **settings):
     Raises:
         TfkdError: For an unknown name or setting; the nearest known one is named.
     """
-    maker = _maker(name)
-    parameters = inspect.signature(maker).parameters
+    made_by = maker(name)
+    parameters = inspect.signature(made_by).parameters
     known = [key for key, value in parameters.items() if value.kind is not value.VAR_KEYWORD]
     for key in settings:
         if key not in known and key != "name":
             raise unknown(f"setting of method {name}", key, known)
-    return maker(**settings)
+    return made_by(**settings)
 
 
-def _maker(name: str) -> Callable:
+def maker(name: str) -> Callable:
+    """Returns the class of a method, or the function that makes its objective.
+
+    Raises:
+        TfkdError: For an unknown name.
+    """
     if name not in _METHODS:
         raise unknown("method", name, names())
     return _METHODS[name]

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfkd.data.dataset import DataSet
 from tfkd.data.decoding import resized
-from tfkd.data.holdout import Holdout, stratified
+from tfkd.data.holdout import Holdout, held_out, stratified
 from tfkd.data.mixing import Mixing
 from tfkd.data.source import MemoryImages
 from tfkd.data.splits import Splits
@@ -94,11 +94,17 @@ def digits(holdout: Holdout, image_size: tuple[int, int] | None) -> Splits:
         images = resized(tf.constant(images), image_size).numpy()
     labels = bunch.target.astype(np.int32)
     rest, test = stratified(labels, _DIGITS_HELD_OUT)
+    train, validation = (images[rest], labels[rest]), None
+    if not holdout.given:
+        # The division of its own, which never changes.
+        kept, apart = stratified(labels[rest], _DIGITS_HELD_OUT)
+        validation = train[0][apart], train[1][apart]
+        train = train[0][kept], train[1][kept]
     return _splits(
-        train=(images[rest], labels[rest]),
+        train=train,
         test=(images[test], labels[test]),
-        validation=None,
-        holdout=holdout if holdout.given else Holdout(size=_DIGITS_HELD_OUT),
+        validation=validation,
+        holdout=holdout,
         num_classes=10,
         class_names=None,
         name="digits",
@@ -117,7 +123,7 @@ def _splits(train, test, validation, holdout, num_classes, class_names, name, me
     if validation is not None:
         parts["validation"] = _checked(name, "validation", validation, shape)
     elif holdout:
-        kept, apart = stratified(train_labels, holdout.count(len(train_labels)))
+        kept, apart = held_out(train_labels, holdout.count(len(train_labels)))
         parts["validation"] = (train_images[apart], train_labels[apart])
         train_images, train_labels = train_images[kept], train_labels[kept]
     parts["train"] = (train_images, train_labels)

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import functools
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -66,7 +67,10 @@ class DataSet:
         seed: Seed of order and augmentation.
         augmentation: The augmentation of training images.
         mixing: The mixing of training batches.
+        files: What ``tfkd.data.files`` said when the set was loaded; None for arrays.
     """
+
+    files: dict[str, Any] | None = None
 
     def __init__(
         self,
@@ -193,6 +197,22 @@ class DataSet:
             TfkdError: There is no such part.
         """
         return self._source(part).digest()
+
+    def identity(self) -> dict[str, dict[str, Any]]:
+        """Returns what tells these images from others, wherever they lie and whenever they came.
+
+        Unlike ``digest`` it heeds neither times nor absolute paths.
+
+        Returns:
+            For each part ``images``, their number, ``digest``, and ``by``, what is in the digest:
+            ``contents`` of images in memory, ``names and sizes`` of the files of others.
+        """
+        found = {}
+        for part in _PARTS:
+            if part in self._sources:
+                digest, by = self._sources[part].identity()
+                found[part] = {"images": self._sources[part].size, "digest": digest, "by": by}
+        return found
 
     def train(
         self,

@@ -19,9 +19,15 @@ import tensorflow as tf
 
 from tfkd.data import decoding, resizedcrop, survey
 from tfkd.data.decoding import Form
-from tfkd.data.file_digest import file_digest
-from tfkd.data.holdout import Holdout, stratified
-from tfkd.data.source import ExampleRefs, ImageSource, IndexedSource, MemoryImages
+from tfkd.data.file_digest import file_digest, stable_digest
+from tfkd.data.holdout import Holdout, held_out
+from tfkd.data.source import (
+    NAMES_AND_SIZES,
+    ExampleRefs,
+    ImageSource,
+    IndexedSource,
+    MemoryImages,
+)
 from tfkd.data.splits import Splits
 from tfkd.data.statistics import Statistics, mean_and_std
 from tfkd.errors import TfkdError, TfkdWarning
@@ -64,6 +70,13 @@ class FileImages(IndexedSource):
         digest.update(self._labels.numpy())
         digest.update(file_digest(path.decode() for path in self._paths.numpy()).encode())
         return digest.hexdigest()
+
+    def identity(self) -> tuple[str, str]:
+        paths = (path.decode() for path in self._paths.numpy())
+        digest = hashlib.sha256(repr(self._form).encode())
+        digest.update(self._labels.numpy())
+        digest.update(stable_digest(paths, parts=2).encode())
+        return digest.hexdigest(), NAMES_AND_SIZES
 
     def _files(self, refs: ExampleRefs) -> tuple[tf.Tensor, tf.Tensor | None]:
         """Returns the paths and the orientations of some examples."""
@@ -175,7 +188,8 @@ def load(
     _say(path, found, left_out)
     if holdout:
         count = holdout.count(len(found["train"].paths))
-        kept, apart = stratified(found["train"].labels, count)
+        names = ["/".join(Path(each).parts[-2:]) for each in found["train"].paths]
+        kept, apart = held_out(found["train"].labels, count, names)
         found["validation"] = found["train"].take(apart)
         found["train"] = found["train"].take(kept)
 

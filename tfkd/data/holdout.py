@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -82,8 +84,37 @@ def _is_a(value, kinds: type | tuple[type, ...]) -> bool:
     return isinstance(value, kinds) and not isinstance(value, bool)
 
 
+def held_out(
+    labels: np.ndarray, count: int, names: Sequence[str] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Divides positions into those kept for training and those held out, alike in every class.
+
+    In each class those with the smallest hash of their names are held out. Whether one is does not
+    depend on where the others are: with one image more or less, one or two change sides.
+
+    Args:
+        labels: Integer labels (N,).
+        count: How many to hold out, 0 <= count < N.
+        names: What each image is called, such as its path relative to the split; its position where
+            there is none.
+
+    Returns:
+        (kept, apart), both ascending positions. The number of each class is that of ``stratified``.
+    """
+    keys = range(len(labels)) if names is None else names
+    hashes = [hashlib.sha256(str(key).encode()).digest() for key in keys]
+    apart = np.zeros(len(labels), bool)
+    for value, number in _quotas(labels, count):
+        members = np.flatnonzero(labels == value)
+        apart[sorted(members, key=lambda at: hashes[at])[:number]] = True
+    return np.flatnonzero(~apart), np.flatnonzero(apart)
+
+
 def stratified(labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Divides positions into those kept and those set apart, alike in every class.
+
+    They are drawn by a fixed seed from the positions: for data that never change, and for the
+    choice of some training images (``train_size``).
 
     Args:
         labels: Integer labels (N,).
@@ -93,14 +124,19 @@ def stratified(labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         (kept, apart), both ascending positions. Every class gives its proportion of ``count``, and
         the remainder goes to the classes with the largest fractions.
     """
+    # The legacy generator: NumPy promises that its numbers never change.
+    generator = np.random.RandomState(_RULE)
+    apart = np.zeros(len(labels), bool)
+    for value, number in _quotas(labels, count):
+        apart[generator.permutation(np.flatnonzero(labels == value))[:number]] = True
+    return np.flatnonzero(~apart), np.flatnonzero(apart)
+
+
+def _quotas(labels: np.ndarray, count: int) -> list[tuple[int, int]]:
+    """Returns each class and how many of ``count`` it gives."""
     classes, sizes = np.unique(labels, return_counts=True)
     exact = sizes * (count / len(labels))
     quota = np.floor(exact).astype(int)
     short = count - quota.sum()
     quota[np.argsort(quota - exact, kind="stable")[:short]] += 1
-    # The legacy generator: NumPy promises that its numbers never change.
-    generator = np.random.RandomState(_RULE)
-    apart = np.zeros(len(labels), bool)
-    for value, number in zip(classes, quota):
-        apart[generator.permutation(np.flatnonzero(labels == value))[:number]] = True
-    return np.flatnonzero(~apart), np.flatnonzero(apart)
+    return list(zip(classes, quota))

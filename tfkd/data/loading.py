@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from tfkd.data import arrays, augmentation, folder, presets, tfds_source, tiny_imagenet
+from tfkd.data.data_dir import prepared_sets
 from tfkd.data.dataset import DataSet
+from tfkd.data.file_digest import scan
 from tfkd.data.holdout import Holdout
 from tfkd.data.mixing import Mixing
 from tfkd.data.splits import Splits
@@ -90,11 +94,14 @@ def load(
             )
     holdout = Holdout(validation_split, validation_size)
     settings = (holdout, size, skip_corrupt, in_memory_bytes, center)
+    found = None
     if kind == "folder":
-        splits = _from_folder(path, folder.state(path), *settings)
+        found = scan(Path(path).expanduser()) if path else None
+        splits = _from_folder(path, found and found.state, *settings)
     elif name == tiny_imagenet.NAME:
         place = tiny_imagenet.find(directory)
-        splits = _from_folder(str(place), folder.state(str(place)), *settings)
+        found = scan(place)
+        splits = _from_folder(str(place), found and found.state, *settings)
         splits = tiny_imagenet.described(splits, place)
     elif name == "digits":
         splits = arrays.digits(holdout, size)
@@ -110,13 +117,38 @@ def load(
         )
     if train_size is not None:
         splits = splits.with_train_size(train_size)
-    return splits.data_set(name, augment, batch_size, seed, Mixing(mixup, cutmix))
+    made = splits.data_set(name, augment, batch_size, seed, Mixing(mixup, cutmix))
+    made.files = files(name, directory) if found is None else found.listing
+    return made
+
+
+def files(name: str, directory: str | None = None) -> dict[str, Any] | None:
+    """Returns what the files of a data set are by their relative names and sizes; reads none.
+
+    Files beside the images count as well: where the answer is another one, the images may still be
+    the same, which ``DataSet.identity`` knows.
+
+    Args:
+        name: As ``load`` takes it.
+        directory: Likewise.
+
+    Returns:
+        See ``file_digest.Scan.listing``; None for digits, and for a set that is not there.
+    """
+    kind, _, path = str(name).partition(":")
+    if name == "digits":
+        return None
+    if kind == "folder":
+        found = scan(Path(path).expanduser())
+    else:
+        found = scan(prepared_sets(directory) / kind.partition("/")[0])
+    return None if found is None else found.listing
 
 
 @functools.lru_cache(maxsize=1)
 def _from_folder(
     path: str,
-    state: str,
+    state: str | None,
     holdout: Holdout,
     image_size: tuple[int, int] | None,
     skip_corrupt: bool,
@@ -127,7 +159,7 @@ def _from_folder(
 
     Args:
         path: The folder.
-        state: Its ``folder.state``: a changed folder is read again.
+        state: Its ``Scan.state``: a changed folder is read again.
         holdout, image_size, skip_corrupt, in_memory_bytes, center: As for ``folder.load``.
     """
     return folder.load(

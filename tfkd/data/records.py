@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from tfkd.data import decoding, randomness, resizedcrop
 from tfkd.data.decoding import Form
-from tfkd.data.file_digest import file_digest
-from tfkd.data.source import ExampleRefs, ImageSource
+from tfkd.data.file_digest import file_digest, stable_digest
+from tfkd.data.source import NAMES_AND_SIZES, ExampleRefs, ImageSource
 from tfkd.errors import TfkdError
 
 _READERS = 16
@@ -131,6 +131,11 @@ class RecordImages(ImageSource):
     def digest(self) -> str:
         facts = (file_digest(self._paths), self._start, self._stop, self._form, self._keys)
         return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+    def identity(self) -> tuple[str, str]:
+        files = stable_digest(self._paths, parts=1)
+        facts = (files, self._start, self._stop, self._form, self._keys)
+        return hashlib.sha256(repr(facts).encode()).hexdigest(), NAMES_AND_SIZES
 
     def resized_crops(self, refs: ExampleRefs, draws: tf.Tensor) -> tf.Tensor:
         def one(each: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:

@@ -22,6 +22,9 @@ from tfkd.errors import TfkdError
 ExampleRefs = dict[str, tf.Tensor]
 """References to examples: ``index`` int32, the position, and whatever else the source needs."""
 
+CONTENTS, NAMES_AND_SIZES = "contents", "names and sizes"
+"""What a digest of images covers: every pixel, or the relative names and sizes of their files."""
+
 
 class ImageSource(abc.ABC):
     """The images and labels of one split.
@@ -63,6 +66,14 @@ class ImageSource(abc.ABC):
     @abc.abstractmethod
     def digest(self) -> str:
         """Returns a digest of images and labels in their order; files by name, size and time."""
+
+    @abc.abstractmethod
+    def identity(self) -> tuple[str, str]:
+        """Returns a digest that is the same wherever the images lie, and what went into it.
+
+        Returns:
+            The digest of the images and labels in their order, and CONTENTS or NAMES_AND_SIZES.
+        """
 
     @abc.abstractmethod
     def subset(self, count: int) -> ImageSource:
@@ -175,6 +186,9 @@ class MemoryImages(IndexedSource):
         digest.update(self._images.numpy())
         digest.update(self._labels.numpy())
         return digest.hexdigest()
+
+    def identity(self) -> tuple[str, str]:
+        return self.digest(), CONTENTS
 
     def at(self, positions: np.ndarray) -> ImageSource:
         return MemoryImages(self._images.numpy()[positions], self._labels.numpy()[positions])

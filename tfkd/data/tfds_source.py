@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfkd.data import presets
 from tfkd.data.decoding import Form, fit
-from tfkd.data.holdout import Holdout, stratified
+from tfkd.data.holdout import Holdout, held_out
 from tfkd.data.records import RecordImages
 from tfkd.data.source import MemoryImages
 from tfkd.data.splits import Splits
@@ -115,7 +115,7 @@ def load(
         }
         if held:
             images, labels = arrays["train"]
-            kept, apart = stratified(labels, held)
+            kept, apart = held_out(labels, held)
             arrays["train"] = images[kept], labels[kept]
             arrays["validation"] = images[apart], labels[apart]
         mean, std = published or mean_and_std(arrays["train"][0])

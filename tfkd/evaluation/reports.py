@@ -15,6 +15,7 @@ from tfkd.errors import TfkdError
 from tfkd.evaluation.measuring import evaluate
 from tfkd.evaluation.subjects import (
     best_selected_on,
+    check_part,
     run_data_settings,
     run_subject,
     saved_model_subject,
@@ -76,6 +77,8 @@ def report(
     if directory is not None:
         settings["directory"] = directory
     dataset = data.load(**settings, batch_size=batch_size)
+    if run is not None and data_name is None:
+        check_part(run, dataset, split)
     if class_names is not None:
         subject = subject.named(models.read_class_names(class_names))
     subject = subject.for_data(dataset.info, by_number=by_number, preprocess=preprocess)

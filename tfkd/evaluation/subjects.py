@@ -227,6 +227,41 @@ def best_selected_on(run_folder: str | os.PathLike) -> str | None:
         return None
 
 
+def check_part(run_folder: str | os.PathLike, dataset: data.DataSet, split: str) -> None:
+    """Warns where a part of a run's own data is not the one that the run had.
+
+    Images that a run validated on may have become training images since, and the reverse. Of a run
+    that recorded nothing the held-out images follow the rule of an earlier version.
+
+    Args:
+        run_folder: The run folder.
+        dataset: The data of its config as they are now.
+        split: The part to evaluate on.
+    """
+    try:
+        result = json.loads((Path(run_folder) / "result.json").read_text(encoding="utf-8"))
+        recorded = result.get("inputs", {}).get("data", {}).get("parts")
+    except (OSError, ValueError, AttributeError):
+        return
+    settings = run_data_settings(run_folder)
+    held_out = settings.get("validation_size") or settings.get("validation_split")
+    if recorded is None:
+        if held_out and split != "test":
+            warnings.warn(
+                f"run folder {str(run_folder)!r} is of an earlier version, which held out other "
+                f"validation images: the images of {split!r} are not those that it had",
+                TfkdWarning,
+                stacklevel=3,
+            )
+    elif recorded.get(split) != dataset.identity().get(split):
+        warnings.warn(
+            f"run folder {str(run_folder)!r}: the images of {split!r} are others than in the run; "
+            "some of them may have been trained on",
+            TfkdWarning,
+            stacklevel=3,
+        )
+
+
 def split_of(dataset: data.DataSet, split: str) -> tf.data.Dataset:
     """Returns a part of a data set as un-augmented batches in order.
 

@@ -112,6 +112,15 @@ def check_name(name: str, kind: str = "network") -> None:
         raise unknown(kind, name, names())
 
 
+def builder(name: str) -> Callable:
+    """What makes a network: the registered function, or that of a reference.
+
+    Raises:
+        TfkdError: As `check_name`.
+    """
+    return references.find(name) if references.is_reference(name) else entry(name).build
+
+
 def create(
     name: str,
     num_classes: int,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import warnings
@@ -59,6 +60,14 @@ class Checkpoints:
         for old in set(self.paths()) - set(kept):
             old.unlink(missing_ok=True)
         return path
+
+    def meta(self) -> dict[str, Any] | None:
+        """Returns the meta of the newest readable checkpoint, or ``None``; reads no array."""
+        for path in self.paths():
+            # As for load, which also tells of the damage.
+            with contextlib.suppress(Exception), np.load(path, allow_pickle=False) as archive:
+                return json.loads(archive[_META].tobytes().decode())["meta"]
+        return None
 
     def load(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
         """Returns arrays and meta of the newest readable checkpoint, or ``None``.

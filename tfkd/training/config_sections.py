@@ -27,6 +27,10 @@ class Experiment(Settings):
     teachers: tuple = field(
         (), "further teachers, each made by teacher(): the probabilities of all are averaged"
     )
+    accept_changes: bool = field(
+        False,
+        "whether a run goes on where the data, teacher, files or code behind its config are others",
+    )
     search_space: tuple = field(
         (), "list of (fields, choices) that tools/tune.py tries, each made by vary()"
     )

@@ -159,6 +159,8 @@ def result(
         "seconds": round(progress.seconds, 2),
         "summary": task.summary(last, best)
         + ("" if info.validation_size else f"; {CHOSEN_ON_TEST}"),
+        "inputs": state.inputs,
+        "accepted_changes": state.accepted_changes,
         "versions": {
             "python": platform.python_version(),
             "tensorflow": tf.__version__,

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tfkd import data, export, models
 from tfkd.core import Distiller
 from tfkd.errors import TfkdWarning
-from tfkd.training import build, config_checks, results
+from tfkd.training import build, config_checks, inputs, results
 from tfkd.training import config as configs
 from tfkd.training import strategy as strategies
 from tfkd.training import teaching as teachings
@@ -60,12 +60,15 @@ def run(
     folder.check(plain)
     finished = folder.result()
     if finished is not None:
+        inputs.check_finished(config, folder, finished)
         return _report(folder, finished)
     strategies.check(strategy, config.train.batch_size, config.train.jit_compile)
     experiment = Experiment.of(config)
+    made_of = inputs.Inputs(config, folder, experiment.dataset)
+    made_of.check()
     experiment.check(folder.path)
     if not strategies.is_chief(strategy):
-        _train(experiment, folder, strategy, writes=False)
+        _train(experiment, folder, strategy, made_of, writes=False)
         strategies.part(strategy, lambda: folder.result() is not None)
         return {}
     with folder.hold():
@@ -73,8 +76,9 @@ def run(
         folder.check(plain)
         finished = folder.result()
         if finished is not None:
+            inputs.check_finished(config, folder, finished)
             _report(folder, finished)
-        result = finished or _train(experiment, folder, strategy, writes=True)
+        result = finished or _train(experiment, folder, strategy, made_of, writes=True)
     strategies.part(strategy, lambda: True)
     return result
 
@@ -85,7 +89,12 @@ def _report(folder: RunFolder, result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _train(
-    experiment: Experiment, folder: RunFolder, strategy: tf.distribute.Strategy, *, writes: bool
+    experiment: Experiment,
+    folder: RunFolder,
+    strategy: tf.distribute.Strategy,
+    made_of: inputs.Inputs,
+    *,
+    writes: bool,
 ) -> dict[str, Any]:
     config, dataset = experiment.config, experiment.dataset
     say = print if writes else lambda *_, **__: None
@@ -93,6 +102,7 @@ def _train(
     # The teachers.
     teaching = teachings.of(experiment)
     teaching.obtain(lambda teacher_config, path: run(teacher_config, path, strategy))
+    made_of.check_taught()
     if writes:
         teaching.tell(say)
 
@@ -103,7 +113,7 @@ def _train(
         loop = TrainLoop(experiment, distiller, strategy)
         progress = Progress(
             folder,
-            State(),
+            State(inputs=made_of.record, accepted_changes=made_of.accepted),
             stages=loop.stages,
             timeline=loop.timeline,
             score=distiller.task.score,

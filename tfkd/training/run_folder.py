@@ -17,6 +17,7 @@ from tfkd import files
 from tfkd.core import registry
 from tfkd.earlier_version import is_earlier, modernized, modernized_result
 from tfkd.errors import TfkdError
+from tfkd.training.checkpoints import Checkpoints
 from tfkd.training.config import differences, in_own_epochs
 from tfkd.training.config_sections import with_defaults
 
@@ -32,7 +33,9 @@ _MACHINE = (
     ("compare",),
     ("search_space",),
     ("export",),
+    ("accept_changes",),
 )
+_FOLDER = "folder:"
 
 
 class RunFolder:
@@ -78,7 +81,9 @@ class RunFolder:
             found = json.loads(path.read_text())
         except (ValueError, OSError) as error:
             raise TfkdError(f"{path}: not readable as JSON ({error})") from None
-        lines = differences(comparable(found), comparable(json.loads(json.dumps(config))))
+        there, here = comparable(found), comparable(json.loads(json.dumps(config)))
+        self._heed_moved_data(there, here)
+        lines = differences(there, here)
         if lines:
             more = f" and {len(lines) - 2} more" if len(lines) > 2 else ""
             raise TfkdError(
@@ -90,6 +95,17 @@ class RunFolder:
                 f"workdir {str(self.path)!r} holds an unfinished run of an earlier version, which "
                 "this one cannot continue; wanted a new --workdir"
             )
+
+    def _heed_moved_data(self, there: dict[str, Any], here: Mapping[str, Any]) -> None:
+        """Takes a folder of images for the same wherever it lies, if its images are recorded."""
+        names = [each.get("data", {}).get("name") or "" for each in (there, here)]
+        if names[0] != names[1] and all(name.startswith(_FOLDER) for name in names):
+            if "inputs" in (self.result() or self.begun() or {}):
+                there["data"]["name"] = names[1]
+
+    def begun(self) -> dict[str, Any] | None:
+        """Returns what the newest checkpoint says of the run, or ``None``."""
+        return Checkpoints(self.checkpoints).meta()
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Writes the config, unless it is there already."""

@@ -44,6 +44,8 @@ class State:
         image_seconds: Their time, without evaluations.
         first_images: Training images of the epochs that compiled.
         first_seconds: Their time.
+        inputs: What the config points at: see :mod:`tfkd.training.inputs`.
+        accepted_changes: What of that was another one when the run went on, in words.
     """
 
     stage: int = 0
@@ -58,6 +60,8 @@ class State:
     image_seconds: float = 0.0
     first_images: int = 0
     first_seconds: float = 0.0
+    inputs: dict[str, Any] = field(default_factory=dict)
+    accepted_changes: list[str] = field(default_factory=list)
 
     def note(self, images: int, seconds: float, compiled: bool) -> None:
         """Adds an epoch's images and their time.
@@ -151,7 +155,9 @@ class Progress(keras.callbacks.Callback):
             self._records[key.removeprefix(_RECORDS)] = list(arrays.pop(key))
         checkpoints.assign(distiller.state(), arrays)
         for name, value in meta.items():
-            setattr(self.state, name, value)
+            # Those are of now, and were compared with these.
+            if name not in ("inputs", "accepted_changes"):
+                setattr(self.state, name, value)
         self._saved_step = self.state.step
         if not self._ends_epoch(self.state.step):
             self._restored_sums = {

@@ -45,6 +45,7 @@ def reference(config: ml_collections.ConfigDict) -> tuple[ml_collections.ConfigD
         train__seed=seed,
         **{f"data__{field}": value for field, value in config.data.items()},
         train__verbose=config.train.verbose,
+        accept_changes=config.accept_changes,
     )
     # A network of the user's may be named by a path.
     name = teacher.experiment or re.sub(r"[^\w.-]+", "_", teacher.student.name)

@@ -18,7 +18,7 @@ import tensorflow as tf
 from tfkd.core.step.nonfinite import NonFiniteLoss
 from tfkd.errors import TfkdError, unknown
 from tfkd.training import config as configs
-from tfkd.training import config_checks, run
+from tfkd.training import config_checks, inputs, run
 from tfkd.training import strategy as strategies
 from tfkd.training.run_folder import RunFolder, comparable
 from tfkd.tuning import picture
@@ -88,6 +88,8 @@ def search(
         folder = record.folder(number)
         name = f"trial {number} of {limit}: {spaces.describe(chosen)}"
         print(f"\n{name}: {folder}", flush=True)
+        # One that failed is not run again, and has to be one of this data as well.
+        inputs.check_before(spaces.trial_config(config, space, chosen), RunFolder(folder))
         return record.add(number, _values(space, chosen), lambda: _run(name, folder, chosen))
 
     def _run(name: str, folder: Path, chosen: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from tfkd import evaluation, export
 from tfkd.core import NonFiniteLoss, Task, tasks
 from tfkd.errors import TfkdError, reason
 from tfkd.models.saving import load_network
-from tfkd.training import build, config_checks, teachers
+from tfkd.training import build, config_checks, inputs, teachers
 from tfkd.training import config as configs
 from tfkd.training import strategy as strategies
 from tfkd.training.compare import curves
@@ -105,7 +105,9 @@ def _check_before(
     """
     for planned in plans.values():
         for role in planned.values():
-            RunFolder(role.folder).check(configs.to_dict(role.config))
+            folder = RunFolder(role.folder)
+            folder.check(configs.to_dict(role.config))
+            inputs.check_before(role.config, folder)
     for name, role in next(iter(plans.values())).items():
         if name in (TEACHER, ALONE) and RunFolder(role.folder).result() is None:
             config_checks.validate(role.config)
