@@ -312,14 +312,12 @@ def read_batch(
             it, and ``explain`` turns it into a TfkdError.
     """
     batch = paths.shape[0]
-    turned = orientations is not None
     draws = tf.zeros([batch]) if draws is None else draws
-    orientations = orientations if turned else tf.ones([batch], tf.int32)
-    files = tf.data.Dataset.from_tensor_slices((tf.range(batch), paths, draws, orientations))
+    turns = () if orientations is None else (orientations,)
+    files = tf.data.Dataset.from_tensor_slices((tf.range(batch), paths, draws, *turns))
 
-    def one(place, path, drawn, orientation) -> tuple[tf.Tensor, tf.Tensor]:
+    def one(place, path, drawn, orientation=None) -> tuple[tf.Tensor, tf.Tensor]:
         contents = tf.io.read_file(path)
-        orientation = orientation if turned else None
         if decode is None:
             return place, _decode(contents, form, orientation)
         return place, decode(contents, drawn, form, orientation)

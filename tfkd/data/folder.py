@@ -128,7 +128,7 @@ class _Split:
 def load(
     path: str,
     *,
-    state: str,
+    state: str | None,
     holdout: Holdout,
     image_size: tuple[int, int] | None,
     skip_corrupt: bool,
@@ -144,7 +144,7 @@ def load(
 
     Args:
         path: The folder.
-        state: What ``state`` returns for it.
+        state: Changes whenever a file of it does, such as ``file_digest.Scan.state``.
         holdout: How many training images to set apart for validation; if not given, the folder
             keeps its own validation split, if any.
         image_size: (height, width) to resize to; None if all images have one size.
@@ -197,19 +197,6 @@ def load(
     sources = {part: each.source(form) for part, each in found.items()}
     validation = sources.get("validation")
     return Splits(sources["train"], sources["test"], validation, mean, std, tuple(classes))
-
-
-def state(path: str) -> str:
-    """Returns a digest of the names, sizes and times of all files of a folder of images."""
-    root = Path(path).expanduser()
-    paths = []
-    # Classes may be links to folders; below them nothing is read.
-    for where, folders, names in os.walk(root, followlinks=True):
-        folders.sort()
-        if len(Path(where).relative_to(root).parts) == 2:
-            folders.clear()
-        paths.extend(os.path.join(where, name) for name in sorted(names))
-    return file_digest(paths)
 
 
 class _LeftOut:
@@ -340,7 +327,7 @@ def _listed(folder: Path, classes: list[str], left_out: _LeftOut) -> _Split:
     return _Split(np.array(paths, dtype=object), np.array(labels, dtype=np.int32), facts)
 
 
-def _look(root: Path, state: str, found: dict[str, _Split]) -> survey.Survey:
+def _look(root: Path, state: str | None, found: dict[str, _Split]) -> survey.Survey:
     """Looks through all files; the splits then hold views of the facts of the survey."""
     looked = survey.Survey(root, state, np.concatenate([each.paths for each in found.values()]))
     start = 0

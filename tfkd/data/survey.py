@@ -45,7 +45,7 @@ class Survey:
         facts: Structured array (N,) of type ``FACTS``.
     """
 
-    def __init__(self, root: Path, state: str, paths: Sequence[str]):
+    def __init__(self, root: Path, state: str | None, paths: Sequence[str]):
         """Reads every header, or what was kept of an earlier look.
 
         Args:
