@@ -165,6 +165,35 @@ def test_as_exact_as_the_sum_of_absolute_differences(terms, offset, instructions
     assert error(forward(x, filters)) <= min(error(direct), 1e-6)
 
 
+@pytest.mark.parametrize("noise", [0.0, 1e-3, 0.05])
+@pytest.mark.parametrize(
+    ("channels", "kernel", "offset", "pad"),
+    [(16, 3, 0.0, 1), (64, 3, 0.0, 0), (64, 3, 50.0, 0), (7, 1, 0.0, 0), (300, 3, -5.0, 2)],
+)
+def test_patches_that_are_nearly_filters(channels, kernel, offset, pad, noise):
+    """Sums of maxima would cancel there: outputs above 0, and digits lost."""
+    x = normal(2, 6, 6, channels, mean=offset)
+    patches = [each for *_, each in oracles.patches(x, (kernel, kernel), (1, 1), (pad,) * 4)]
+    filters = np.stack([patches[3 * n % len(patches)][n % 2] for n in range(19)], axis=-1)
+    filters += noise * normal(*filters.shape, seed=1)
+    where = (1, 1), (pad,) * 4
+    wanted, *_ = oracles.reference(x, filters, np.zeros, *where)
+    near = np.abs(wanted) < 0.2 * np.abs(wanted).max()
+    assert near.sum() >= 19
+    found = []
+    for instructions in USABLE:
+        compiled_ops.use_instructions(instructions)
+        outputs = forward(x, filters, *where)
+        assert outputs.max() <= 0.0
+        error = np.abs(outputs - wanted)[near].max()
+        assert error <= 4e-6 * np.abs(wanted[near]).max()
+        assert np.all(outputs[wanted == 0.0] == 0.0)
+        np.testing.assert_array_equal(forward(x[1:], filters, *where), outputs[1:])
+        found.append(outputs)
+    for outputs in found[1:]:
+        np.testing.assert_array_equal(outputs, found[0])
+
+
 def test_the_offset_may_differ_from_channel_to_channel(instructions):
     offsets = np.float32([0, -1000, 30, 1e4, 0.1, 7])
     x = normal(2, 5, 5, 6) + offsets

@@ -4,6 +4,9 @@
 // Where x and f share a large offset, these sums would cancel. So a shift is first subtracted from
 // both, one for each channel: |(x - s) - (f - s)| = |x - f|, with a padded pixel being -s. Taps
 // outside the image that are left out of the loops add a constant, -|f|.
+//
+// They also cancel where a patch is nearly a filter. A result that is small beside its filter, which
+// it hardly ever is, is therefore formed once more, as a sum of absolute differences.
 
 #include <algorithm>
 #include <cmath>
@@ -30,6 +33,10 @@ constexpr int64_t kBandFloats = 32 * 1024;
 // Starting and ending large tiles does not pay for few terms, as 1x1 kernels may have.
 constexpr int64_t kFewTerms = 32, kPixelsForFewTerms = 7;
 
+// A result is near 0 if it is less than this part of the sum of its shifted |f|. What rounding adds
+// to the others is then about as small beside them as it is beside a sum of absolute differences.
+constexpr double kNear = 1.0 / 16;
+
 // The filters, shifted and laid out for the inner loop.
 struct PackedFilter {
   PackedFilter(const Geometry& sizes, const float* filter, const std::vector<Panel>& panels,
@@ -37,8 +44,10 @@ struct PackedFilter {
 
   // Panel by panel, for each term a value for each filter of the panel; then 0s.
   Buffer values;
-  // By region and filter: the sum of the shifted taps that are seen, less that of the other |f|.
-  Buffer sums;
+  // By region and filter: the sum of the shifted taps that are seen, less that of the other |f|; and
+  // the latter alone, negative.
+  Buffer sums, outside;
+  Buffer near;           // By filter: the value above which a result is near 0.
   Buffer shift, padded;  // By channel: the shift, and the value of a shifted padded pixel.
   float padded_sum;      // Of `padded`, over the channels.
 
@@ -71,6 +80,8 @@ PackedFilter::PackedFilter(const Geometry& s, const float* filter,
                            const Level& level, const Parallel& parallel)
     : values(s.kernel_height * s.kernel_width * s.channels * TotalWidth(panels)),
       sums(regions.size() * TotalWidth(panels)),
+      outside(sums.size()),
+      near(TotalWidth(panels)),
       shift(s.channels),
       padded(s.channels) {
   const int64_t taps = s.kernel_height * s.kernel_width;
@@ -89,24 +100,35 @@ void PackedFilter::Pack(const Geometry& s, const float* filter, const Panel& pan
   const int64_t taps = s.kernel_height * s.kernel_width;
   const float* from = filter + panel.first;
   float* to = values.data() + taps * s.channels * panel.first;
-  std::vector<double> totals(regions.size() * panel.width), seen(panel.width), unseen(panel.width);
+  std::vector<double> totals(regions.size() * panel.width), left_out(totals.size());
+  std::vector<double> seen(panel.width), sizes(panel.width), unseen(panel.width);
   for (int64_t tap = 0; tap < taps; ++tap) {
     std::fill(seen.begin(), seen.end(), 0.0);
     std::fill(unseen.begin(), unseen.end(), 0.0);
     level.pack(from, s.filters, shift.data(), s.channels, panel.valid, panel.width, to, seen.data(),
-               unseen.data());
+               unseen.data(), sizes.data());
+    for (int64_t f = 0; f < panel.valid; ++f) sizes[f] -= unseen[f];
     from += s.channels * s.filters;
     to += s.channels * panel.width;
-    double* total = totals.data();
+    double *total = totals.data(), *missed = left_out.data();
     for (const Region& region : regions) {
-      const auto& each = region.Sees(tap / s.kernel_width, tap % s.kernel_width) ? seen : unseen;
+      const bool sees = region.Sees(tap / s.kernel_width, tap % s.kernel_width);
+      const auto& each = sees ? seen : unseen;
       for (int64_t f = 0; f < panel.width; ++f) *total++ += each[f];
+      for (int64_t f = 0; f < panel.width; ++f) *missed++ += sees ? 0.0 : unseen[f];
     }
   }
   const int64_t step = sums.size() / regions.size();
-  for (size_t region = 0; region < regions.size(); ++region)
-    std::copy_n(totals.data() + region * panel.width, panel.width,
-                sums.data() + region * step + panel.first);
+  for (size_t region = 0; region < regions.size(); ++region) {
+    const int64_t place = region * step + panel.first;
+    // What is computed beyond the last filter is never near 0.
+    std::fill_n(totals.begin() + region * panel.width + panel.valid, panel.width - panel.valid,
+                -HUGE_VAL);
+    std::copy_n(totals.data() + region * panel.width, panel.width, sums.data() + place);
+    std::copy_n(left_out.data() + region * panel.width, panel.width, outside.data() + place);
+  }
+  for (int64_t f = 0; f < panel.valid; ++f)
+    near.data()[panel.first + f] = static_cast<float>(-kNear * sizes[f]);
 }
 
 // The input rows that a band of output rows sees, padded at the sides and shifted. For a kernel of
@@ -299,16 +321,47 @@ class Forwarder {
       tile.sums = whole ? output + panel.first : scratch->partial.data();
       tile.step = whole ? s_.filters : panel.width;
       tile.pixel_sums = scratch->pixel_sums.data();
+      const float* const near = packed_.near.data() + panel.first;
+      tile.near = *std::min_element(near, near + panel.valid);
+      bool any_near = false;
+      tile.any_near = &any_near;
       ComputeTiles(
           pixels, reductions_, Most(panel), level_.forward[panel.vectors - 1], tile,
           [&](size_t region, Tile* tile) {
             tile->filter_sums = packed_.sums.data() + region * TotalWidth(panels_) + panel.first;
           },
           [&] { prefetcher.Step(); });
+      if (any_near) FormAgain(pixels, panel, tile, near);
       if (!whole)
         for (int64_t pixel = 0; pixel < count; ++pixel)
           std::copy_n(tile.sums + pixel * panel.width, panel.valid,
                       output + pixel * s_.filters + panel.first);
+    }
+  }
+
+  // Forms the results of a panel that are near 0 as sums of absolute differences.
+  void FormAgain(const Pixels& pixels, const Panel& panel, const Tile& tile,
+                 const float* near) const {
+    std::vector<float> block_sums(panel.width), totals(panel.width);
+    for (size_t region = 0; region < reductions_.size(); ++region) {
+      const Pixels::Piece& piece = pixels.pieces[region];
+      const Reduction& reduction = reductions_[region];
+      const float* outside = packed_.outside.data() + region * TotalWidth(panels_) + panel.first;
+      for (int64_t i = piece.place; i < piece.place + piece.count; ++i) {
+        float* const results = tile.sums + pixels.numbers[i] * tile.step;
+        bool any = false;
+        for (int64_t f = 0; f < panel.valid; ++f) any |= results[f] > near[f];
+        if (!any) continue;
+        std::fill(totals.begin(), totals.end(), 0.0f);
+        for (const Block& block : reduction.blocks) {
+          level_.distances[panel.vectors - 1](tile.values + pixels.windows[i],
+                                              reduction.runs.data() + block.first_run, block.runs,
+                                              tile.panel, block_sums.data());
+          for (int64_t f = 0; f < panel.valid; ++f) totals[f] += block_sums[f];
+        }
+        for (int64_t f = 0; f < panel.valid; ++f)
+          if (results[f] > near[f]) results[f] = outside[f] - totals[f];
+      }
     }
   }
 

@@ -8,6 +8,8 @@
 namespace tfkd {
 namespace {
 
+constexpr float kLowest = -__FLT_MAX__;
+
 #define TFKD_UNROLLED _Pragma("GCC unroll 16")
 
 // The sums of one pixel: sum += max(x, f). The addition is a multiply-add by 1 where that runs on
@@ -145,13 +147,43 @@ void ForwardTile(const Tile& tile) {
   }
   const Value minus_two = Vector::Hidden(-2.0f);
   const float* const pixel_sums = tile.pixel_sums;
-  Value filter_sums[kVectors];
-  TFKD_UNROLLED for (int v = 0; v < kVectors; ++v)
+  Value filter_sums[kVectors], nearest[kVectors];
+  TFKD_UNROLLED for (int v = 0; v < kVectors; ++v) {
     filter_sums[v] = Vector::Load(tile.filter_sums + v * Vector::kWidth);
+    nearest[v] = Vector::Hidden(kLowest);
+  }
   StoreSums<Vector>(tile, sums, [&](Value sum, int64_t pixel, int v) {
     const Value linear = Vector::Add(Vector::Broadcast(pixel_sums + pixel), filter_sums[v]);
-    return Vector::AddProduct(linear, minus_two, sum);
+    const Value result = Vector::AddProduct(linear, minus_two, sum);
+    // Of a NaN, Max returns its second argument.
+    nearest[v] = Vector::Max(result, nearest[v]);
+    return result;
   });
+  TFKD_UNROLLED for (int v = 1; v < kVectors; ++v)
+    nearest[0] = Vector::Max(nearest[v], nearest[0]);
+  if (Vector::AnyAbove(nearest[0], Vector::Broadcast(&tile.near))) *tile.any_near = true;
+}
+
+template <typename Vector, int kVectors>
+void Distances(const float* window, const Run* runs, int64_t run_count, const float* panel,
+               float* sums) {
+  using Value = typename Vector::Value;
+  const Value zero = Vector::Hidden(0.0f);
+  Value totals[kVectors];
+  TFKD_UNROLLED for (int v = 0; v < kVectors; ++v) totals[v] = zero;
+  for (const Run *run = runs, *end = run + run_count; run != end; ++run) {
+    const float* filter = panel + run->term * kVectors * Vector::kWidth;
+    for (const float *x = window + run->offset, *last = x + run->length; x != last; ++x) {
+      const Value value = Vector::Broadcast(x);
+      TFKD_UNROLLED for (int v = 0; v < kVectors; ++v, filter += Vector::kWidth) {
+        const Value difference = Vector::Subtract(value, Vector::Load(filter));
+        const Value opposite = Vector::Subtract(zero, difference);
+        totals[v] = Vector::Add(totals[v], Vector::Max(difference, opposite));
+      }
+    }
+  }
+  TFKD_UNROLLED for (int v = 0; v < kVectors; ++v)
+    Vector::Store(sums + v * Vector::kWidth, totals[v]);
 }
 
 template <typename Vector, int kPixels, int kVectors>
@@ -234,7 +266,7 @@ void Shift(const float* source, int64_t source_step, const float* shift, int64_t
 template <typename Vector, int kVectors>
 void PackPanel(const float* __restrict source, int64_t step, const float* __restrict shift,
                int64_t terms, int64_t valid, float* __restrict target, double* __restrict seen,
-               double* __restrict unseen) {
+               double* __restrict unseen, double* __restrict shrunk) {
   constexpr int kPanel = kVectors * Vector::kWidth;
   for (int64_t k = 0; k < terms; ++k, source += step, target += kPanel) {
     const float own = shift[k];
@@ -242,12 +274,16 @@ void PackPanel(const float* __restrict source, int64_t step, const float* __rest
       for (int f = 0; f < kPanel; ++f) target[f] = source[f] - own;
       for (int f = 0; f < kPanel; ++f) seen[f] += target[f];
       for (int f = 0; f < kPanel; ++f) unseen[f] -= __builtin_fabsf(source[f]);
+      if (own != 0.0f)
+        for (int f = 0; f < kPanel; ++f)
+          shrunk[f] += __builtin_fabsf(target[f]) - __builtin_fabsf(source[f]);
       continue;
     }
     for (int64_t f = 0; f < valid; ++f) {
       target[f] = source[f] - own;
       seen[f] += target[f];
       unseen[f] -= __builtin_fabsf(source[f]);
+      shrunk[f] += __builtin_fabsf(target[f]) - __builtin_fabsf(source[f]);
     }
     for (int64_t f = valid; f < kPanel; ++f) target[f] = 0.0f;
   }
@@ -255,10 +291,10 @@ void PackPanel(const float* __restrict source, int64_t step, const float* __rest
 
 template <typename Vector>
 void Pack(const float* source, int64_t step, const float* shift, int64_t terms, int64_t valid,
-          int64_t width, float* target, double* seen, double* unseen) {
+          int64_t width, float* target, double* seen, double* unseen, double* shrunk) {
   static_assert(Level::kMaxVectors == 2);
   (width == Vector::kWidth ? PackPanel<Vector, 1> : PackPanel<Vector, 2>)(
-      source, step, shift, terms, valid, target, seen, unseen);
+      source, step, shift, terms, valid, target, seen, unseen, shrunk);
 }
 
 template <typename Vector>
@@ -305,6 +341,8 @@ constexpr Level MakeLevel(const char* name) {
   }
   FillTiles<Vector, 1, Level::kMaxPixels>(&level);
   FillTiles<Vector, 2, Level::kMaxPixels>(&level);
+  level.distances[0] = Distances<Vector, 1>;
+  level.distances[1] = Distances<Vector, 2>;
   level.sum_windows = SumWindows<Vector>;
   level.shift = Shift<Vector>;
   level.pack = Pack<Vector>;

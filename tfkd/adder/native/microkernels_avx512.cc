@@ -34,6 +34,7 @@ struct Avx512 {
     asm("" : "+v"(value));
     return value;
   }
+  static bool AnyAbove(Value a, Value b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) != 0; }
   static float Total(Value value) { return _mm512_reduce_add_ps(value); }
 };
 

@@ -26,9 +26,13 @@ struct Portable {
 #if defined(__SSE__)  // Of the plain forms, GCC makes three instructions.
   static Value Max(Value a, Value b) { return _mm_max_ps(a, b); }
   static Value Min(Value a, Value b) { return _mm_min_ps(a, b); }
+  static bool AnyAbove(Value a, Value b) { return _mm_movemask_ps(_mm_cmpgt_ps(a, b)) != 0; }
 #else
   static Value Max(Value a, Value b) { return a > b ? a : b; }
   static Value Min(Value a, Value b) { return a < b ? a : b; }
+  static bool AnyAbove(Value a, Value b) {
+    return a[0] > b[0] || a[1] > b[1] || a[2] > b[2] || a[3] > b[3];
+  }
 #endif
   static Value AddProduct(Value sum, Value a, Value b) { return sum + a * b; }
   // sum + value * scale for a scale of 1 or -1.

@@ -48,6 +48,7 @@ class Trial {
     tile_.pixels = pixels_;
     tile_.step = Level::kMaxVectors * level.width;
     tile_.own = tile_.pixel_sums = values_.data();
+    tile_.any_near = &any_near_;
     tile_.panel = tile_.filter_sums = values_.data() + kFloats;
     tile_.runs = &run_;
     tile_.run_count = 1;
@@ -84,6 +85,7 @@ class Trial {
   const Run run_;
   int64_t windows_[Level::kMaxPixels], pixels_[Level::kMaxPixels];
   Tile tile_ = {};
+  bool any_near_ = false;
   double forward_ = 1.0, gradient_ = 1.0;
 };
 

@@ -37,11 +37,18 @@ struct Tile {
   // Forward: the sums of x of each of a band's pixels, and of the filters of each result.
   const float* pixel_sums;
   const float* filter_sums;
+  // Forward: the value above which a result may be near 0, and what becomes true if one is.
+  float near;
+  bool* any_near;
   // Input gradient: x, laid out as the sums are.
   const float* own;
 };
 
 using TileFunction = void (*)(const Tile& tile);
+
+// For one pixel and a panel: the sums of |x - f| over some runs, one for each result.
+using DistanceFunction = void (*)(const float* window, const Run* runs, int64_t run_count,
+                                  const float* panel, float* sums);
 
 struct Level {
   static constexpr int kMaxVectors = 2, kMaxPixels = 11;
@@ -54,6 +61,8 @@ struct Level {
   // By vectors - 1 and pixels - 1.
   TileFunction forward[kMaxVectors][kMaxPixels];
   TileFunction gradient[kMaxVectors][kMaxPixels];
+  // By vectors - 1.
+  DistanceFunction distances[kMaxVectors];
   // target[i] = the sum over t < taps of source[i + t * step]. The target may be the source.
   void (*sum_windows)(const float* source, int64_t taps, int64_t step, int64_t count,
                       float* target);
@@ -61,9 +70,10 @@ struct Level {
   void (*shift)(const float* source, int64_t source_step, const float* shift, int64_t cells,
                 int64_t channels, float* target, float* sums);
   // For `terms` rows of filters of a panel, `step` floats apart: target[k, f] = source[k, f] -
-  // shift[k], or 0 from `valid` of `width` on, added to seen[f], and -|source[k, f]| to unseen[f].
+  // shift[k], or 0 from `valid` of `width` on, added to seen[f], -|source[k, f]| to unseen[f], and
+  // |target[k, f]| - |source[k, f]| to shrunk[f].
   void (*pack)(const float* source, int64_t step, const float* shift, int64_t terms, int64_t valid,
-               int64_t width, float* target, double* seen, double* unseen);
+               int64_t width, float* target, double* seen, double* unseen, double* shrunk);
   // The sum of values[i] - center, or of its absolute value.
   float (*deviations)(const float* values, int64_t count, float center, bool absolute);
 };

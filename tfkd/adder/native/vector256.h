@@ -30,6 +30,9 @@ struct Vector256 {
     asm("" : "+v"(value));
     return value;
   }
+  static bool AnyAbove(Value a, Value b) {
+    return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)) != 0;
+  }
   static float Total(Value value) {
     __m128 sum = _mm_add_ps(_mm256_castps256_ps128(value), _mm256_extractf128_ps(value, 1));
     sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
