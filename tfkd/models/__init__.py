@@ -11,6 +11,7 @@ For example:
 from tfkd.models.class_names import read_class_names
 from tfkd.models.families import mobilenetv1 as _mobilenetv1  # noqa: F401
 from tfkd.models.families import mobilenetv2 as _mobilenetv2  # noqa: F401
+from tfkd.models.families import msdnet as _msdnet  # noqa: F401
 from tfkd.models.families import resnet as _resnet  # noqa: F401
 from tfkd.models.families import resnet_imagenet as _resnet_imagenet  # noqa: F401
 from tfkd.models.families import shufflev1 as _shufflev1  # noqa: F401

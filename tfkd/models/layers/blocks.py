@@ -147,14 +147,22 @@ def classifier(features, num_classes: int, **initializers):
     return linear(pooled, num_classes, **initializers)
 
 
-def linear(pooled, num_classes: int, *, kernel_initializer=None, bias_initializer=None):
-    """The layer `logits`, float32 under every dtype policy.
+def linear(
+    pooled,
+    num_classes: int,
+    *,
+    kernel_initializer=None,
+    bias_initializer=None,
+    name: str = "logits",
+):
+    """A linear classifier, float32 under every dtype policy.
 
     Args:
         pooled: (batch, channels).
         num_classes: The number of logits.
         kernel_initializer: How the kernel starts; uniform within 1 / sqrt(channels) if None.
         bias_initializer: How the bias starts; likewise.
+        name: The layer's name.
     """
     bound = pooled.shape[-1] ** -0.5
     if kernel_initializer is None:
@@ -166,5 +174,5 @@ def linear(pooled, num_classes: int, *, kernel_initializer=None, bias_initialize
         kernel_initializer=kernel_initializer,
         bias_initializer=bias_initializer,
         dtype="float32",
-        name="logits",
+        name=name,
     )(pooled)
