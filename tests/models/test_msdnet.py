@@ -137,3 +137,13 @@ def test_convolutions_start_he_normal():
 def test_sizes_that_make_no_network_are_refused(fields, message):
     with pytest.raises(TfkdError, match=message):
         models.create("msdnet", 10, (16, 16, 3), **fields)
+
+
+def test_a_network_with_exits_is_listed_and_shown():
+    from tfkd.models.summary import overview, plan
+
+    (row,) = overview.rows(["msdnet_cifar_lin5"])
+    assert (row.num_classes, row.params) == (100, 2_078_924)
+    found = overview.description(plan.plan(built("msdnet_cifar_lin5")))
+    assert "32x32x3 to 100 classes, 2.08 M parameters" in found
+    assert re.search(r"stage5 +8x8x208", found)

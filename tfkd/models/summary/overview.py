@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import keras
 
 from tfkd.models import registry
+from tfkd.models.graph.outputs import LOGITS, output_sizes
 from tfkd.models.references import is_reference
 from tfkd.models.summary.cost import cost
 from tfkd.models.summary.plan import Plan, usual_taps
@@ -89,7 +90,7 @@ def rows(
                 name=name,
                 smallest=smallest,
                 input_shape=tuple(model.input_shape[1:]),
-                num_classes=model.output_shape[-1],
+                num_classes=output_sizes(model)[LOGITS][-1],
                 params=costs.params,
                 macs=costs.macs,
                 taps=usual_taps(model),

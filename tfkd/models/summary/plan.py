@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import keras
 
 from tfkd.models.graph.calls import all_calls
+from tfkd.models.graph.outputs import output_sizes
 from tfkd.models.graph.taps import LOGITS, tap_names
 from tfkd.models.summary.cost import Cost, LayerCost, cost
 
@@ -106,11 +107,13 @@ def plan(model: keras.Model, name: str | None = None) -> Plan:
     if LOGITS not in rows[-1].taps:
         rows[-1] = replace(rows[-1], taps=(*rows[-1].taps, LOGITS))
     shapes = {each.name: each.output_shape for each in costs.layers}
-    usual = {tap: shapes.get(tap, model.output_shape[1:]) for tap in usual_taps(model)}
+    usual = {
+        tap: shapes.get(tap, tuple(output_sizes(model).get(tap, ()))) for tap in usual_taps(model)
+    }
     return Plan(
         name=name or model.name,
         input_shape=tuple(model.input_shape[1:]),
-        num_classes=model.output_shape[-1],
+        num_classes=output_sizes(model)[LOGITS][-1],
         blocks=tuple(_merged(rows)),
         taps=usual,
         cost=costs,
