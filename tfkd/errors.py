@@ -41,14 +41,18 @@ def original(error: BaseException) -> TfkdError | None:
     """Returns the error of tfkd that another one was made of, if there is one.
 
     AutoGraph and the calls of Keras' layers put many lines around an error that is raised while
-    they trace a step; the error itself is still in the context of theirs.
+    they trace a step, in one of the same class; the error itself, of one line, is in the context of
+    theirs.
 
     Args:
         error: What was caught.
     """
     found, each = None, error
     while each is not None:
-        found = each if isinstance(each, TfkdError) else found
+        if isinstance(each, TfkdError):
+            found = each
+            if "\n" not in str(each):
+                break
         each = each.__context__
     return found
 

@@ -35,8 +35,8 @@ _CLASSES = flags.DEFINE_enum(
     "classes",
     "by_name",
     ["by_name", "by_number"],
-    "Whether the classes of network and data go together by their names, where both have some (in "
-    "another order, the network's outputs are brought into that of the data), or by their numbers.",
+    "Whether classes of network and data go together by name, where both have names (outputs are "
+    "put in the order of the data), or by number.",
 )
 _CLASS_NAMES = flags.DEFINE_string(
     "class_names", None, "Text file of the names of the network's classes, one a line."

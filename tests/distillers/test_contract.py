@@ -54,6 +54,8 @@ CASES = {
     "mld": [{}, {"variant": "clean"}],
     "norm": [{"kd_weight": 0.5}],
     "pkkd": [{}, {"teacher_rho": True, "kernel": "same"}],
+    # The published weights let rounding grow within three steps of the toys.
+    "rkd": [{"distance_weight": 1.0, "angle_weight": 2.0}],
     "srrl": [{}, {"connector_on": "pooled"}],
     "reviewkd": [{"warmup_epochs": 0.0}],
     "teacher_free": [{"form": "self"}, {"form": "regularization"}, {"form": "label_smoothing"}],
@@ -665,7 +667,9 @@ def test_evaluation_needs_images_and_labels_alone(name):
     distiller.run_eagerly = True  # Three batches cost less than to compile them.
     results = distiller.evaluate(runs.batches(), verbose=0, return_dict=True)
     distiller.run_eagerly = False
-    assert "loss" in results and all(np.isfinite(value) for value in results.values())
+    # A total that images and labels do not give is left out.
+    assert {"loss", "student_loss"} & set(results)
+    assert all(np.isfinite(value) for value in results.values())
 
 
 @EVERY_CASE

@@ -130,6 +130,7 @@ def test_rows_of_weight_zero_have_no_part_in_evaluation():
     alone, context, _ = objective_and_context(normalize=True, training=False)
     wanted = alone.compute(context)
     filled, context, _ = objective_and_context([1] * 6 + [0, 0], False, 2, normalize=True)
+    context.batch["filler"] = tf.constant([False] * 6 + [True] * 2)
     for name, value in filled.compute(context).items():
         np.testing.assert_allclose(value, wanted[name], rtol=1e-6)
 

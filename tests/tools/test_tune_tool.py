@@ -18,7 +18,7 @@ CASES = {
     "no value": (["--search=train.epochs="], "search_space[0].choices: found (), wanted a list"),
     "type": (["--search=train.epochs=1,many"], "train.epochs: found 'many', wanted int"),
     "form": (["--search=train.epochs"], "wanted FIELD=VALUE,VALUE"),
-    "value": (["--search=train.epochs=1,0"], "trial with train.epochs=0: train.epochs: found 0"),
+    "value": (["--search=train.epochs=1,0"], "train.epochs: found 0, wanted"),
     "method": (["--search=train.epochs=1", "--method=gird"], "--method"),
     "another search": (
         ["--search=train.epochs=1", "--workdir={root}/other"],

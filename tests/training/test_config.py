@@ -48,7 +48,7 @@ def test_a_method_brings_all_its_settings(experiment):
     experiment("noisy")  # Its file registers the method.
     found = configs.methods(noisy=dict(weight=2, noise=1), kd={})
     assert configs.to_dict(found) == {
-        "kd": {"weight": 1.0, "temperature": 4.0, "standardize": False},
+        "kd": {"weight": 1.0, "temperature": 4.0, "standardize": False, "variant": "clean"},
         "noisy": {"weight": 2.0, "noise": 1.0, "dropout": 0.3},
     }
     assert isinstance(found.noisy.noise, float)

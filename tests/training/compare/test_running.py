@@ -65,7 +65,7 @@ def test_a_row_for_every_role_and_seed(compared):
     ]
     for row in rows:
         assert sorted(row) == [
-            "agreement", "error", "exits", "loss", "macs", "params", "role", "score", "seconds",
+            "agreement", "best_selected_on", "error", "exits", "loss", "macs", "params", "role", "score", "seconds",
             "seed", "top1", "top5", "variants",
         ]  # fmt: skip
         result = result_of(folder, row)
