@@ -65,8 +65,8 @@ def test_a_row_for_every_role_and_seed(compared):
     ]
     for row in rows:
         assert sorted(row) == [
-            "agreement", "best_selected_on", "error", "exits", "loss", "macs", "params", "role", "score", "seconds",
-            "seed", "top1", "top5", "variants",
+            "agreement", "best_selected_on", "error", "exits", "loss", "macs", "params", "role",
+            "score", "seconds", "seed", "top1", "top5", "variants",
         ]  # fmt: skip
         result = result_of(folder, row)
         assert row["score"] == row["top1"] == result["top1_last"]
