@@ -172,3 +172,17 @@ def test_a_network_takes_the_same_step_on_one_and_two_replicas(two_replicas):
         np.testing.assert_allclose(total, alone, rtol=1e-3, atol=1e-4)
     for alone, shared in zip(one.weights, two.weights, strict=True):
         np.testing.assert_allclose(shared, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_means_much_larger_than_the_spread_lose_no_digits(two_replicas):
+    """As behind adder layers, in the first step, when the moving mean is still 0."""
+    inputs = (500.0 + INPUTS).astype(np.float32)
+    layer = built(two_replicas)
+    found = on_two(two_replicas, layer, inputs)
+    wanted = on_one(built(tf.distribute.get_strategy()), inputs)
+    for ours, theirs in zip(found, wanted):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * np.abs(theirs).max())
+    rows = inputs.reshape(-1, 4).astype("float64")
+    moved = 0.9 + 0.1 * rows.var(axis=0, ddof=1)
+    np.testing.assert_allclose(layer.moving_variance, moved, rtol=1e-5)
+    np.testing.assert_allclose(layer.moving_mean, 0.1 * rows.mean(axis=0), rtol=1e-6)

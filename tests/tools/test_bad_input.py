@@ -137,3 +137,31 @@ def test_a_loss_that_is_not_finite_is_named(start, experiment, tmp_path):
     assert stderr.count("\n") == 1, stderr
     assert "loss 'student_loss' is not finite at step" in stderr and "(epoch 1)" in stderr
     assert not (tmp_path / "run" / "result.json").exists()
+
+
+BROKEN = """
+from tfkd import Objective, Requires, TfkdError, register
+from tfkd.training.config import load, methods
+
+
+@register("broken")
+class Broken(Objective):
+    requires = Requires(taps={{("student", "main"): ["logits"]}})
+
+    def compute(self, context):
+        raise TfkdError("broken: found a, wanted b")
+
+
+def get_config():
+    config = load({experiment!r})
+    config.methods = methods(broken={{}})
+    return config
+"""
+
+
+@pytest.mark.slow
+def test_a_mistake_of_a_method_is_one_line(start, experiment, tmp_path):
+    path = tmp_path / "broken.py"
+    path.write_text(BROKEN.format(experiment=experiment("alone").removeprefix("--config=")))
+    status, _, stderr = start("train.py", f"--config={path}", f"--workdir={tmp_path}/run").ended()
+    assert (status, stderr) == (2, "train.py: broken: found a, wanted b\n")

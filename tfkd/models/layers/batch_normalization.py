@@ -25,9 +25,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
     batch that are not finite are left out of the moving ones.
 
     On one replica both modes are one `FusedBatchNormV3` operation, about a fifth of a training
-    step cheaper than Keras' own composition. Under several replicas of `tf.distribute` the sums,
-    the sums of squares and the counts of the replicas are added in one all-reduce, so that the
-    outputs, gradients and moving statistics are those of the whole batch on one device; with
+    step cheaper than Keras' own composition. Under several replicas of `tf.distribute` the counts,
+    means and squared distances of the replicas are joined by one all-reduce, so that the outputs,
+    gradients and moving statistics are those of the whole batch on one device; with
     `synchronized=False` every replica normalizes its own part (fused), and only the moving
     statistics are averaged, so that they stay equal. Statistics are float32 for float16 and
     bfloat16 inputs.
@@ -94,7 +94,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             if several:
                 mean, variance = context.all_reduce(tf.distribute.ReduceOp.MEAN, [mean, variance])
         else:
-            outputs, mean, variance = self._from_sums(inputs, context if several else None)
+            outputs, mean, variance = self._from_parts(inputs, context if several else None)
         for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
             value = tf.cast(value, moving.dtype)
             # What a bad batch does to outputs is seen and stops a run; here it would stay for good.
@@ -133,8 +133,13 @@ class BatchNormalization(keras.layers.BatchNormalization):
             outputs = tf.ensure_shape(tf.reshape(outputs, tf.shape(inputs)), inputs.shape)
         return tf.cast(outputs, self.compute_dtype), mean, variance
 
-    def _from_sums(self, inputs, context):
-        """The same from sums over the batch, which add up over replicas.
+    def _from_parts(self, inputs, context):
+        """The same from the statistics of the parts of the batch that replicas have.
+
+        With the n rows of a part, its mean a and its sum q of squared distances from a, those of
+        the whole are ``a = sum n a / sum n`` and ``q = sum q + sum n (a - its a)^2`` (Chan, Golub
+        and LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances",
+        1979): sums of squares would cancel where a mean is large, as behind adder layers.
 
         Args:
             inputs: (batch, ..., channels), any floating type.
@@ -142,30 +147,31 @@ class BatchNormalization(keras.layers.BatchNormalization):
         """
         dtype = tf.float64 if inputs.dtype == tf.float64 else tf.float32
         gamma, beta, old_mean, old_variance = self._parameters(dtype)
-        # Sums of squares cancel badly when the mean is large. Every replica holds the same moving
-        # mean, and it is near the batch's own, so the sums are taken around it.
-        centered = tf.cast(inputs, dtype) - old_mean
+        inputs = tf.cast(inputs, dtype)
         axes = list(range(inputs.shape.rank - 1))
         channels = inputs.shape[-1]
         count = tf.cast(tf.size(inputs) // channels, dtype)
-        sums = tf.concat(
-            [
-                tf.reduce_sum(centered, axes),
-                tf.reduce_sum(tf.square(centered), axes),
-                tf.reshape(count, (1,)),
-            ],
-            axis=0,
-        )
+        own = tf.reduce_mean(inputs, axes)
+        centered = inputs - own
+        squares = tf.reduce_sum(tf.square(centered), axes)
+        mean = own
         if context is not None:
-            sums = context.all_reduce(tf.distribute.ReduceOp.SUM, sums)
-        total, squares, count = tf.split(sums, (channels, channels, 1))
-        mean = total / count
-        variance = tf.maximum(squares / count - tf.square(mean), 0.0)
+            # Each replica fills a row of its own; their sum has all rows.
+            part = tf.concat([own, squares, tf.reshape(count, (1,))], axis=0)
+            row = tf.one_hot(context.replica_id_in_sync_group, context.num_replicas_in_sync)
+            rows = tf.cast(row, dtype)[:, None] * part
+            rows = context.all_reduce(tf.distribute.ReduceOp.SUM, rows)
+            means, all_squares, counts = tf.split(rows, (channels, channels, 1), axis=1)
+            count = tf.reduce_sum(counts)
+            mean = tf.reduce_sum(counts * means, axis=0) / count
+            between = tf.reduce_sum(counts * tf.square(means - mean), axis=0)
+            squares = tf.reduce_sum(all_squares, axis=0) + between
+        variance = squares / count
         scale = gamma * tf.math.rsqrt(variance + self.epsilon)
-        outputs = centered * scale + (beta - mean * scale)
+        outputs = centered * scale + (beta + (own - mean) * scale)
         unbiased = variance * (count / tf.maximum(count - 1.0, 1.0))
         return (
             tf.cast(outputs, self.compute_dtype),
-            old_mean + (1.0 - self.momentum) * mean,
+            old_mean + (1.0 - self.momentum) * (mean - old_mean),
             self.momentum * old_variance + (1.0 - self.momentum) * unbiased,
         )
