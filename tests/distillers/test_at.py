@@ -92,7 +92,7 @@ def test_term_is_the_sum_over_stages_of_weighted_means():
 
 
 def test_named_taps_and_power_enter():
-    objective = set_up(AT(4.0, ("stage1",), ("stage2",)), SHAPES, WIDER)
+    objective = set_up(AT(("stage1",), ("stage2",), 4.0), SHAPES, WIDER)
     own, theirs = random_features(SHAPES, 1), random_features(WIDER, 2)
     context = context_of({"student": own, "teacher": theirs}, LABELS)
     wanted = np.mean(at_loss(own["stage1"], theirs["stage2"], 4.0))

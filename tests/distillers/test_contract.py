@@ -1,7 +1,8 @@
 """What every registered method keeps; its numbers and what is its own stand in the method's file.
 
-A new method is tested by being registered, and by a line of :data:`WANTED`. :data:`CASES` lists
-settings to train with where the defaults alone say too little.
+A new method is tested by being registered, and by an entry of
+:mod:`tests.distillers.recorded_settings`. :data:`CASES` lists settings to train with where the
+defaults alone say too little.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from tests.distillers.contexts import (
     random_case,
 )
 from tests.distillers.logit_oracles import NUM_CLASSES
+from tests.distillers.recorded_settings import WANTED, WRONG
 from tfkd import distillers, models
 from tfkd.core import Distiller, Objective, registry
 from tfkd.core.objective import VIEW_ROWS
@@ -72,7 +74,7 @@ FURTHER = {
     "dkd": [{}, {"standardize": True, "variant": "code"}],
     "diffkd": [{}, {"use_features": False}, {"use_logits": False, "latent_width": 2}],
     "ipwd": [{"orientation": "kd_over_cls"}],
-    "mld": [{"standardize": True}, {"standardize": True, "variant": "clean"}],
+    "mld": [{"standardize": True}, {"standardize": True, "deviation": "code"}],
     "norm": [{}, {"kd_weight": 1.0, "residual": False, "normalize_logits": False}],
     "pkkd": [{"progressive": False}],
     "reviewkd": [{}, {"student_preactivation": True, "max_channels": 3}],
@@ -82,217 +84,8 @@ FURTHER = {
 WIDTHS = {"pkkd": (4, 4)}
 """Widths of student and teacher, of the methods that compare outputs of one shape."""
 
-CONTRASTIVE = {
-    "width": "a whole number >= 1",
-    "temperature": "a number > 0",
-    "mode": "'exact' or 'relax'",
-    "negatives": "a whole number >= 1 or None",
-    "shared_negatives": "True or False",
-    "memory": "'bank' or 'queue'",
-    "bank_momentum": "a number from 0 to 1",
-    "student_tap": "a string",
-    "teacher_tap": "a string",
-}
-"""What the settings take that CRD and WCoRD share."""
-
 STILL = {"fitnets": ("fitnets_regressor_conv/bias",)}
 """Variables that are trained and yet rest: biases that a batch normalization takes away again."""
-
-WANTED = {
-    "at": {
-        "power": "a number >= 1",
-        "student_taps": "a list of strings",
-        "teacher_taps": "a list of strings",
-    },
-    "cocord": {
-        "contrast_weight": "a number >= 0",
-        "prediction_weight": "a number >= 0",
-        "temperature": "a number > 0",
-        "queue_size": "a whole number >= 1",
-        "projection_width": "a whole number >= 1",
-        "predictor_width": "a whole number >= 1",
-        "slow_momentum": "a number from 0 to 1",
-        "teacher_momentum": "a number from 0 to 1",
-        "student_tap": "a string",
-        "teacher_tap": "a string",
-    },
-    "crd": CONTRASTIVE,
-    "cs_kd": {"temperature": "a number > 0"},
-    "diffkd": {
-        "use_features": "True or False",
-        "use_logits": "True or False",
-        "diffusion_weight": "a number >= 0",
-        "autoencoder_weight": "a number >= 0",
-        "kd_weight": "a number >= 0",
-        "refinement_steps": "a whole number from 1 to 500",
-        "latent_width": "a whole number >= 1 or None",
-        "student_tap": "a string",
-        "teacher_tap": "a string",
-    },
-    "dist": {
-        "temperature": "a number > 0",
-        "inter_weight": "a number >= 0",
-        "intra_weight": "a number >= 0",
-    },
-    "dkd": {
-        "temperature": "a number > 0",
-        "target_weight": "a number >= 0",
-        "nontarget_weight": "a number >= 0",
-        "warmup_epochs": "a number >= 0",
-        "standardize": "True or False",
-        "variant": "'code' or 'clean'",
-    },
-    "fitnets": {
-        "form": "'joint' or 'two_stage'",
-        "student_tap": "a string",
-        "teacher_tap": "a string",
-        "normalize": "True or False or None",
-        "hint_epochs": "a number > 0",
-        "hint_weight": "a number >= 0 or None",
-        "temperature": "a number > 0 or None",
-        "initial_kd_weight": "a number >= 0 or None",
-        "final_kd_weight": "a number >= 0 or None",
-    },
-    "ipwd": {
-        "temperature": "a number > 0",
-        "kd_weight": "a number >= 0",
-        "head_weight": "a number >= 0",
-        "orientation": "'cls_over_kd' or 'kd_over_cls'",
-        "standardize": "True or False",
-        "normalize": "True or False",
-        "detach_features": "True or False",
-        "feature": "a string",
-    },
-    "kd": {
-        "temperature": "a number > 0",
-        "standardize": "True or False",
-        "variant": "'code' or 'clean'",
-    },
-    "mld": {
-        "temperatures": "a list of numbers > 0",
-        "label_weight": "a number >= 0",
-        "distillation_weight": "a number >= 0",
-        "variant": "'code' or 'clean'",
-        "standardize": "True or False",
-    },
-    "nkd": {"temperature": "a number > 0", "nontarget_weight": "a number >= 0"},
-    "norm": {
-        "expansion": "a whole number >= 1",
-        "kd_weight": "a number >= 0",
-        "temperature": "a number > 0",
-        "residual": "True or False",
-        "normalize_logits": "True or False",
-        "phase_epochs": "a list of numbers >= 0",
-        "phase_factors": "a list of numbers >= 0",
-        "student_tap": "a string",
-        "teacher_tap": "a string",
-    },
-    "pkkd": {
-        "middle_weight": "a number >= 0",
-        "soft_weight": "a number >= 0",
-        "temperature": "a number > 0",
-        "kernel": "'two' or 'same' or 'none'",
-        "rho": "True or False",
-        "teacher_rho": "True or False",
-        "progressive": "True or False",
-        "student_tau": "a number > 0 or None",
-        "teacher_tau": "a number > 0",
-        "relative_tau": "True or False",
-        "learn_tau": "True or False",
-        "positions": "a list of strings",
-        "teacher_positions": "a list of strings",
-    },
-    "pkt": {"student_tap": "a string", "teacher_tap": "a string"},
-    "plain": {},
-    "ps_kd": {"final_memory_weight": "a number from 0 to 1"},
-    "rkd": {
-        "distance_weight": "a number >= 0",
-        "angle_weight": "a number >= 0",
-        "student_tap": "a string",
-        "teacher_tap": "a string",
-    },
-    "sp": {"student_tap": "a string", "teacher_tap": "a string"},
-    "srrl": {
-        "connector_on": "'map' or 'pooled'",
-        "feature_weight": "a number >= 0",
-        "regression_weight": "a number >= 0",
-        "student_tap": "a string",
-        "teacher_tap": "a string",
-    },
-    "sskd": {
-        "label_weight": "a number >= 0",
-        "kd_weight": "a number >= 0",
-        "transfer_weight": "a number >= 0",
-        "similarity_weight": "a number >= 0",
-        "temperature": "a number > 0",
-        "similarity_temperature": "a number > 0",
-        "transfer_ratio": "a number from 0 to 1",
-        "similarity_ratio": "a number from 0 to 1",
-        "head_epochs": "a number > 0",
-        "head_learning_rate": "a number > 0",
-        "student_tap": "a string",
-        "teacher_tap": "a string",
-    },
-    "reviewkd": {
-        "warmup_epochs": "a number >= 0",
-        "max_channels": "a whole number >= 1",
-        "student_preactivation": "True or False",
-        "student_taps": "a list of strings",
-        "teacher_taps": "a list of strings",
-    },
-    "teacher_free": {
-        "form": "'self' or 'regularization' or 'label_smoothing'",
-        "teacher_weight": "a number from 0 to 1 or None",
-        "temperature": "a number > 0 or None",
-        "multiplier": "a number > 0 or None",
-        "correct_probability": "a number from 0 to 1 or None",
-        "smoothing": "a number from 0 to 1 or None",
-    },
-    "uskd": {
-        "target_weight": "a number >= 0",
-        "nontarget_weight": "a number >= 0",
-        "weak_weight": "a number >= 0",
-        "variant": "'code' or 'clean'",
-        "feature": "a string",
-    },
-    "vid": {
-        "initial_variance": "a number > 1e-05",
-        "student_taps": "a list of strings",
-        "teacher_taps": "a list of strings",
-    },
-    "wcord": {
-        **CONTRASTIVE,
-        "global_weight": "a number >= 0",
-        "local_weight": "a number >= 0",
-        "critic": "'nce' or 'dual'",
-        "entropy_weight": "a number > 0",
-        "iterations": "a whole number >= 1",
-        "differentiates_plan": "True or False",
-    },
-    "wsld": {"temperature": "a number > 0"},
-}
-"""What each setting takes: a second record of the declarations, so that none changes unnoticed."""
-
-WRONG = {
-    "a number > 0": (0, 0.0, -1.0, "4", None, True, float("nan"), float("inf")),
-    "a number >= 0": (-1, -0.1, "8", None, True, float("nan"), float("inf")),
-    "a number from 0 to 1": (-0.1, 1.1, "most", None, False, float("nan")),
-    "a number >= 1": (0, 0.9, "2", None, True, float("nan"), float("inf")),
-    "a number > 1e-05": (0, 1e-5, -1.0, "5", None, True, float("nan"), float("inf")),
-    "a number > 0 or None": (0, 0.0, -1.0, "4", True, float("nan"), float("inf")),
-    "a whole number >= 1 or None": (0, 2.5, "8", False),
-    "a whole number from 1 to 500": (0, 501, 5.0, None, True),
-    "a number >= 0 or None": (-1, -0.1, "8", True, float("nan"), float("inf")),
-    "a number from 0 to 1 or None": (-0.1, 1.5, "all", False, float("nan")),
-    "a whole number >= 1": (0, -1, 1.5, "8", None, True),
-    "True or False": (1, 0.0, "yes", None),
-    "True or False or None": (1, 0.0, "yes"),
-    "a string": (3, None, ("a",)),
-    "a list of strings": (3, None, [3], ("a", None)),
-    "a list of numbers >= 0": (4.0, "43526", None, (4.0, -1.0), (4.0, "3")),
-    "a list of numbers > 0": (4.0, "43526", None, (4.0, 0.0), (4.0, "3")),
-}
-"""Values that are refused, by what a setting wants."""
 
 
 def listed(*tables: dict) -> list:

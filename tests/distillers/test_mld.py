@@ -115,11 +115,12 @@ def test_variant_code_drops_levels_of_the_strong_view():
 
 
 @EITHER
-def test_standardization_enters_the_instance_level_alone(variant):
+@pytest.mark.parametrize("deviation", ["code", "clean"])
+def test_standardization_enters_the_instance_level_alone(variant, deviation):
     given = oracles.inputs("B")
-    scores = {name: standardized(given[name], variant=variant) for name in VIEWS}
+    scores = {name: standardized(given[name], variant=deviation) for name in VIEWS}
     raw = losses(MLD(variant=variant), given)
-    found = losses(MLD(variant=variant, standardize=True), given)
+    found = losses(MLD(variant=variant, standardize=True, deviation=deviation), given)
     for name in ("label", "batch", "class"):
         np.testing.assert_allclose(found[name], raw[name], rtol=1e-12)
     if variant == "clean":
@@ -133,6 +134,12 @@ def test_standardization_enters_the_instance_level_alone(variant):
             scores["student_strong"], scores["teacher_strong"], temperatures=(4.0, 3.0, 5.0)
         )
         np.testing.assert_allclose(found["instance"], 0.9 * np.mean(rows), rtol=1e-12)
+
+
+def test_a_deviation_without_standardization_is_refused():
+    told = "deviation='code' with standardize=False, .*wanted standardize=True"
+    with pytest.raises(TfkdError, match=told):
+        MLD(deviation="code")
 
 
 def test_sample_weights_scale_rows_but_not_the_class_level():

@@ -10,7 +10,10 @@ from tfkd.errors import TfkdError
 
 STUDENT = pairs.features(3, seed=1)
 TEACHER = pairs.features(4, seed=2)
-PAIRS, TRIPLETS = RKD(1.0, 0.0), RKD(0.0, 1.0)
+PAIRS, TRIPLETS = (
+    RKD(distance_weight=1.0, angle_weight=0.0),
+    RKD(distance_weight=0.0, angle_weight=1.0),
+)
 EVERY = pytest.mark.parametrize(
     "objective", [PAIRS, TRIPLETS, RKD()], ids=["pairs", "triplets", "both"]
 )

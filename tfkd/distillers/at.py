@@ -23,17 +23,15 @@ Maps are ``(batch, height, width, channels)`` of any float type; everything is f
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
 from typing import Annotated
 
 import tensorflow as tf
 
-from tfkd import models
-from tfkd.core import Objective, Requires, Spec, register
+from tfkd.core import Spec, register
 from tfkd.core.divergences import as_float
 from tfkd.distillers.shared.adaptive_pooling import to_common_size
-from tfkd.distillers.shared.stage_taps import channels_of_pairs, paired_stages, taps_of_pairs
+from tfkd.distillers.shared.stage_pairs import StagePairs
+from tfkd.distillers.shared.stage_taps import channels_of_pairs
 from tfkd.settings import Range, field
 
 _LEAST_NORM = 1e-12
@@ -73,29 +71,18 @@ def at_loss(student: tf.Tensor, teacher: tf.Tensor, power: float = 2.0) -> tf.Te
 
 
 @register("at")
-class AT(Objective):
+class AT(StagePairs):
     """Attention transfer at the end of every stage."""
 
     power: Annotated[float, Range(low=1)] = field(2.0, "the paper's p")
-    student_taps: tuple[str, ...] = field((), "taps of the student to compare; none: its stages")
-    teacher_taps: tuple[str, ...] = field((), "those of the teacher; none: its stages")
-
-    requires = Requires(teacher=True, allows_soft_labels=True, tasks=None)
-
-    def choose_taps(self, student: models.Network, teachers: Sequence[models.Network]) -> None:
-        if not teachers:
-            return  # The distiller tells of what is missing.
-        named = (self.student_taps, self.teacher_taps)
-        self._pairs = paired_stages(student, teachers[0], self.name, *named)
-        self.requires = dataclasses.replace(self.requires, taps=taps_of_pairs(self._pairs))
 
     def setup(self, spec: Spec) -> None:
-        channels_of_pairs(spec, self._pairs, self.name)
+        channels_of_pairs(spec, self.pairs, self.name)
 
     def compute(self, context) -> tf.Tensor:
         return tf.add_n(
             [
                 context.mean(at_loss(context.student(own), context.teacher(theirs), self.power))
-                for own, theirs in self._pairs
+                for own, theirs in self.pairs
             ]
         )

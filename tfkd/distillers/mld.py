@@ -31,7 +31,7 @@ use learning rate 0.025 (0.01 for the long ones) and 240 epochs, 480 or 960 for 
 than those of other methods. The weak view is crop and flip, the strong one crop, flip and
 RandAugment(2, 10). With ``standardize`` the instance level sees z-scores, as in
 :mod:`tfkd.distillers.shared.standardization`, whose authors leave masks and other levels on the
-logits themselves; ``variant`` is also that of the z-scores.
+logits themselves; ``deviation`` is the variant of these z-scores, whatever that of the method.
 
 Choices: batch and class levels are formed on the batch of all replicas. A ``sample_weight`` counts
 for label and instance level and for the rows of the batch level; the class level describes the
@@ -49,7 +49,7 @@ import tensorflow as tf
 
 from tfkd.core import Objective, Requires, Terms, register
 from tfkd.core.divergences import as_float, cross_entropy
-from tfkd.distillers.shared.standardization import Variant, standardized
+from tfkd.distillers.shared.standardization import Variant, check_variant, standardized
 from tfkd.errors import TfkdError
 from tfkd.settings import NonNegative, Positive, field
 
@@ -72,16 +72,16 @@ def instance_level(
     temperatures: Sequence[float] = TEMPERATURES,
     factors: tf.Tensor | Sequence[float] | None = None,
     standardize: bool = False,
-    variant: Variant = "clean",
+    deviation: Variant = "clean",
 ) -> tf.Tensor:
     """Returns ``sum_T factor_T * T^2 * KL(teacher || student)`` for each sample.
 
     There is a factor for each temperature; ``None`` is 1 each. ``standardize`` compares z-scores,
-    those of a variant.
+    by one of the two deviations.
     """
     if standardize:
-        student_logits = standardized(student_logits, variant=variant)
-        teacher_logits = standardized(teacher_logits, variant=variant)
+        student_logits = standardized(student_logits, variant=deviation)
+        teacher_logits = standardized(teacher_logits, variant=deviation)
     teacher_log = log_probabilities(teacher_logits, temperatures)
     student_log = log_probabilities(student_logits, temperatures)
     divergence = tf.reduce_sum(tf.exp(teacher_log) * (teacher_log - student_log), axis=-1)
@@ -156,6 +156,7 @@ class MLD(Objective):
     distillation_weight: NonNegative = field(0.9, "b, of the three levels")
     variant: Variant = field("code", "as the published code computes, or clean: as the paper says")
     standardize: bool = field(False, "whether the instance level sees z-scores")
+    deviation: Variant = field("clean", "that of the z-scores: by C, or code: by C - 1")
 
     terms = ("label", "instance", "batch", "class")
     replaces_label_loss = True
@@ -170,6 +171,7 @@ class MLD(Objective):
     def check(self) -> None:
         if not self.temperatures:
             raise TfkdError(f"{self.name}: temperatures: found (), wanted a list of numbers > 0")
+        check_variant(self.name, self.standardize, self.deviation, setting="deviation")
 
     def compute(self, context) -> Terms:
         views = {
@@ -186,7 +188,7 @@ class MLD(Objective):
         return Terms({"label": self.label_weight * label, **losses})
 
     def _instance(self, student, teacher, factors=None) -> tf.Tensor:
-        further = (factors, self.standardize, self.variant)
+        further = (factors, self.standardize, self.deviation)
         return instance_level(student, teacher, self.temperatures, *further)
 
     def _clean(self, context, views) -> dict[str, tf.Tensor]:

@@ -32,17 +32,12 @@ Features are ``(batch, channels)`` of any float type; losses are float32 (float6
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import tensorflow as tf
 
-from tfkd import models
-from tfkd.core import Objective, Requires, Spec, register
+from tfkd.core import register
 from tfkd.core.divergences import as_float
-from tfkd.distillers.shared.layers import check_width
-from tfkd.distillers.shared.stage_taps import check_tap
-from tfkd.distillers.shared.whole_batch import whole_batch
+from tfkd.distillers.shared.feature_pair import FeaturePair
 from tfkd.settings import NonNegative, field
 
 _ROUNDING = 16
@@ -137,38 +132,16 @@ def _smooth_l1(difference: tf.Tensor):
 
 
 @register("rkd")
-class RKD(Objective):
+class RKD(FeaturePair):
     """Relational distillation by distances and angles; the batch is that of all replicas."""
 
     distance_weight: NonNegative = field(25.0, "weight of the distances of pairs")
     angle_weight: NonNegative = field(50.0, "weight of the angles of triplets; 0 forms none")
-    student_tap: str = field("pooled", "feature of the student, a vector")
-    teacher_tap: str = field("pooled", "feature of the teacher, a vector")
-
-    @property
-    def requires(self) -> Requires:
-        return Requires(
-            taps={
-                ("student", "main"): [self.student_tap],
-                ("teacher", "main"): [self.teacher_tap],
-            },
-            allows_soft_labels=True,
-            tasks=None,
-        )
 
     terms = ("distance", "angle")
 
-    def choose_taps(self, student: models.Network, teachers: Sequence[models.Network]) -> None:
-        check_tap(student, self.student_tap, self.name, "student_tap")
-        for teacher in teachers:
-            check_tap(teacher, self.teacher_tap, self.name, "teacher_tap")
-
-    def setup(self, spec: Spec) -> None:
-        for network, tap in (("student", self.student_tap), ("teacher", self.teacher_tap)):
-            check_width(self.name, network, tap, spec.shapes[network, "main"][tap])
-
     def compute(self, context) -> dict[str, tf.Tensor]:
-        student, teacher, weights = whole_batch(context, self.student_tap, self.teacher_tap)
+        student, teacher, weights = self.whole_batch(context)
         pairs = rkd_distance_loss(student, teacher, weights)
         distance = context.mean(pairs, gathered=True, axes=2)
         angle = tf.zeros_like(distance)

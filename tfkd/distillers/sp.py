@@ -29,12 +29,10 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from tfkd import models
-from tfkd.core import Objective, Requires, Spec, register
+from tfkd.core import register
 from tfkd.core.divergences import as_float
+from tfkd.distillers.shared.feature_pair import FeaturePair
 from tfkd.distillers.shared.layers import described
-from tfkd.distillers.shared.stage_taps import check_tap
-from tfkd.distillers.shared.whole_batch import whole_batch
 from tfkd.errors import TfkdError
 from tfkd.settings import field
 
@@ -78,37 +76,19 @@ def sp_loss(student: tf.Tensor, teacher: tf.Tensor, weights: tf.Tensor | None = 
 
 
 @register("sp")
-class SP(Objective):
+class SP(FeaturePair):
     """Similarity-preserving distillation; the batch is that of all replicas."""
 
     student_tap: str = field("pre_pool", "feature of the student, of any shape")
     teacher_tap: str = field("pre_pool", "feature of the teacher, of any shape")
 
-    @property
-    def requires(self) -> Requires:
-        return Requires(
-            taps={
-                ("student", "main"): [self.student_tap],
-                ("teacher", "main"): [self.teacher_tap],
-            },
-            allows_soft_labels=True,
-            tasks=None,
-        )
-
-    def choose_taps(self, student: models.Network, teachers: Sequence[models.Network]) -> None:
-        check_tap(student, self.student_tap, self.name, "student_tap")
-        for teacher in teachers:
-            check_tap(teacher, self.teacher_tap, self.name, "teacher_tap")
-
-    def setup(self, spec: Spec) -> None:
-        for network, tap in (("student", self.student_tap), ("teacher", self.teacher_tap)):
-            shape = spec.shapes[network, "main"][tap]
-            if len(shape) < 2:
-                raise TfkdError(
-                    f"{self.name}: found {network} tap {tap!r} of shape {described(shape)}, wanted "
-                    f"a feature with values for each sample ({network}_tap=...)"
-                )
+    def check_feature(self, network: str, tap: str, shape: Sequence[int | None]) -> None:
+        if len(shape) < 2:
+            raise TfkdError(
+                f"{self.name}: found {network} tap {tap!r} of shape {described(shape)}, wanted a "
+                f"feature with values for each sample ({network}_tap=...)"
+            )
 
     def compute(self, context) -> tf.Tensor:
-        student, teacher, weights = whole_batch(context, self.student_tap, self.teacher_tap)
+        student, teacher, weights = self.whole_batch(context)
         return context.mean(sp_loss(student, teacher, weights), gathered=True, axes=2)

@@ -26,20 +26,18 @@ run, the variances and the loss in float32 (float64 stays float64).
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Sequence
 from typing import Annotated
 
 import keras
 import tensorflow as tf
 
-from tfkd import models
-from tfkd.core import Objective, Requires, Spec, register
+from tfkd.core import Spec, register
 from tfkd.core.divergences import as_float
 from tfkd.distillers.shared.adaptive_pooling import to_common_size
 from tfkd.distillers.shared.layers import convolution, sequence
-from tfkd.distillers.shared.stage_taps import channels_of_pairs, paired_stages, taps_of_pairs
+from tfkd.distillers.shared.stage_pairs import StagePairs
+from tfkd.distillers.shared.stage_taps import channels_of_pairs
 from tfkd.settings import Range, field
 
 _LEAST_VARIANCE = 1e-5
@@ -82,26 +80,15 @@ def _regressor(inputs: int, channels: int, seed: int, name: str) -> keras.Sequen
 
 
 @register("vid")
-class VID(Objective):
+class VID(StagePairs):
     """Variational information distillation at the end of every stage."""
 
     initial_variance: Annotated[float, Range(above=_LEAST_VARIANCE)] = field(
         5.0, "variance of every channel at the start"
     )
-    student_taps: tuple[str, ...] = field((), "taps of the student to compare; none: its stages")
-    teacher_taps: tuple[str, ...] = field((), "those of the teacher; none: its stages")
-
-    requires = Requires(teacher=True, allows_soft_labels=True, tasks=None)
-
-    def choose_taps(self, student: models.Network, teachers: Sequence[models.Network]) -> None:
-        if not teachers:
-            return  # The distiller tells of what is missing.
-        named = (self.student_taps, self.teacher_taps)
-        self._pairs = paired_stages(student, teachers[0], self.name, *named)
-        self.requires = dataclasses.replace(self.requires, taps=taps_of_pairs(self._pairs))
 
     def setup(self, spec: Spec) -> None:
-        widths = channels_of_pairs(spec, self._pairs, self.name)
+        widths = channels_of_pairs(spec, self.pairs, self.name)
         start = keras.initializers.Constant(log_scale_of(self.initial_variance))
         self.regressors, self.log_scales = [], []
         for number, (inputs, channels) in enumerate(widths):
@@ -121,7 +108,7 @@ class VID(Objective):
 
     def compute(self, context) -> tf.Tensor:
         losses = []
-        parts = zip(self._pairs, self.regressors, self.log_scales)
+        parts = zip(self.pairs, self.regressors, self.log_scales)
         for (own, theirs), regressor, log_scale in parts:
             student, teacher = to_common_size(
                 context.student(own), as_float(context.teacher(theirs))

@@ -37,21 +37,22 @@ _LEAST_VARIANCE = 1e-30
 _ROUNDING = 16
 
 
-def check_variant(name: str, standardize: bool, variant: Variant) -> None:
+def check_variant(name: str, standardize: bool, variant: Variant, setting: str = "variant") -> None:
     """Refuses the published deviation of z-scores that are not formed.
 
     Args:
         name: Name of the objective.
         standardize: Its setting.
         variant: Its setting, by default ``clean``.
+        setting: Name of that setting.
 
     Raises:
         TfkdError: When the variant would have no effect.
     """
     if variant == "code" and not standardize:
         raise TfkdError(
-            f"{name}: found variant='code' with standardize=False, which has no deviation; wanted "
-            "standardize=True"
+            f"{name}: found {setting}='code' with standardize=False, which has no deviation; "
+            "wanted standardize=True"
         )
 
 
