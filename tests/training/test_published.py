@@ -233,6 +233,10 @@ def test_every_method_has_an_experiment_on_a_folder():
     for name in ("plain", "teacher", *published.names()):
         config = load(name, "cifar10_folder")
         assert config.student.name == ("resnet20" if name == "teacher" else "resnet8")
+        if name != "teacher":
+            assert load(f"{name},vgg8", "cifar10_folder").student.name == "vgg8"
+    own = load("teacher_free_self,vgg8", "cifar10_folder").teacher.config
+    assert own == "configs/cifar10_folder.py:plain,vgg8"
     scaled = configs.in_own_epochs(load("dkd", "cifar10_folder"))
     assert scaled.methods.dkd.warmup_epochs / scaled.train.epochs == pytest.approx(20 / 240)
     for name in ("teacher", "plain", "dkd"):
@@ -240,6 +244,8 @@ def test_every_method_has_an_experiment_on_a_folder():
         assert found.train.schedule.warmup_epochs == 1.0
     with pytest.raises(TfkdError, match="unknown method 'kdd'; did you mean 'kd'"):
         load("kdd", "cifar10_folder")
+    with pytest.raises(TfkdError, match="teacher,vgg8.*METHOD,STUDENT"):
+        load("teacher,vgg8", "cifar10_folder")
 
 
 def test_shorter_runs_keep_the_shares_of_the_published_one():
