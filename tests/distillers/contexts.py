@@ -81,26 +81,24 @@ def losses(objective: Objective, given: Mapping, **batch) -> dict[str, tf.Tensor
     return dict(objective.to_terms(objective.compute(context)).losses)
 
 
+Shapes = Mapping[str, tuple[int | None, ...]]
+"""Shapes of taps by name, batch axis first."""
+
+
 def spec_of(
-    tap: str,
-    shape: tuple,
-    num_classes: int = 5,
-    teacher: Mapping[str, tuple] | None = None,
-    heads: Callable[..., keras.Model] = no_head,
+    student: Shapes, teacher: Shapes | None = None, heads: Callable[..., keras.Model] = no_head
 ) -> Spec:
-    """A run whose student has one tap of this shape.
+    """A run of five classes whose networks have taps of these shapes.
 
     Args:
-        tap: Name of the tap.
-        shape: Its shape.
-        num_classes: Number of classes.
-        teacher: Shapes of the teacher's taps by name.
+        student: The student's taps.
+        teacher: The teacher's.
         heads: As in :func:`context_of`.
     """
     return Spec(
-        num_classes=num_classes,
+        num_classes=5,
         image_shape=(2, 2, 1),
-        shapes={("student", "main"): {tap: shape}, ("teacher", "main"): dict(teacher or {})},
+        shapes={("student", "main"): student, ("teacher", "main"): teacher or {}},
         train_size=None,
         batch_size=None,
         seed=1,

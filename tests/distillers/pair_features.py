@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import keras
@@ -11,16 +10,14 @@ import numpy as np
 import tensorflow as tf
 
 from configs.cifar100 import PAIRS
-from tests.distillers.contexts import context_of
+from tests.distillers.contexts import Shapes, context_of, spec_of
 from tfkd import models
-from tfkd.core import Objective, Spec
+from tfkd.core import Objective
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 ORACLES = json.loads((FIXTURES / "oracles_features.json").read_text())
 NETWORKS = json.loads((FIXTURES / "networks.json").read_text())["networks"]
 ROWS = 2
-
-Shapes = Mapping[str, tuple[int | None, ...]]
 
 
 def shapes_of(network: str) -> dict[str, tuple[int | None, ...]]:
@@ -28,20 +25,6 @@ def shapes_of(network: str) -> dict[str, tuple[int | None, ...]]:
     *maps, pooled = NETWORKS[network]["taps"]
     named = {f"stage{number}" if number else "stem": each for number, each in enumerate(maps)}
     return {name: (None, *each) for name, each in {**named, "pooled": pooled}.items()}
-
-
-def spec_of(student: Shapes, teacher: Shapes, seed: int = 1) -> Spec:
-    """A run whose student and teacher have taps of these shapes."""
-    return Spec(
-        num_classes=5,
-        image_shape=(32, 32, 3),
-        shapes={("student", "main"): student, ("teacher", "main"): teacher},
-        train_size=None,
-        batch_size=None,
-        seed=seed,
-        head=lambda name: None,
-        network=lambda name: None,
-    )
 
 
 def network_with(*taps: str) -> models.Network:

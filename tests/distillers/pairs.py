@@ -126,7 +126,7 @@ def check_half_precision(objective: Objective, student, teacher) -> None:
 
 def refusal_of(objective: Objective, student: tuple, teacher: tuple) -> str:
     """What an objective says of taps of these shapes; empty where it takes them."""
-    spec = spec_of(objective.student_tap, student, teacher={objective.teacher_tap: teacher})
+    spec = spec_of({objective.student_tap: student}, {objective.teacher_tap: teacher})
     try:
         objective.setup(spec)
     except TfkdError as error:

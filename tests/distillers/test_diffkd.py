@@ -9,9 +9,8 @@ import tensorflow as tf
 
 from configs.cifar100 import PAIRS
 from tests.distillers import runs
-from tests.distillers.contexts import context_of
+from tests.distillers.contexts import context_of, spec_of
 from tests.distillers.pair_features import ORACLES, shapes_of
-from tfkd.core import Spec
 from tfkd.distillers.diffkd import DiffKD
 from tfkd.distillers.diffkd.diffusion import (
     diffusion_loss,
@@ -181,20 +180,6 @@ def test_connector_mixes_refines_and_projects():
 # The objective.
 
 
-def spec(student: dict, teacher: dict, seed: int = 1) -> Spec:
-    """A run whose networks have taps of these shapes, batch axis first."""
-    return Spec(
-        num_classes=5,
-        image_shape=(2, 2, 1),
-        shapes={("student", "main"): student, ("teacher", "main"): teacher},
-        train_size=None,
-        batch_size=None,
-        seed=seed,
-        head=lambda name: None,
-        network=lambda name: None,
-    )
-
-
 def features(*shape: int, seed: int = 0) -> tf.Tensor:
     """Random features."""
     return tf.constant(np.random.default_rng(seed).normal(size=shape), tf.float32)
@@ -204,7 +189,7 @@ def set_up(own=(4, 4, 3), teachers=(4, 4, 6), **settings) -> tuple[DiffKD, dict]
     """An objective with its modules, and outputs of networks for ten images."""
     objective = DiffKD(**settings)
     shapes = [{"pre_pool": (None, *each), "logits": (None, 5)} for each in (own, teachers)]
-    objective.setup(spec(*shapes))
+    objective.setup(spec_of(*shapes))
     outputs = {
         network: {"pre_pool": features(10, *each, seed=seed), "logits": features(10, 5, seed=seed)}
         for seed, (network, each) in enumerate((("student", own), ("teacher", teachers)))

@@ -94,7 +94,7 @@ def objective_and_context(sample_weight=None, training=True, padding=0, **settin
     ``padding`` adds rows of other values to them.
     """
     objective = IPWD(**settings)
-    objective.setup(spec_of("pooled", (None, 2, 2, 3)))
+    objective.setup(spec_of({"pooled": (None, 2, 2, 3)}))
     feature = tf.constant(np.random.default_rng(4).normal(size=(6, 2, 2, 3)), tf.float32)
 
     def padded(value):

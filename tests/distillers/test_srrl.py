@@ -40,9 +40,8 @@ def oracle_objective(place, **settings):
     objective = SRRL(connector_on=place, **settings)
     objective.setup(
         spec_of(
-            "pre_pool",
-            (None, *student.shape[1:]),
-            teacher={"pooled": (None, teacher.shape[-1]), "logits": (None, 4)},
+            {"pre_pool": (None, *student.shape[1:])},
+            {"pooled": (None, teacher.shape[-1]), "logits": (None, 4)},
             heads=oracle_head,
         )
     )
@@ -111,11 +110,11 @@ def test_settings_and_sample_weights_weigh_the_terms():
 
 
 def test_connector_starts_as_published_and_from_the_seed():
-    shape, wide = (None, 2, 2, 64), {"pooled": (None, 512), "logits": (None, 5)}
+    narrow, wide = {"pre_pool": (None, 2, 2, 64)}, {"pooled": (None, 512), "logits": (None, 5)}
     kernels = []
     for _ in range(2):
         objective = SRRL()
-        objective.setup(spec_of("pre_pool", shape, teacher=wide, heads=lambda *_: None))
+        objective.setup(spec_of(narrow, wide, heads=lambda *_: None))
         kernels.append(objective.connector.layers[0].kernel.numpy())
     np.testing.assert_array_equal(*kernels)
     np.testing.assert_allclose(np.std(kernels[0]), np.sqrt(2 / 512), rtol=0.02)

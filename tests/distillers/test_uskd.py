@@ -143,7 +143,7 @@ def test_terms_are_weighted_means():
     rows = np.array([1, 2, 0, 1, 1, 0.5])
     objective = USKD(0.2, 0.3, 0.4, feature="stage2")
     feature = tf.constant(np.random.default_rng(4).normal(size=(6, 2, 2, 3)), tf.float32)
-    objective.setup(spec_of("stage2", (None, 2, 2, 3)))
+    objective.setup(spec_of({"stage2": (None, 2, 2, 3)}))
     outputs = {"student": {"logits": tf.cast(STUDENT, tf.float32), "stage2": feature}}
     found = objective.compute(context_of(outputs, LABELS, sample_weight=rows))
     kernel, bias = (variable.numpy() for variable in objective.head.trainable_variables)
