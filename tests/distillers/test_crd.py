@@ -197,7 +197,8 @@ def test_rows_of_weight_0_add_nothing_and_are_not_written():
     )
     wanted, _ = step(alone, student[:2], teacher[:2], index=[5, 2])
     np.testing.assert_allclose(2 * losses["crd"], wanted["crd"], rtol=1e-5)
-    np.testing.assert_allclose(padded.partition.values, alone.partition.values, rtol=1e-6)
+    # Exponentials of similarities over 0.07, each of which is rounded, and summed in another order.
+    np.testing.assert_allclose(padded.partition.values, alone.partition.values, rtol=1e-5)
     for found, wanted in zip(banks_of(padded), banks_of(alone)):
         np.testing.assert_allclose(found, wanted, atol=1e-6)
 
