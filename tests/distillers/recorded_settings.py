@@ -33,6 +33,21 @@ WANTED = {
     },
     "crd": CONTRASTIVE,
     "cs_kd": {"temperature": "a number > 0"},
+    "dbt": {
+        "form": "'annealed' or 'constant'",
+        "kd_share": "a number from 0 to 1",
+        "temperature": "a number > 0 or None",
+        "growth": "a number > 0 or None",
+        "confidence": "a number from 0 to 1 or None",
+        "variant": "'code' or 'clean'",
+    },
+    "deep_supervision": {"exit_weights": "a list of numbers >= 0 or None"},
+    "dense_kd": {
+        "label_weight": "a number >= 0",
+        "kd_weight": "a number >= 0",
+        "temperature": "a number > 0",
+        "average": "True or False",
+    },
     "diffkd": {
         "use_features": "True or False",
         "use_logits": "True or False",
@@ -77,6 +92,11 @@ WANTED = {
         "normalize": "True or False",
         "detach_features": "True or False",
         "feature": "a string",
+    },
+    "imta": {
+        "kd_share": "a number from 0 to 1",
+        "temperature": "a number > 0",
+        "equilibrium": "True or False",
     },
     "kd": {
         "temperature": "a number > 0",
@@ -205,6 +225,7 @@ WRONG = {
     "True or False or None": (1, 0.0, "yes"),
     "a string": (3, None, ("a",)),
     "a list of strings": (3, None, [3], ("a", None)),
+    "a list of numbers >= 0 or None": (4.0, "43526", (4.0, -1.0), (4.0, "3")),
     "a list of numbers >= 0": (4.0, "43526", None, (4.0, -1.0), (4.0, "3")),
     "a list of numbers > 0": (4.0, "43526", None, (4.0, 0.0), (4.0, "3")),
 }

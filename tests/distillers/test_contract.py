@@ -51,6 +51,8 @@ CASES = {
     "crd": [{}, {"mode": "relax", "shared_negatives": False}, {"memory": "queue"}],
     "kd": [{"standardize": True}],
     "dkd": [{"standardize": True, "warmup_epochs": 3.0}],
+    # The temperature grows at some steps of the toys, and not at others.
+    "dbt": [{"confidence": 0.6}],
     "fitnets": [{}, {"form": "two_stage"}],
     "ipwd": [{}, {"normalize": True}],
     "mld": [{}, {"variant": "clean"}],
@@ -72,6 +74,9 @@ CASES = {
 FURTHER = {
     "kd": [{}, {"standardize": True, "variant": "code"}],
     "dkd": [{}, {"standardize": True, "variant": "code"}],
+    "dbt": [{"form": "constant", "variant": "clean"}],
+    "deep_supervision": [{}, {"exit_weights": (0.5, 1.0, 2.0)}],
+    "dense_kd": [{}, {"average": False}],
     "diffkd": [{}, {"use_features": False}, {"use_logits": False, "latent_width": 2}],
     "ipwd": [{"orientation": "kd_over_cls"}],
     "mld": [{"standardize": True}, {"standardize": True, "deviation": "code"}],
