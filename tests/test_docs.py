@@ -12,6 +12,7 @@ import pytest
 
 import tfkd
 from tests.fixtures import pages
+from tfkd.evaluation import reports
 from tfkd.models.saving import load_network
 from tfkd.training import config as configs
 from tfkd.training import published
@@ -55,6 +56,12 @@ def check_early_exit(names, folder):
     assert early["macs"][0] < 400_000 < early["macs"][-1]
     assert names["early"]["exit"].shape == names["pixels"].shape[:1]
     assert set(names["early"]["exit"].numpy()) <= {1, 2, 3}
+    # The command of the page, on the run and on its export.
+    run = reports.report(run=folder / "runs/msdnet", budget=400_000)
+    exported = folder / "runs/msdnet/export"
+    exported = reports.report(saved_model=exported, data_name="digits", budget=400_000)
+    assert run["early_exit"]["validation_macs"] <= 400_000
+    assert exported["early_exit"] == pytest.approx(run["early_exit"], rel=0.01)
 
 
 CHECKS = {

@@ -213,7 +213,7 @@ def two_exits():
     )
     first = keras.layers.Conv2D(2, 3, padding="same", name="first")(scaled)
     second = block(block(first))
-    exit1 = keras.layers.Dense(3)(keras.layers.GlobalMaxPooling2D()(second))
+    exit1 = keras.layers.Dense(3, name="classify1")(keras.layers.GlobalMaxPooling2D()(second))
     both = keras.layers.Concatenate()([scaled, first, block(second)])
     logits = keras.layers.Dense(3)(keras.layers.GlobalMaxPooling2D()(both))
     features = keras.layers.Flatten()(both)
@@ -232,6 +232,18 @@ def test_weights_that_lie_beside_the_graph_and_further_outputs(tmp_path, monkeyp
     assert "features" in signatures["serving_default"].structured_outputs
     assert "early_exit_budget" not in signatures
     assert export.describe(folder)["early_exit"] == {"points": None}
+
+
+def test_a_confidence_that_is_no_number_reaches_no_threshold(tmp_path):
+    model = two_exits()
+    kernel = next(each for each in model.weights if each.path.endswith("classify1/kernel"))
+    kernel.assign(np.full(kernel.shape, np.nan))
+    folder = export.save(model, tmp_path / "exported", verify=False)
+    loaded = tf.saved_model.load(str(folder))
+    found = loaded.signatures["early_exit"](
+        image=tf.zeros((2, 8, 8, 1), tf.uint8), thresholds=tf.constant([0.0, 0.0])
+    )
+    assert found["exit"].numpy().tolist() == [2, 2]
 
 
 def test_images_that_leave_elsewhere_are_noticed(tmp_path, monkeypatch):

@@ -201,9 +201,9 @@ def _leave(
     answered = [*answered, (rows, probabilities)]
     if not later:
         return _joined(answered)
-    # Written so that NaN stays.
     leaves = tf.reduce_max(probabilities, axis=-1) >= thresholds[0]
-    stay = tf.squeeze(tf.where(tf.logical_not(leaves)), axis=-1)
+    # NaN stays. TensorFlow would turn a negation into `<`, by which it left.
+    stay = tf.squeeze(tf.where(tf.where(leaves, False, True)), axis=-1)
     alive = sorted({number for each in later for number in each.part.reads} & tensors.keys())
 
     def those_that_stay() -> tuple[tf.Tensor, list[tf.Tensor]]:
