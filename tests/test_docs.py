@@ -12,13 +12,15 @@ import pytest
 
 import tfkd
 from tests.fixtures import pages
+from tfkd.evaluation import reports
 from tfkd.models.saving import load_network
 from tfkd.training import config as configs
 from tfkd.training import published
 
 ROOT = pages.ROOT
+TRAINING = ("docs/architecture.md", "docs/early_exit.md")
 WITH_PYTHON = [
-    pytest.param(page, marks=[pytest.mark.slow] if page == "docs/architecture.md" else [])
+    pytest.param(page, marks=[pytest.mark.slow] if page in TRAINING else [])
     for page in pages.PAGES
     if pages.blocks(page, "python") and page != "README.md"
 ]
@@ -49,9 +51,23 @@ def check_contributing(names, folder):
     assert str(error.value) == printed
 
 
+def check_early_exit(names, folder):
+    early = json.loads((folder / "runs/msdnet/early_exit.json").read_text())["last"]
+    assert early["macs"][0] < 400_000 < early["macs"][-1]
+    assert names["early"]["exit"].shape == names["pixels"].shape[:1]
+    assert set(names["early"]["exit"].numpy()) <= {1, 2, 3}
+    # The command of the page, on the run and on its export.
+    run = reports.report(run=folder / "runs/msdnet", budget=400_000)
+    exported = folder / "runs/msdnet/export"
+    exported = reports.report(saved_model=exported, data_name="digits", budget=400_000)
+    assert run["early_exit"]["validation_macs"] <= 400_000
+    assert exported["early_exit"] == pytest.approx(run["early_exit"], rel=0.01)
+
+
 CHECKS = {
     "docs/usage.md": check_usage,
     "docs/architecture.md": check_architecture,
+    "docs/early_exit.md": check_early_exit,
     "CONTRIBUTING.md": check_contributing,
 }
 

@@ -2,6 +2,7 @@
 
 python tools/evaluate.py --run=runs/quickstart/distilled/seed0
 python tools/evaluate.py --saved_model=runs/quickstart/export --data=digits --json=scores.json
+python tools/evaluate.py --run=runs/msdnet --budget=2e7
 """
 
 from __future__ import annotations
@@ -47,6 +48,12 @@ _PREPROCESS = flags.DEFINE_enum(
     ["dataset", "none", "tf", "torch", "caffe"],
     "How pixels reach a SavedModel that tfkd did not export, as in student.preprocess.",
 )
+_BUDGET = flags.DEFINE_float(
+    "budget",
+    None,
+    "MACs of an image in the mean: every image leaves a network with exits where it is sure, by "
+    "the most accurate thresholds that cost no more on the validation images.",
+)
 _JSON = flags.DEFINE_string("json", None, "A file to write the numbers to.")
 
 
@@ -65,6 +72,7 @@ def main(_) -> None:
         class_names=_CLASS_NAMES.value,
         by_number=_CLASSES.value == "by_number",
         preprocess=_PREPROCESS.value,
+        budget=_BUDGET.value,
     )
     print(reports.table(report))
     if _JSON.value:

@@ -8,9 +8,11 @@ The folder then loads without tfkd or Keras:
     outputs = student.signatures["serving_default"](image=pixels)  # uint8 (batch, H, W, C)
     outputs["logits"], outputs["probabilities"]
 
-A network with several exits gives each of them by its name; another task gives what it serves. Of
-an adder network the speed is printed too, with adder layers in stock operations (the default, which
-loads anywhere) and as the compiled op (--adder=op, faster, for tfkd.adder.load).
+A network with several exits gives each of them by its name, and leaves early in the signatures
+early_exit (image and thresholds) and, where the run had validation images, early_exit_budget (image
+and budget). Another task gives what it serves. Of an adder network the speed is printed too, with
+adder layers in stock operations (the default, which loads anywhere) and as the compiled op
+(--adder=op, faster, for tfkd.adder.load).
 """
 
 from __future__ import annotations

@@ -151,12 +151,14 @@ def test_every_exit_is_reported(exits_folder):
         cost = costs[each["name"]]
         assert (each["params"], each["macs"]) == (cost.params, cost.macs)
     # A block has 9 x 4 x 4 weights (the first 9 x 4), 8 of normalization, a classifier 50.
-    assert report["exits"][1]["params"] == 36 + 144 + 2 * 8 + 50
-    assert report["exits"][1]["macs"] == 64 * (36 + 144) + 40
+    assert report["exits"][1]["params"] == 36 + 144 + 2 * 8 + 2 * 50
+    assert report["exits"][1]["macs"] == 64 * (36 + 144) + 2 * 40
     deepest = reports.report(run=exits_folder, which="last_exit")
     assert (deepest["task"], "exits" in deepest) == ("classification", False)
-    for key in ("top1", "top5", "loss", "params", "macs"):
+    for key in ("top1", "top5", "loss"):
         assert report["exits"][-1][key] == pytest.approx(deepest[key])
+    # The heads of the ten exits before are run as well.
+    assert report["exits"][-1]["macs"] == report["macs"] == deepest["macs"] + 10 * 40
 
 
 def test_the_table_shows_every_exit(exits_folder):

@@ -40,18 +40,18 @@ def three_exits(extra=0):
 
 WANTED = {
     "exit1": total(STEM, head(4)),
-    "exit2": total(STEM, MIDDLE, head(5)),
-    "logits": total(STEM, MIDDLE, DEEP, head(6)),
+    "exit2": total(STEM, head(4), MIDDLE, head(5)),
+    "logits": total(STEM, head(4), MIDDLE, head(5), DEEP, head(6)),
 }
 
 
 @pytest.mark.parametrize("extra", [0, 7])
-def test_an_exit_costs_what_leads_to_it(extra):
+def test_an_exit_costs_what_leads_to_it_and_to_those_before(extra):
     model = three_exits(extra)
     costs = models.exit_costs(model)
     assert list(costs) == ["exit1", "exit2", "logits"]
     assert {name: figures(cost) for name, cost in costs.items()} == WANTED
-    whole = total(STEM, MIDDLE, DEEP, head(4), head(5), head(6))
+    whole = WANTED["logits"]
     if extra:
         whole = total(whole, (extra * 7, 8 * 8 * 6 * extra))
     assert figures(models.cost(model)) == whole
@@ -60,7 +60,7 @@ def test_an_exit_costs_what_leads_to_it(extra):
 def test_rows_are_those_of_the_way_to_the_exit():
     costs = models.exit_costs(three_exits())
     paid = [row.name for row in costs["exit2"].layers if row.params]
-    assert paid == ["maps0", "maps1", "of_exit2"]
+    assert paid == ["maps0", "maps1", "of_exit1", "of_exit2"]
     assert costs["exit2"].total_params == costs["exit2"].params
 
 
@@ -70,13 +70,28 @@ def test_moving_statistics_count_up_to_the_exit():
     assert cost.total_params - cost.params == 2 * 2 * 4
 
 
+def test_what_an_exit_does_not_read_is_counted_with_a_later_one():
+    image = keras.Input((8, 8, 3))
+    fine = layers.Conv2D(4, 3, padding="same", name="fine")(image)
+    coarse = layers.Conv2D(5, 2, 2, name="coarse")(image)
+    exit1 = layers.Dense(3)(layers.GlobalAveragePooling2D()(coarse))
+    both = layers.Concatenate()([coarse, layers.MaxPooling2D()(fine)])
+    logits = layers.Dense(3)(layers.GlobalAveragePooling2D()(both))
+    costs = models.exit_costs(keras.Model(image, {"exit1": exit1, "logits": logits}))
+    # The finer map is made before the first exit in the graph, but only the second one reads it.
+    coarse = (5 * (12 + 1), 4 * 4 * 5 * 12)
+    assert figures(costs["exit1"]) == total(coarse, head(5))
+    assert figures(costs["logits"]) == total(coarse, head(5), STEM, head(9))
+
+
 def test_only_what_an_exit_needs_of_a_model_inside_is_counted():
     image = keras.Input((8, 8, 3))
     found = three_exits()(layers.Rescaling(2.0)(image))
     outer = keras.Model(image, {"exit1": found["exit1"], "logits": found["logits"]})
     costs = models.exit_costs(outer)
     assert {name: figures(cost) for name, cost in costs.items()} == {
-        name: WANTED[name] for name in ("exit1", "logits")
+        "exit1": WANTED["exit1"],
+        "logits": total(STEM, head(4), MIDDLE, DEEP, head(6)),
     }
     assert costs["exit1"].layers[0].kind == "Rescaling"
 
@@ -94,7 +109,7 @@ def test_inputs_of_a_model_inside_are_followed_one_by_one():
     model = keras.Model(image, {"exit1": found["left"], "logits": found["both"]})
     costs = models.exit_costs(model)
     assert figures(costs["exit1"]) == (4 * 6 + 3 * 5, 20 + 12)
-    assert figures(costs["logits"]) == (2 * 4 * 6 + 3 * 5, 2 * 20 + 12)
+    assert figures(costs["logits"]) == (2 * 4 * 6 + 2 * 3 * 5, 2 * 20 + 2 * 12)
 
 
 def test_a_shared_layer_counts_once_in_parameters_and_at_every_call_in_macs():
@@ -106,7 +121,7 @@ def test_a_shared_layer_counts_once_in_parameters_and_at_every_call_in_macs():
     )
     costs = models.exit_costs(model)
     assert figures(costs["exit1"]) == (20 + 15, 16 + 12)
-    assert figures(costs["logits"]) == (20 + 15, 2 * 16 + 12)
+    assert figures(costs["logits"]) == (20 + 2 * 15, 2 * 16 + 2 * 12)
 
 
 def test_one_exit_costs_what_the_network_costs():

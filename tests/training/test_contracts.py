@@ -12,10 +12,11 @@ import keras
 import numpy as np
 import pytest
 
-from tfkd import NonFiniteLoss, TfkdError, evaluation, models, tasks
+from tfkd import NonFiniteLoss, TfkdError, data, evaluation, models, tasks
 from tfkd.models.saving import load_network
-from tfkd.training import build, run
+from tfkd.training import build, early_exit, run
 from tfkd.training import config as configs
+from tfkd.training.run_folder import RunFolder
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 EXPERIMENTS = FIXTURES / "contract_experiments.py"
@@ -207,6 +208,36 @@ def test_a_student_with_eleven_exits_is_scored_at_each(whole):
     assert {f"student_loss/{name}" for name in EXITS} <= set(last)
 
 
+def test_a_student_with_exits_leaves_its_accuracy_over_cost(whole):
+    folder = whole("exits")
+    exits = result(folder)["exits"]
+    early = json.loads((folder / "early_exit.json").read_text())
+    assert set(early) == {"last", "best"}
+    found = early["last"]
+    assert (found["exits"], found["macs"]) == (EXITS, [each["macs"] for each in exits])
+    anytime = [(point["test_top1"], point["test_macs"]) for point in found["anytime"]]
+    assert anytime == [(pytest.approx(each["top1"]), each["macs"]) for each in exits]
+    assert len(found["budgeted"]) == 39
+    for point in found["budgeted"]:
+        assert len(point["thresholds"]) == 11 and point["thresholds"][-1] == "-inf"
+        assert found["macs"][0] <= point["test_macs"] <= found["macs"][-1]
+    assert (folder / "early_exit.png").read_bytes().startswith(b"\x89PNG")
+    assert "each leaves where it is sure" in (folder / "early_exit.svg").read_text()
+
+
+def test_without_validation_images_there_are_no_thresholds_which_is_said(whole, tmp_path, capsys):
+    network = load_network(whole("exits"))
+    task = tasks.create(network.task, network)
+    digits = data.load("digits", validation_size=0)
+    students, predictors = {"last": network}, {"last": evaluation.predictor(network)}
+    early_exit.evaluate(RunFolder(tmp_path), digits, task, students, predictors, print)
+    said = "no validation images: no thresholds for leaving early (data.validation_size or"
+    assert capsys.readouterr().out.startswith(said)
+    found = json.loads((tmp_path / "early_exit.json").read_text())["last"]
+    assert found["budgeted"] is None and len(found["anytime"]) == 11
+    assert (tmp_path / "early_exit.png").is_file()
+
+
 def test_exits_are_saved_and_loaded_by_name(whole):
     network = load_network(whole("exits"))
     assert models.exits(network.model) == tuple(EXITS)
@@ -246,12 +277,7 @@ def test_a_result_tells_of_the_student_that_is_saved(contract, tmp_path, monkeyp
     run(contract("exits", train__epochs=1), tmp_path / "run", "one")
     found = result(tmp_path / "run")
     saved = load_network(tmp_path / "run").model
-    assert (
-        found["params"]
-        == models.cost(saved).params
-        == found["exits"][-1]["params"]
-        + sum(np.prod(v.shape) for n in range(1, 11) for v in saved.get_layer(f"head{n}").weights)
-    )
+    assert found["params"] == models.cost(saved).params == found["exits"][-1]["params"]
 
 
 def test_a_task_of_ones_own_is_trained_and_scored(whole):

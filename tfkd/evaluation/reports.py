@@ -8,12 +8,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import tensorflow as tf
+
 from tfkd import data, files, models
 from tfkd.core import tasks
 from tfkd.core.tasks import Column
+from tfkd.core.tasks.exit_choice import check_budget, within_budget
 from tfkd.errors import TfkdError
+from tfkd.evaluation.early_exit import accuracy_over_cost, exit_answers
 from tfkd.evaluation.measuring import evaluate
 from tfkd.evaluation.subjects import (
+    Subject,
     best_selected_on,
     check_part,
     run_data_settings,
@@ -35,6 +40,7 @@ def report(
     class_names: str | os.PathLike | None = None,
     by_number: bool = False,
     preprocess: str | None = None,
+    budget: float | None = None,
 ) -> dict:
     """Evaluates the student of a run folder, or a SavedModel.
 
@@ -53,6 +59,9 @@ def report(
             by their names, where both have some.
         preprocess: How pixels reach a SavedModel that tfkd did not export: ``dataset``, ``none``,
             ``tf``, ``torch`` or ``caffe``; None gives them as they are, with a warning.
+        budget: MACs of an image in the mean, for a network with exits: each image leaves where it
+            is sure, by the most accurate thresholds that cost no more on the validation images.
+            Those are the run's, or those that an export was made with.
 
     Returns:
         A dict with ``network`` (the path), ``task``, ``dataset``, ``split``, the scores of the
@@ -60,10 +69,14 @@ def report(
         for the best student of a run ``best_selected_on``, the part that chose its epoch. The
         scores of classification are ``top1``, ``top5`` (percent, 0..100; from 10 classes on) and
         ``loss`` (nats); of several exits also ``mean_top1`` and ``exits``, a list with the ``name``
-        of each exit, its scores, and ``params`` and ``macs`` up to there where they are known.
+        of each exit, its scores, and ``params`` and ``macs`` up to there where they are known. With
+        a budget there is ``early_exit``, a dict of ``budget``, ``validation_top1``,
+        ``validation_macs``, ``top1`` and ``macs``, and the exits have ``threshold`` (``"inf"`` and
+        ``"-inf"`` where nobody and where all leave) and ``leave``, the percentage of the images.
 
     Raises:
-        TfkdError: For a network, data set or split that is missing or does not fit.
+        TfkdError: For a network, data set or split that is missing or does not fit, or a budget
+            that is below the cost of the first exit or cannot be kept.
     """
     if (run is None) == (saved_model is None):
         found = "neither" if run is None else "both"
@@ -82,11 +95,15 @@ def report(
     if class_names is not None:
         subject = subject.named(models.read_class_names(class_names))
     subject = subject.for_data(dataset.info, by_number=by_number, preprocess=preprocess)
+    point = None if budget is None else _point(subject, dataset, budget)
     found = evaluate({"network": subject.predict}, split_of(dataset, split), subject.task)
     scores = found.scores["network"]
     if "exits" in scores:
         costs = subject.exits
         scores["exits"] = [{**each, **costs.get(each["name"], {})} for each in scores["exits"]]
+    if point is not None:
+        scores["early_exit"] = _leaving_early(subject, split_of(dataset, split), point, scores)
+        scores["early_exit"]["budget"] = budget
     return {
         "network": str(saved_model if run is None else run),
         "task": subject.task_name,
@@ -101,12 +118,48 @@ def report(
     }
 
 
+def _point(subject: Subject, dataset: data.DataSet, budget: float) -> Mapping[str, Any]:
+    """Returns the thresholds that a budget affords, with their accuracy and cost."""
+    if not subject.exits or not isinstance(subject.task, tasks.Classification):
+        raise TfkdError(
+            f"budget: found {budget:,.10g} MACs for a network with one exit or of unknown cost, "
+            "wanted a classifier with several exits"
+        )
+    check_budget(budget, _macs(subject)[0])
+    points = subject.points
+    if points is None and dataset.info.validation_size:
+        answers = exit_answers({"it": subject.predict}, dataset.validation(), subject.task)["it"]
+        found = accuracy_over_cost(_macs(subject), answers, answers)
+        points = [*found["anytime"], *found["budgeted"]]
+    if points is None:
+        raise TfkdError(
+            f"budget: found no validation images of {dataset.info.name} to choose thresholds, "
+            "wanted a run that held some out (data.validation_size), or its export"
+        )
+    return within_budget(points, budget)
+
+
+def _leaving_early(
+    subject: Subject, part: tf.data.Dataset, point: Mapping[str, Any], scores: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns what thresholds give on a part of a data set, and adds it to the scores of exits."""
+    answers = exit_answers({"it": subject.predict}, part, subject.task)["it"]
+    top1, macs, counts = answers.outcome(point["thresholds"], _macs(subject))
+    for each, threshold, count in zip(scores["exits"], point["thresholds"], counts, strict=True):
+        each["threshold"], each["leave"] = threshold, 100 * int(count) / int(counts.sum())
+    known = {key: point[key] for key in ("validation_top1", "validation_macs")}
+    return {**known, "top1": top1, "macs": macs}
+
+
+def _macs(subject: Subject) -> list[int]:
+    return [each["macs"] for each in subject.exits.values()]
+
+
 def table(report: Mapping[str, Any]) -> str:
     """Returns a report as two lines of text columns, and a table of the exits where there are some.
 
-    A line says so where the images are those that chose the student.
-
-    Numbers that are not known are left out.
+    A line tells what leaving early gives within a budget; another one says so where the images are
+    those that chose the student. Numbers that are not known are left out.
     """
     task = tasks.find(report["task"])
     columns = (
@@ -125,11 +178,26 @@ def table(report: Mapping[str, Any]) -> str:
             Column("macs", "MACs", "{:,}"),
             Column("params", "params", "{:,}"),
             *task.exit_columns,
+            Column("threshold", "threshold", "{}"),
+            Column("leave", "leave %"),
         )
-        lines += ["", *_lines(report["exits"], of_exit)]
+        rows = [each | {"threshold": _shown(each.get("threshold"))} for each in report["exits"]]
+        lines += ["", *_lines(rows, of_exit)]
+    if "early_exit" in report:
+        found = report["early_exit"]
+        lines += [
+            "",
+            f"leaving early within {found['budget']:,.10g} MACs an image: top-1 "
+            f"{found['top1']:.2f} % at {found['macs']:,.0f} MACs (validation "
+            f"{found['validation_top1']:.2f} % at {found['validation_macs']:,.0f})",
+        ]
     if report.get("best_selected_on") == report["split"] == "test":
         lines.append("the best epoch was chosen on these images")
     return "\n".join(lines)
+
+
+def _shown(threshold: float | str | None) -> str | None:
+    return threshold if threshold is None or isinstance(threshold, str) else f"{threshold:.4f}"
 
 
 def _lines(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> list[str]:

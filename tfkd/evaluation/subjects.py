@@ -7,8 +7,9 @@ import inspect
 import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
@@ -40,6 +41,8 @@ class Subject:
         macs: The multiply-accumulate operations of one image, or None.
         exits: ``params`` and ``macs`` up to each exit, empty where they are unknown or there is
             one.
+        points: Thresholds for leaving early that are known, of which a budget chooses; None where
+            validation images must tell.
     """
 
     predict: Predict
@@ -52,6 +55,7 @@ class Subject:
     params: int | None = None
     macs: int | None = None
     exits: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
+    points: Sequence[Mapping[str, Any]] | None = None
 
     def named(self, class_names: tuple[str, ...]) -> Subject:
         """Returns the network with names for its classes; raises TfkdError if it has others."""
@@ -189,6 +193,7 @@ def saved_model_subject(path: str | os.PathLike) -> Subject:
         params=known["params"],
         macs=known["macs"],
         exits=known["exits"] or {},
+        points=(known["early_exit"] or {}).get("points"),
     )
 
 

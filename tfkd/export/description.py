@@ -29,6 +29,7 @@ def write(
     fold: bool,
     class_names: Sequence[str] | None,
     adder: str | None = None,
+    further: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes ``tfkd.json`` into an exported folder.
 
@@ -39,6 +40,7 @@ def write(
         fold: Whether batch normalization was folded.
         class_names: The names of the classes in the order of the logits, if they are known.
         adder: How adder layers are written; ``None`` for a network without any.
+        further: What else the exporter tells.
     """
     description = {
         "format": _FORMAT,
@@ -49,6 +51,7 @@ def write(
         "preprocess": network.preprocess.to_config(),
         "fold": fold,
         "adder": adder,
+        **(further or {}),
         "versions": {
             "tensorflow": tf.__version__,
             "keras": keras.__version__,
@@ -97,7 +100,9 @@ def describe(directory: str | os.PathLike) -> dict:
         width of ``logits``, or None), ``class_names`` (a list or None), ``preprocess`` (a config of
         ``Preprocess``), ``fold``, ``adder`` ("plain", "op", or None without adder layers),
         ``params``, ``macs`` (of one image; both None for a network of any image size), ``exits``
-        (``params`` and ``macs`` up to each exit; None for a network with one) and ``versions``.
+        (``params`` and ``macs`` up to each exit; None for a network with one), ``early_exit`` (None
+        where no signature leaves early, otherwise a dict with ``points``, of which a budget chooses
+        one: a list, or None without ``early_exit_budget``) and ``versions``.
 
     Raises:
         TfkdError: When the folder is not such an export.
@@ -120,6 +125,7 @@ def describe(directory: str | os.PathLike) -> dict:
         "task": "classification",
         "outputs": {"logits": classes, "probabilities": classes},
         "exits": None,
+        "early_exit": None,
     }
     return usual | description
 

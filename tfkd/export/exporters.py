@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -23,12 +24,15 @@ class Exported:
         task: What its outputs mean.
         reference: Its model in float32, which the export must agree with.
         model: The model that is written: the same one, folded or in stock layers.
+        points: Thresholds of early exits and what they gave on validation images, as
+            :mod:`tfkd.core.tasks.exit_choice` has them; None where they are not known.
     """
 
     network: models.Network
     task: Task
     reference: keras.Model
     model: keras.Model
+    points: Sequence[Mapping[str, Any]] | None = None
 
 
 class Exporter(abc.ABC):
@@ -45,6 +49,11 @@ class Exporter(abc.ABC):
             OSError: When the folder cannot be written.
             TfkdError: For a network that cannot be written.
         """
+
+    def facts(self, exported: Exported) -> dict[str, Any]:
+        """Returns what else ``tfkd.json`` tells of the export."""
+        del exported
+        return {}
 
     @abc.abstractmethod
     def verify(self, exported: Exported, folder: Path) -> None:

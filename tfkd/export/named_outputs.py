@@ -20,8 +20,11 @@ LARGEST_CONSTANTS = 2**30
 # Operations that call back into the Python process that made them.
 _PYTHON_OPERATIONS = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
 
+Function = tf.types.experimental.PolymorphicFunction
+Computation = Callable[[tf.Tensor], dict[str, tf.Tensor]]
 
-@register("logits", "exits", "outputs")
+
+@register("logits", "outputs")
 class NamedOutputs(Exporter):
     """Writes all outputs of a network, from one graph.
 
@@ -29,54 +32,62 @@ class NamedOutputs(Exporter):
     """
 
     def write(self, exported: Exported, folder: Path) -> dict[str, list[int | None]]:
-        module = _serving_module(exported)
+        module = tf.Module()
+        if not fits_in_graph(exported.model):
+            module.network = exported.model
+        signatures = self.signatures(exported)
+        for function in signatures.values():
+            _refuse_python_operations(function, f"model {exported.model.name!r} to export")
         try:
-            tf.saved_model.save(
-                module,
-                str(folder),
-                signatures={"serving_default": module.serve, "normalised": module.serve_normalised},
-            )
+            tf.saved_model.save(module, str(folder), signatures=signatures)
         except tf.errors.OpError as error:
             raise OSError(error.message) from error
-        served = module.serve.get_concrete_function().structured_outputs
+        served = signatures["serving_default"].get_concrete_function().structured_outputs
         return {name: list(tensor.shape[1:]) for name, tensor in served.items()}
+
+    def signatures(self, exported: Exported) -> dict[str, Function]:
+        """Returns the signatures by name."""
+        return self.of_all_outputs(exported, _computation(exported.model))
+
+    def of_all_outputs(self, exported: Exported, compute: Computation) -> dict[str, Function]:
+        """Returns the signatures that give all outputs.
+
+        Args:
+            exported: The network.
+            compute: Normalized images -> outputs.
+        """
+        shape = (None, *exported.model.input_shape[1:])
+        pixels = tf.TensorSpec(shape, tf.uint8, "image")
+        images = tf.TensorSpec(shape, tf.float32, "image")
+        # One function holds the weights; both signatures call it, so they are stored once.
+        compute = tf.function(compute, input_signature=[images])
+
+        def serve_normalised(image: tf.Tensor) -> dict[str, tf.Tensor]:
+            return dict(exported.task.served(compute(image)))
+
+        def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
+            return serve_normalised(exported.network.preprocess(image))
+
+        return {
+            "serving_default": tf.function(serve, input_signature=[pixels]),
+            "normalised": tf.function(serve_normalised, input_signature=[images]),
+        }
 
     def verify(self, exported: Exported, folder: Path) -> None:
         verify(folder, exported.network, exported.reference, exported.task)
 
 
-def _serving_module(exported: Exported) -> tf.Module:
-    """Returns a module whose functions ``serve`` and ``serve_normalised`` are the signatures."""
-    module = tf.Module()
-    model, preprocess = exported.model, exported.network.preprocess
-    shape = (None, *model.input_shape[1:])
-    compute = _computation(model, module)
-    # One function holds the weights; both signatures call it, so they are stored once.
-    compute = tf.function(compute, input_signature=[tf.TensorSpec(shape, tf.float32, "image")])
-
-    def serve_normalised(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        return dict(exported.task.served(compute(image)))
-
-    def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        return serve_normalised(preprocess(image))
-
-    module.serve = tf.function(serve, input_signature=[tf.TensorSpec(shape, tf.uint8, "image")])
-    module.serve_normalised = tf.function(
-        serve_normalised, input_signature=[tf.TensorSpec(shape, tf.float32, "image")]
-    )
-    _refuse_python_operations(module.serve, f"model {model.name!r} to export")
-    return module
+def fits_in_graph(model: keras.Model) -> bool:
+    """Whether the weights of a model may be constants of a graph."""
+    return sum(np.asarray(each).nbytes for each in model.variables) <= LARGEST_CONSTANTS
 
 
-def _computation(
-    model: keras.Model, module: tf.Module
-) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+def _computation(model: keras.Model) -> Computation:
     """Returns normalized images -> outputs, with the weights as constants where they fit."""
+    if not fits_in_graph(model):
+        return lambda image: by_name(model(image, training=False))
     trainable = [np.asarray(variable) for variable in model.trainable_variables]
     fixed = [np.asarray(variable) for variable in model.non_trainable_variables]
-    if sum(array.nbytes for array in trainable + fixed) > LARGEST_CONSTANTS:
-        module.network = model
-        return lambda image: by_name(model(image, training=False))
 
     def compute(image: tf.Tensor) -> dict[str, tf.Tensor]:
         constants = [[tf.constant(array) for array in group] for group in (trainable, fixed)]
@@ -86,9 +97,7 @@ def _computation(
     return compute
 
 
-def _refuse_python_operations(
-    function: tf.types.experimental.PolymorphicFunction, who: str
-) -> None:
+def _refuse_python_operations(function: Function, who: str) -> None:
     """Raises for a graph that would fail in another process."""
     graph = function.get_concrete_function().graph.as_graph_def()
     nodes = [*graph.node, *(node for each in graph.library.function for node in each.node_def)]

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -16,7 +17,7 @@ from tfkd import files, models
 from tfkd.adder import compiled_operations, has_adder_layers, plain_operations
 from tfkd.core import tasks
 from tfkd.errors import TfkdError, unknown
-from tfkd.export import description
+from tfkd.export import description, early_exit
 
 # Imported for the exporter that it registers.
 from tfkd.export import named_outputs as _named_outputs  # noqa: F401
@@ -35,6 +36,7 @@ def save(
     verify: bool = True,
     adder: str = "plain",
     class_names: Sequence[str] | None = None,
+    points: Sequence[Mapping[str, Any]] | None = None,
 ) -> Path:
     """Writes a network as a SavedModel that loads with plain TensorFlow, without tfkd or Keras.
 
@@ -46,7 +48,17 @@ def save(
 
     The outputs are those of the network and what its task derives from them. A classifier gives
     ``logits`` and ``probabilities``, float32 ``(batch, classes)``; one with several exits gives
-    ``exit1``, ``exit2``, ... as well, and the probabilities of the deepest.
+    ``exit1``, ``exit2``, ... as well, and the probabilities of the deepest. That one has further
+    signatures, in which an image leaves at the first exit where its largest probability is at least
+    a threshold, and what only later exits need runs on the images that are left alone::
+
+        early_exit       (image: uint8, thresholds: float32 (exits,))
+        early_exit_budget(image: uint8, budget: float64 (), MACs of an image in the mean)
+            -> class int64 (batch,), probabilities (batch, classes) of the exit taken, exit int32
+               (batch,), the number of that exit from 1 on
+
+    The threshold of the deepest exit is not read. A budget takes the most accurate of ``points``
+    that costs no more on the validation images.
 
     The preprocessing is part of ``serving_default``. The weights are constants of the graph, which
     lets TensorFlow prepare them once. Everything computes in float32, whatever precision the
@@ -65,6 +77,8 @@ def save(
             networks without adder layers.
         class_names: The names of the classes in the order of the logits; by default those of the
             network.
+        points: What ``early_exit_budget`` chooses among: those of
+            :func:`tfkd.evaluation.accuracy_over_cost`. Without them there is no such signature.
 
     Returns:
         The folder.
@@ -81,13 +95,20 @@ def save(
     task = tasks.create(network.task, network)
     names = _checked(network, task, class_names)
     form = _adder_form(network.model, adder)
+    if points is not None and not isinstance(exporter, early_exit.EarlyExit):
+        raise TfkdError(
+            f"points of {network.name!r}: found {len(points)} for one exit, wanted none"
+        )
     with files.whole_folder(directory, description.is_export, "an export of tfkd") as folder:
         source = in_precision(network.model)
         model = models.fold(source) if fold else models.stock(source)
-        exported = Exported(network, task, source, model)
+        exported = Exported(network, task, source, model, points)
         with plain_operations() if form == "plain" else contextlib.nullcontext():
             served = exporter.write(exported, folder)
-        description.write(folder, network, served, fold=fold, class_names=names, adder=form)
+        further = exporter.facts(exported)
+        description.write(
+            folder, network, served, fold=fold, class_names=names, adder=form, further=further
+        )
         if verify:
             exporter.verify(exported, folder)
     return Path(directory)
@@ -112,7 +133,8 @@ def save_run(
         TfkdError: As :func:`tfkd.models.saving.load_network` and :func:`save`.
     """
     settings.pop("enabled", None)
-    return save(load_network(run_folder, which), output, **settings)
+    points = early_exit.points_of_run(run_folder, which)
+    return save(load_network(run_folder, which), output, points=points, **settings)
 
 
 def _adder_form(model: keras.Model, adder: str) -> str | None:

@@ -65,9 +65,7 @@ def verify(directory: Path, network: models.Network, model: keras.Model, task: T
         TfkdError: When an output is missing or differs by more than that, or the logits name
             another class.
     """
-    height, width, channels = (size or _SIZE for size in model.input_shape[1:])
-    random = np.random.default_rng(0)
-    images = random.integers(0, 256, (_IMAGES, height, width, channels), dtype=np.uint8)
+    images = random_images(model)
     with tf.device("/CPU:0"):
         normalized = tf.convert_to_tensor(network.preprocess(tf.constant(images)))
         expected = by_name(model(normalized, training=False))
@@ -80,6 +78,13 @@ def verify(directory: Path, network: models.Network, model: keras.Model, task: T
         }
         for name, outputs in found.items():
             _compare(f"export of {network.name!r}, {name}", outputs, expected, wanted, task)
+
+
+def random_images(model: keras.Model) -> np.ndarray:
+    """Returns the images that exports are checked with, uint8 ``(batch, height, width, ...)``."""
+    height, width, channels = (size or _SIZE for size in model.input_shape[1:])
+    random = np.random.default_rng(0)
+    return random.integers(0, 256, (_IMAGES, height, width, channels), dtype=np.uint8)
 
 
 def _wanted(model: keras.Model, images: tf.Tensor, expected: Outputs) -> dict[str, _Wanted]:

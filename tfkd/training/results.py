@@ -78,26 +78,24 @@ def save_teacher(teacher: models.Network, folder: RunFolder) -> models.Network:
     return dataclasses.replace(teacher, model=model, taps={})
 
 
+def saved_students(folder: RunFolder, variants: Sequence[str]) -> dict[str, models.Network]:
+    """Returns the students as they are saved: ``last``, ``best`` and each variant."""
+    return {which: load_network(folder.path, which) for which in (LAST, BEST, *variants)}
+
+
 def scores(
-    folder: RunFolder,
-    dataset: data.DataSet,
-    task: Task,
-    variants: Sequence[str] = (),
-    teacher: Predict | None = None,
+    predictors: Mapping[str, Predict], dataset: data.DataSet, task: Task
 ) -> evaluation.Evaluation:
     """Evaluates the saved students, and the teacher, on the test images in one pass.
 
-    Returns:
-        Scores of ``last``, ``best``, each variant and, with a teacher, ``teacher``.
+    Args:
+        predictors: Functions of raw pixels by ``last``, ``best``, the word of each variant and,
+            where there is a teacher, ``teacher``.
+        dataset: The data.
+        task: What the outputs mean.
     """
-    subjects = {
-        which: evaluation.predictor(load_network(folder.path, which))
-        for which in (LAST, BEST, *variants)
-    }
-    if teacher is not None:
-        subjects[TEACHER] = teacher
     try:
-        return evaluation.evaluate(subjects, dataset.test(), task)
+        return evaluation.evaluate(predictors, dataset.test(), task)
     except tf.errors.InvalidArgumentError as error:
         raise data.explain(error) or error from None
 

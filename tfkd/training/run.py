@@ -11,10 +11,10 @@ from typing import Any
 import ml_collections
 import tensorflow as tf
 
-from tfkd import data, export, models
+from tfkd import data, evaluation, export, models
 from tfkd.core import Distiller
 from tfkd.errors import TfkdWarning
-from tfkd.training import build, config_checks, inputs, results
+from tfkd.training import build, config_checks, early_exit, inputs, results
 from tfkd.training import config as configs
 from tfkd.training import strategy as strategies
 from tfkd.training import teaching as teachings
@@ -36,7 +36,8 @@ def run(
     with the best score on the validation images, or on the test images where none are held out), a
     ``student_<word>.keras`` for each variant that a method makes, ``network.json`` and
     ``result.json``; where the teacher trains beside the student, also ``teacher.keras``, and where
-    a method keeps records, ``records.npz``. Whatever is wrong before the first step leaves nothing
+    a method keeps records, ``records.npz``, and where the student has several exits,
+    ``early_exit.json`` with pictures. Whatever is wrong before the first step leaves nothing
     there, and no teacher is trained.
 
     Args:
@@ -145,7 +146,11 @@ def _train(
     # What it leaves behind.
     saved, variants = results.save_students(distiller, folder, progress, dataset)
     teacher = teaching.finished(folder)
-    found = results.scores(folder, dataset, distiller.task, variants, teacher)
+    students = results.saved_students(folder, variants)
+    predictors = {which: evaluation.predictor(each) for which, each in students.items()}
+    judged = predictors if teacher is None else {**predictors, results.TEACHER: teacher}
+    found = results.scores(judged, dataset, distiller.task)
+    early_exit.evaluate(folder, dataset, distiller.task, students, predictors, say)
     if teacher is not None:
         teaching.tell_in_the_end(found.scores[results.TEACHER], distiller.task, say)
     if config.export.enabled:
