@@ -2,29 +2,51 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 
-from tfkd.models.graph.calls import calls, graph_of, is_functional
+from tfkd.models.graph.calls import Call, calls, graph_of, is_functional
 from tfkd.models.graph.outputs import outputs
 
 
-@dataclass
+@dataclass(frozen=True)
 class Leaf:
     """A call of a layer, in whatever sub-model, with its tensors by number.
 
     Attributes:
         path: Its path, as a tap.
+        call: The call.
         inputs: What it reads.
         outputs: What it makes.
     """
 
     path: str
-    inputs: list[int]
-    outputs: list[int]
+    call: Call
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+    def run(self, tensors: dict[int, Any]) -> None:
+        """Performs the call in inference mode.
+
+        Args:
+            tensors: Tensors by their numbers; what is made is added.
+        """
+        operation = self.call.operation
+        given = zip(map(id, self.call.inputs), self.inputs)
+        args, kwargs = self.call.node.arguments.fill_in(
+            {symbolic: tensors[number] for symbolic, number in given}
+        )
+        # The mode of a whole network goes over what one of its calls was recorded with.
+        if isinstance(operation, keras.Layer):
+            if "training" in inspect.signature(operation.call).parameters:
+                kwargs["training"] = False
+        made = keras.tree.flatten(operation(*args, **kwargs))
+        tensors.update(zip(self.outputs, made, strict=True))
 
 
 @dataclass(frozen=True)
@@ -34,7 +56,8 @@ class Leaves:
     A tensor has one number on both sides of a sub-model, and another one in each call of it.
 
     Attributes:
-        calls: The calls, each after those that it depends on; a sub-model's in its place.
+        calls: The calls, each after those that it depends on; a sub-model's in its place. Inputs of
+            the model have the first numbers, from 0 on.
         outputs: The number of each output, by the names of :func:`tfkd.models.outputs`.
         by_path: The number of what each call with one output makes, calls of sub-models included.
     """
@@ -63,6 +86,7 @@ def leaves(model: keras.Model) -> Leaves:
             path = prefix + call.name
             if is_functional(call.operation):
                 graph = graph_of(call.operation)
+                # A sub-model that is called twice has the same symbolic tensors both times.
                 pairs = zip(graph.inputs, call.inputs, strict=True)
                 inside = {id(own): known[id(given)] for own, given in pairs}
                 walk(call.operation, f"{path}/", inside)
@@ -70,8 +94,10 @@ def leaves(model: keras.Model) -> Leaves:
                     known[id(outer)] = inside[id(own)]
             else:
                 known.update((id(each), next(numbers)) for each in call.outputs)
-                read, made = ([known[id(t)] for t in ts] for ts in (call.inputs, call.outputs))
-                found.append(Leaf(path, read, made))
+                read, made = (
+                    tuple(known[id(each)] for each in side) for side in (call.inputs, call.outputs)
+                )
+                found.append(Leaf(path, call, read, made))
             if call.output is not None:
                 by_path[path] = known[id(call.output)]
 
