@@ -5,10 +5,14 @@ from tfkd.distillers.at import AT, at_loss, attention_map
 from tfkd.distillers.cocord import CoCoRD
 from tfkd.distillers.crd import CRD, crd_loss
 from tfkd.distillers.cs_kd import CSKD, cs_kd_loss
+from tfkd.distillers.dbt import DBT
+from tfkd.distillers.deep_supervision import DeepSupervision
+from tfkd.distillers.dense_kd import DenseKD, dense_weights
 from tfkd.distillers.diffkd.objective import DiffKD
 from tfkd.distillers.dist import DIST, inter_class_loss, intra_class_loss
 from tfkd.distillers.dkd import DKD, dkd_loss
 from tfkd.distillers.fitnets import FitNets, hint_loss
+from tfkd.distillers.imta import IMTA
 from tfkd.distillers.ipwd import IPWD, ipwd_loss
 from tfkd.distillers.kd import KD, kd_loss
 from tfkd.distillers.mld import MLD
@@ -35,8 +39,10 @@ __all__ = [
     "AT",
     "CRD",
     "CSKD",
+    "DBT",
     "DIST",
     "DKD",
+    "IMTA",
     "IPWD",
     "KD",
     "MLD",
@@ -54,6 +60,8 @@ __all__ = [
     "VID",
     "WSLD",
     "CoCoRD",
+    "DeepSupervision",
+    "DenseKD",
     "DiffKD",
     "FitNets",
     "Plain",
@@ -66,6 +74,7 @@ __all__ = [
     "crd_loss",
     "create",
     "cs_kd_loss",
+    "dense_weights",
     "dkd_loss",
     "dual_loss",
     "hint_loss",

@@ -12,6 +12,7 @@ from tfkd.models.class_names import read_class_names
 from tfkd.models.families import mobilenetv1 as _mobilenetv1  # noqa: F401
 from tfkd.models.families import mobilenetv2 as _mobilenetv2  # noqa: F401
 from tfkd.models.families import msdnet as _msdnet  # noqa: F401
+from tfkd.models.families import multi_exit as _multi_exit  # noqa: F401
 from tfkd.models.families import resnet as _resnet  # noqa: F401
 from tfkd.models.families import resnet_imagenet as _resnet_imagenet  # noqa: F401
 from tfkd.models.families import shufflev1 as _shufflev1  # noqa: F401
@@ -20,9 +21,11 @@ from tfkd.models.families import vgg as _vgg  # noqa: F401
 from tfkd.models.families import vgg_small as _vgg_small  # noqa: F401
 from tfkd.models.families import wrn as _wrn  # noqa: F401
 from tfkd.models.graph.calls import is_functional
+from tfkd.models.graph.equilibrium import equilibrium
 from tfkd.models.graph.folding import fold
 from tfkd.models.graph.inspection import OwnNormalization, own_normalization
 from tfkd.models.graph.keras_layers import stock, stock_layer
+from tfkd.models.graph.multi_exit import multi_exit
 from tfkd.models.graph.outputs import exits, outputs
 from tfkd.models.graph.segments import chain, segment
 from tfkd.models.graph.taps import head, tap_names, tap_shapes, tapped
@@ -47,11 +50,13 @@ __all__ = [
     "check_name",
     "cost",
     "create",
+    "equilibrium",
     "exit_costs",
     "exits",
     "fold",
     "head",
     "is_functional",
+    "multi_exit",
     "names",
     "outputs",
     "own_normalization",

@@ -201,19 +201,39 @@ class Context:
         per_sample = as_float(per_sample)
         if per_sample.shape.rank is not None and per_sample.shape.rank > axes:
             per_sample = tf.reduce_mean(per_sample, axis=list(range(axes, per_sample.shape.rank)))
-        chosen = tf.ones_like(per_sample if axes == 1 else per_sample[(..., *[0] * (axes - 1))])
+        rows = per_sample if axes == 1 else per_sample[(..., *[0] * (axes - 1))]
+        weighted, count = self._weights(rows, mask, gathered)
+        for _ in range(axes - 1):
+            total = tf.tensordot(per_sample, weighted, axes=1)
+            per_sample = tf.math.divide_no_nan(total, count)
+        return tf.math.divide_no_nan(tf.reduce_sum(weighted * per_sample), count)
+
+    def means(self, losses: tf.Tensor) -> tf.Tensor:
+        """Returns the mean of each of several losses as :meth:`mean` forms it, counting once.
+
+        Args:
+            losses: Shape ``(losses, batch)``.
+
+        Returns:
+            Shape ``(losses,)``.
+        """
+        losses = as_float(losses)
+        weighted, count = self._weights(losses[0], None, gathered=False)
+        return tf.math.divide_no_nan(tf.reduce_sum(weighted * losses, axis=-1), count)
+
+    def _weights(
+        self, rows: tf.Tensor, mask: tf.Tensor | None, gathered: bool
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the weight of each row of a loss, and the number of samples of a replica."""
+        chosen = tf.ones_like(rows)
         if mask is not None:
-            chosen = tf.cast(tf.reshape(mask, [-1]), per_sample.dtype)
+            chosen = tf.cast(tf.reshape(mask, [-1]), rows.dtype)
         filler = self._of_rows("filler", chosen, gathered)
         if filler is not None:
             chosen *= 1.0 - filler
         weights = self._of_rows("sample_weight", chosen, gathered)
         weighted = chosen if weights is None else chosen * weights
-        count = self._of_batch(tf.reduce_sum(chosen), gathered)
-        for _ in range(axes - 1):
-            total = tf.tensordot(per_sample, weighted, axes=1)
-            per_sample = tf.math.divide_no_nan(total, count)
-        return tf.math.divide_no_nan(tf.reduce_sum(weighted * per_sample), count)
+        return weighted, self._of_batch(tf.reduce_sum(chosen), gathered)
 
     def weighted_mean(self, per_sample: tf.Tensor) -> tf.Tensor:
         """Returns ``sum_i w_i a_i / sum_i w_i``: the mean of a metric, such as an accuracy.

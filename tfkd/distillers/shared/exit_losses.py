@@ -21,7 +21,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from tfkd.core.divergences import as_float, cross_entropy
+from tfkd.core.divergences import as_float, cross_entropy, kl_divergence
 
 
 def pairs(count: int) -> tuple[tuple[int, int], ...]:
@@ -76,6 +76,21 @@ def pair_losses(logits: Sequence[tf.Tensor], temperature: tf.Tensor | float) -> 
         for i in range(len(logits) - 1)
     ]
     return temperature**2 * tf.concat(of_students, axis=0)
+
+
+def deepest_losses(logits: Sequence[tf.Tensor], temperature: tf.Tensor | float) -> tf.Tensor:
+    """Returns the softened divergence of every exit from the deepest, ``KD_1n .. KD_(n-1)n``.
+
+    Args:
+        logits: As for :func:`pair_losses`.
+        temperature: As for :func:`pair_losses`.
+
+    Returns:
+        Losses of each sample, ``(exits - 1, batch)``.
+    """
+    teacher = tf.stop_gradient(as_float(logits[-1]))
+    students = tf.stack([as_float(each) for each in logits[:-1]])
+    return kl_divergence(teacher, students, temperature)
 
 
 def exit_losses(

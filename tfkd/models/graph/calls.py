@@ -152,13 +152,19 @@ def all_calls(model: keras.Model, prefix: str = "") -> Iterator[tuple[str, Call]
             yield from all_calls(call.operation, f"{prefix}{call.name}/")
 
 
-def run(model: keras.Model, inputs, perform: Callable[[Call, tuple, dict], object]):
+def run(
+    model: keras.Model,
+    inputs,
+    perform: Callable[[Call, tuple, dict], object],
+    feed: Callable[[Call, list], list] = lambda call, tensors: tensors,
+):
     """Runs a model's graph with `perform(call, args, kwargs)` in place of every call.
 
     Args:
         model: A model with a graph.
         inputs: Tensors in the structure of the model's inputs, real or symbolic.
         perform: Returns the outputs of a call for the given arguments.
+        feed: Returns what a call reads in the place of its input tensors.
 
     Returns:
         The outputs, in the structure of the model's outputs.
@@ -169,7 +175,8 @@ def run(model: keras.Model, inputs, perform: Callable[[Call, tuple, dict], objec
         for reference, tensor in zip(graph.inputs, keras.tree.flatten(inputs), strict=True)
     }
     for call in calls(model):
-        args, kwargs = call.node.arguments.fill_in(tensors)
+        read = feed(call, [tensors[id(each)] for each in call.inputs])
+        args, kwargs = call.node.arguments.fill_in(dict(zip(map(id, call.inputs), read)))
         outputs = keras.tree.flatten(perform(call, args, kwargs))
         for reference, tensor in zip(call.outputs, outputs, strict=True):
             tensors[id(reference)] = tensor

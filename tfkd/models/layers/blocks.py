@@ -15,7 +15,9 @@ from tfkd.models.layers.batch_normalization import BatchNormalization
 from tfkd.models.layers.grouped_convolution import GroupedConvolution
 
 
-def kaiming_normal(depthwise: bool = False) -> keras.initializers.Initializer:
+def kaiming_normal(
+    depthwise: bool = False, seed: int | None = None
+) -> keras.initializers.Initializer:
     """Normal values of variance 2 / (filters * height * width), as most of the networks start.
 
     He, Zhang, Ren, Sun, "Delving Deep into Rectifiers", 2015, https://arxiv.org/abs/1502.01852.
@@ -23,9 +25,10 @@ def kaiming_normal(depthwise: bool = False) -> keras.initializers.Initializer:
     Args:
         depthwise: Whether it is for a depthwise kernel, whose channels Keras takes for inputs where
             torch takes them for filters.
+        seed: A seed of its own; None draws as `keras.utils.set_random_seed` has it.
     """
     mode = "fan_in" if depthwise else "fan_out"
-    return keras.initializers.VarianceScaling(2.0, mode=mode, distribution="untruncated_normal")
+    return keras.initializers.VarianceScaling(2.0, mode, "untruncated_normal", seed=seed)
 
 
 def torch_uniform(depthwise: bool = False) -> keras.initializers.Initializer:

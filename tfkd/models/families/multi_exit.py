@@ -1,0 +1,58 @@
+"""Any network with exits on its way, by a name and arguments, as a config gives them.
+
+The network `multi_exit` is what :func:`tfkd.models.multi_exit` makes of another one:
+
+    config.student.name = "multi_exit"
+    config.student.kwargs.of = "resnet20"
+    config.student.kwargs.taps = ("stage1", "stage2")
+
+Outputs are named `exit1`, `exit2`, ... and `logits`. Taps: those of the other network.
+"""
+
+from __future__ import annotations
+
+import re
+
+import keras
+
+from tfkd.errors import TfkdError
+from tfkd.models import references, registry
+from tfkd.models.graph.multi_exit import multi_exit
+from tfkd.models.graph.taps import tap_names
+from tfkd.settings import checked
+
+_STAGE = re.compile(r"stage(\d+)")
+NAME = "multi_exit"
+
+
+@registry.register(NAME)
+def _of_another(
+    num_classes,
+    input_shape,
+    name,
+    of="resnet20",
+    of_kwargs=None,
+    taps=None,
+    head="linear",
+):
+    where = f"network {NAME!r}: "
+    of = checked(f"{where}of", str, of)
+    of_kwargs = checked(f"{where}of_kwargs", dict | None, of_kwargs) or {}
+    taps = checked(f"{where}taps", tuple[str, ...] | None, taps)
+    head = checked(f"{where}head", str, head)
+    model = registry.create(of, num_classes, input_shape, **of_kwargs)
+    if references.is_reference(head):
+        head = references.find(head, "head")
+    return multi_exit(model, _stages(model) if taps is None else taps, head, name=name)
+
+
+def _stages(model: keras.Model) -> list[str]:
+    """Returns the ends of all stages but the last, after which the logits come."""
+    numbered = {int(m[1]): name for name in tap_names(model) if (m := _STAGE.fullmatch(name))}
+    found = [numbered[number] for number in sorted(numbered)][:-1]
+    if not found:
+        raise TfkdError(
+            f"network {NAME!r}: found no two taps called stage1, stage2, ... in {model.name!r}; "
+            "wanted taps=[...], the layers where exits begin"
+        )
+    return found
