@@ -19,7 +19,7 @@ from tfkd.training import config as configs
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 EXPERIMENTS = FIXTURES / "contract_experiments.py"
-ROLES = ("blockwise", "exits", "calibrated", "attributes", "cached", "contrast")
+ROLES = ("blockwise", "exits", "calibrated", "attributes", "cached", "contrast", "hdkd")
 EXITS = [*(f"exit{n}" for n in range(1, 11)), "logits"]
 
 

@@ -36,8 +36,8 @@ def run(
     with the best score on the validation images, or on the test images where none are held out), a
     ``student_<word>.keras`` for each variant that a method makes, ``network.json`` and
     ``result.json``; where the teacher trains beside the student, also ``teacher.keras``, and where
-    a method keeps records, ``records.npz``. Whatever is wrong before the first step leaves nothing
-    there, and no teacher is trained.
+    a method keeps records, ``records.npz`` and perhaps pictures of them. Whatever is wrong before
+    the first step leaves nothing there, and no teacher is trained.
 
     Args:
         config: An experiment; see :mod:`tfkd.training.config`.
@@ -143,6 +143,7 @@ def _train(
         return {}
 
     # What it leaves behind.
+    progress.draw_records(student.name)
     saved, variants = results.save_students(distiller, folder, progress, dataset)
     teacher = teaching.finished(folder)
     found = results.scores(folder, dataset, distiller.task, variants, teacher)
