@@ -96,7 +96,7 @@ def test_every_exit_of_a_teacher_is_brought_into_order():
     teacher = models.Network(exits, class_names=names)
     learner = models.Network(multi_exit.build(), class_names=names[::-1])
     with pytest.warns(TfkdWarning, match="in another order"):
-        distiller = tfkd.Distiller(teacher, learner, KD())
+        distiller = tfkd.Distiller(teacher, learner)
     images = np.random.default_rng(0).normal(size=(2, *exits.input_shape[1:])).astype("float32")
     found, own = distiller.network("teacher").model(images), exits(images)
     for exit in multi_exit.NAMES:

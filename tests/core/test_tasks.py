@@ -9,6 +9,7 @@ import tfkd
 from tfkd import tasks
 from tfkd.distillers import KD
 
+KL = keras.losses.KLDivergence()
 FIT = {"batch_size": 8, "shuffle": False, "verbose": 0}
 
 
@@ -57,6 +58,24 @@ def test_methods_of_one_output_distil_into_the_deepest_exit(network, images, lab
     np.testing.assert_allclose(found["kd"], wanted, rtol=1e-4)
     same = np.mean(np.argmax(logits, -1) == np.argmax(teacher(images, training=False), -1))
     np.testing.assert_allclose(found["agreement"], same, rtol=1e-6)
+
+
+def test_exits_of_a_teacher_that_a_method_does_not_know_are_refused(network):
+    class OfAll(tfkd.Objective):
+        taps = ["exit1", "exit2", "logits"]
+        requires = tfkd.Requires(taps={("teacher", "main"): taps, ("student", "main"): ["logits"]})
+
+    teacher = several_exits(network, name="taught")
+    for student in (network(), several_exits(network)):
+        tfkd.Distiller(teacher, student, OfAll())
+        for losses in (KD(), [OfAll(), KD()], keras.distillation.LogitsDistillation(loss=KL)):
+            message = "^teacher 'taught': found the exits exit1, exit2, logits, of which a distil.*"
+            with pytest.raises(tfkd.TfkdError, match=message + "wanted a network with one output"):
+                tfkd.Distiller(teacher, student, losses)
+    deepest = keras.Model(teacher.input, teacher.output["logits"])
+    tfkd.Distiller(deepest, several_exits(network), KD())
+    with pytest.raises(tfkd.TfkdError, match="^teacher:1 'taught': found the exits"):
+        tfkd.Distiller([deepest, teacher], network(), KD())
 
 
 def test_other_outputs_than_exits_stay_out_of_the_loss(network, images, labels):

@@ -9,6 +9,7 @@ import tensorflow as tf
 from tests.distillers.logit_oracles import NUM_CLASSES
 from tfkd import models
 from tfkd.core import Distiller, Objective
+from tfkd.distillers.shared.exits import OfExits
 
 IMAGES, STEPS = 24, 3
 """Images of an epoch, and the batches that they make."""
@@ -102,7 +103,7 @@ def distiller_of(
     eager: bool = False,
     **settings,
 ) -> Distiller:
-    """A compiled distiller of an objective.
+    """A compiled distiller of an objective; a method of exits has a student with three of them.
 
     Args:
         objective: The objective.
@@ -117,10 +118,13 @@ def distiller_of(
     teacher = objective.requires.needs_teacher if teacher is None else teacher
     taught_by = network("teacher", widths[1]) if teacher else None
     keras.utils.set_random_seed(seed)
+    student = network("student", widths[0])
+    if isinstance(objective, OfExits):
+        student = models.multi_exit(student, ["stage1", "stage2"], name="student")
     kind = objective.distiller_class or Distiller
     settings.setdefault("train_size", IMAGES)
     settings.setdefault("train_labels", train_labels())
-    made = kind(taught_by, network("student", widths[0]), objective, **settings)
+    made = kind(taught_by, student, objective, **settings)
     made.compile(keras.optimizers.SGD(learning_rate, momentum=0.9), run_eagerly=eager)
     return made
 

@@ -49,6 +49,8 @@ CASES = {
     "crd": [{}, {"mode": "relax", "shared_negatives": False}, {"memory": "queue"}],
     "kd": [{"standardize": True}],
     "dkd": [{"standardize": True, "warmup_epochs": 3.0}],
+    # The temperature grows at some steps of the toys, and not at others.
+    "dbt": [{"confidence": 0.6}],
     "fitnets": [{}, {"form": "two_stage"}],
     "ipwd": [{}, {"normalize": True}],
     "mld": [{}, {"variant": "clean"}],
@@ -70,6 +72,9 @@ CASES = {
 FURTHER = {
     "kd": [{}, {"standardize": True, "variant": "code"}],
     "dkd": [{}, {"standardize": True, "variant": "code"}],
+    "dbt": [{"form": "constant", "variant": "clean"}],
+    "deep_supervision": [{}, {"exit_weights": (0.5, 1.0, 2.0)}],
+    "dense_kd": [{}, {"average": False}],
     "diffkd": [{}, {"use_features": False}, {"use_logits": False, "latent_width": 2}],
     "ipwd": [{"orientation": "kd_over_cls"}],
     "mld": [{"standardize": True}, {"standardize": True, "variant": "clean"}],
@@ -118,6 +123,26 @@ WANTED = {
     },
     "crd": CONTRASTIVE,
     "cs_kd": {"temperature": "a number > 0"},
+    "dbt": {
+        "form": "'annealed' or 'constant'",
+        "kd_share": "a number from 0 to 1",
+        "temperature": "a number > 0 or None",
+        "growth": "a number > 0 or None",
+        "confidence": "a number from 0 to 1 or None",
+        "variant": "'code' or 'clean'",
+    },
+    "deep_supervision": {"exit_weights": "a list of numbers >= 0 or None"},
+    "dense_kd": {
+        "label_weight": "a number >= 0",
+        "kd_weight": "a number >= 0",
+        "temperature": "a number > 0",
+        "average": "True or False",
+    },
+    "imta": {
+        "kd_share": "a number from 0 to 1",
+        "temperature": "a number > 0",
+        "equilibrium": "True or False",
+    },
     "diffkd": {
         "use_features": "True or False",
         "use_logits": "True or False",
@@ -290,6 +315,7 @@ WRONG = {
     "a string": (3, None, ("a",)),
     "a list of strings": (3, None, [3], ("a", None)),
     "a list of numbers >= 0": (4.0, "43526", None, (4.0, -1.0), (4.0, "3")),
+    "a list of numbers >= 0 or None": (4.0, "43526", (4.0, -1.0), (4.0, "3")),
     "a list of numbers > 0": (4.0, "43526", None, (4.0, 0.0), (4.0, "3")),
 }
 """Values that are refused, by what a setting wants."""

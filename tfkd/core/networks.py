@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import keras
 
@@ -58,7 +58,7 @@ class Networks:
         requirements = list(requirements)
         self._taps = union_of_taps(requirements)
         self._heads: dict[tuple[str, str], keras.Model] = {}
-        self._check(any(each.needs_teacher for each in requirements))
+        self._check(requirements)
         self.teachers = [
             self._in_order(teacher, name) for name, teacher in zip(self.names, self.teachers)
         ]
@@ -102,8 +102,8 @@ class Networks:
             {tap for (each, _), taps in self._taps.items() if each in wanted for tap in taps}
         )
 
-    def _check(self, needs_teacher: bool) -> None:
-        if needs_teacher and not self.teachers:
+    def _check(self, requirements: Sequence[Requires]) -> None:
+        if any(each.needs_teacher for each in requirements) and not self.teachers:
             raise TfkdError(
                 "the distillation losses need a teacher: found None, wanted a keras.Model"
             )
@@ -117,6 +117,23 @@ class Networks:
         for name, teacher in zip(self.names, self.teachers):
             self.check_fits(teacher, name)
             self._check_task(teacher, name)
+            for each in requirements:
+                self._check_exits(teacher, name, each)
+
+    def _check_exits(self, teacher: models.Network, name: str, requires: Requires) -> None:
+        """Refuses a teacher with several exits where a method knows one output.
+
+        Of a student all exits are trained, and the deepest is taught; of a teacher those that
+        nobody reads would be left out without a word.
+        """
+        exits = models.exits(teacher.model)
+        read = {tap for who in (name, "teacher") for tap in requires.taps_of(who)}
+        if len(exits) > 1 and read & set(exits) == {exits[-1]}:
+            raise TfkdError(
+                f"{name} {teacher.name!r}: found the exits {', '.join(exits)}, of which a "
+                "distillation loss reads the deepest alone, wanted a network with one output, such "
+                "as keras.Model(teacher.input, teacher.output['logits'])"
+            )
 
     def _check_task(self, teacher: models.Network, name: str) -> None:
         """Refuses a teacher whose outputs mean something else, however alike their shapes are.

@@ -67,6 +67,10 @@ class Requires:
             return self.teacher
         return any(network.split(":")[0] == "teacher" for network, _ in self.taps)
 
+    def taps_of(self, network: str) -> set[str]:
+        """Returns the taps of a network that are read, on whatever view."""
+        return {tap for (name, _), taps in self.taps.items() if name == network for tap in taps}
+
     @property
     def views(self) -> tuple[str, ...]:
         """The views that are read, in a fixed order."""

@@ -54,7 +54,7 @@ FORMS = {
 
 def confidence(logits: tf.Tensor, temperature: tf.Tensor | float) -> tf.Tensor:
     """Returns the largest softened probability of each sample, ``(batch,)``."""
-    return tf.reduce_max(tf.nn.softmax(as_float(logits) / temperature), axis=-1)
+    return tf.reduce_max(tf.nn.softmax(logits / temperature), axis=-1)
 
 
 @register("dbt")
@@ -107,9 +107,9 @@ class DBT(OfExits):
             )
 
     def compute(self, context) -> Terms:
-        logits = self.logits(context)
+        logits = [as_float(each) for each in self.logits(context)]
         annealed = self.form == "annealed"
-        temperature = tf.convert_to_tensor(self.current) if annealed else self.temperature
+        temperature = tf.cast(self.current, logits[-1].dtype) if annealed else self.temperature
         labels = (1.0 - self.kd_share) * label_losses(context.labels, logits)
         distilled = self.kd_share * deepest_losses(logits, temperature)
         scale = 10.0 / len(self.exits) if self.variant == "code" else 1.0
@@ -122,8 +122,9 @@ class DBT(OfExits):
     def after_step(self, context, carry: Mapping[str, Any]) -> None:
         if self.form == "annealed":
             mean = sum_over_replicas(carry["confidence"]) / replica_count()
-            grown = self.current * self.growth
-            self.current.assign(tf.where(mean > self.confidence, grown, self.current))
+            self.current.assign(
+                tf.where(mean > self.confidence, self.growth * self.current, self.current)
+            )
 
     def records(self) -> Mapping[str, np.ndarray]:
         return {"temperature": np.array(self.current)} if self.form == "annealed" else {}

@@ -48,4 +48,5 @@ class OfExits(Objective):
 
     def named(self, losses: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns the terms of a vector, by their names."""
-        return dict(zip(self.term_names(), tf.unstack(losses), strict=True))
+        names = self.term_names()
+        return dict(zip(names, tf.unstack(losses, len(names)), strict=True))
