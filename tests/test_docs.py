@@ -190,7 +190,7 @@ def test_the_tables_of_methods_have_a_row_for_every_method():
 def test_the_row_of_a_method_says_what_the_method_requires(name):
     row, method = rows_of_methods()[name], tfkd.distillers.create(name)
     assert (row["soft labels"] == "yes") == method.requires.allows_soft_labels
-    assert (row["section"] != "Without a teacher") == method.requires.needs_teacher
+    assert row["section"].lower().endswith("without a teacher") != method.requires.needs_teacher
     for view in method.requires.views:
         assert view == "main" or f"`{view}`" in row["reads"]
     assert ("`index`" in row["reads"]) == method.requires.index

@@ -1,11 +1,14 @@
 """Exits put on networks that have none."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
 
 from tfkd import TfkdError, models
 
+OWN = f"{Path(__file__).parents[1] / 'fixtures' / 'user_networks.py'}:build"
 IMAGES = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype("float32")
 
 
@@ -95,12 +98,17 @@ def test_a_config_names_the_network_its_taps_and_its_head():
     assert made.get_layer("exit2_pooled").input.name == made.get_layer("stage2").output.name
     named = models.create("multi_exit", 5, (16, 16, 3), of="vgg8", taps=["stage3"], head="linear")
     assert models.exits(named) == ("exit1", "logits") and named.name == "multi_exit"
+    own = models.create("multi_exit", 5, (16, 16, 3), of=OWN, taps=["last_maps"])
+    assert own.get_layer("exit1_pooled").input.name == own.get_layer("last_maps").output.name
     for kwargs, message in (
         ({"of": "resnet9"}, "unknown network 'resnet9'"),
         ({"of": 3}, "network 'multi_exit': of: found 3, wanted a string"),
         ({"of": "msdnet"}, "found the outputs exit1, exit2, exit3, logits; wanted the logits al"),
         ({"taps": 3}, "network 'multi_exit': taps: found 3, wanted a list of strings"),
-        ({"of": "vgg_small", "taps": None}, "found no two taps called stage1"),
+        (
+            {"of": OWN},
+            "found no two taps called stage1, .*; wanted taps=.*, the layers where exits",
+        ),
     ):
         with pytest.raises(TfkdError, match=message):
             models.create("multi_exit", 5, (16, 16, 3), **kwargs)

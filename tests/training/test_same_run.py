@@ -177,6 +177,23 @@ def test_files_that_networks_are_given_and_names_of_classes_count(images, experi
     ]
 
 
+def test_the_network_that_exits_are_put_on_counts(images, experiment, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(f"import keras\n{CODE}\n{HEAD}")
+    Path("some.h5").write_bytes(b"1")
+    config = experiment("alone", **on(images, student__name="multi_exit"))
+    config.student.kwargs = {"of": "mine.py:small", "head": "mine.py:head"}
+    config.student.kwargs.of_kwargs = {"weights": "some.h5"}
+    there = inputs.record(config, build.data_set(config))
+    Path("mine.py").write_text(f"import keras\n{CODE}\n{HEAD}\n" + "scale = 2\n")
+    Path("some.h5").write_bytes(b"2")
+    assert inputs.changes(there, inputs.record(config, build.data_set(config))) == [
+        "student.kwargs.of_kwargs.weights: some.h5 has other contents",
+        "student.kwargs.of mine.py:small: mine.py was edited",
+        "student.kwargs.head mine.py:head: mine.py was edited",
+    ]
+
+
 def test_a_run_without_a_record_says_so_or_stops_for_what_has_certainly_changed(
     mine, experiment, capsys
 ):
@@ -196,6 +213,10 @@ def test_a_run_without_a_record_says_so_or_stops_for_what_has_certainly_changed(
         made(data__validation_size=40).check()
 
 
+HEAD = """
+def head(features, num_classes, name):
+    return keras.layers.Dense(num_classes, name=name)(features)
+"""
 TEACHER = """
 import keras
 from tfkd import models

@@ -39,6 +39,7 @@ import ml_collections
 from tfkd import data, models
 from tfkd.core import registry, tasks
 from tfkd.errors import TfkdError
+from tfkd.models.families import multi_exit
 from tfkd.models.registry import builder
 from tfkd.models.saving import USUAL_FILES, load_description
 from tfkd.training import build, teachers
@@ -392,10 +393,11 @@ def _add_arrays(digest: Any, file: Path | io.BytesIO) -> None:
 
 def _files(config: ml_collections.ConfigDict) -> Iterator[tuple[str, Record]]:
     """Yields the files that networks are given, such as pretrained weights or names of classes."""
-    sections = {"student": config.student, "teacher": config.teacher}
-    sections |= {f"teachers[{at}]": each for at, each in enumerate(config.teachers)}
-    for section, fields in sections.items():
+    for section, fields in _networks(config).items():
         given = {f"kwargs.{key}": value for key, value in fields.kwargs.items()}
+        # Those of the network that exits are put on.
+        inner = given.pop("kwargs.of_kwargs", None) or {}
+        given |= {f"kwargs.of_kwargs.{key}": value for key, value in inner.items()}
         given["class_names"] = fields.get("class_names")
         for key, value in given.items():
             if isinstance(value, str) and Path(value).is_file():
@@ -411,12 +413,19 @@ def _code(config: ml_collections.ConfigDict) -> Iterator[tuple[str, Record]]:
             yield what, {"file": path.name, "digest": digest, "by": "contents of this file alone"}
 
 
+def _networks(config: ml_collections.ConfigDict) -> dict[str, ml_collections.ConfigDict]:
+    """Returns the sections of a config that describe networks."""
+    several = {f"teachers[{at}]": each for at, each in enumerate(config.teachers)}
+    return {"student": config.student, "teacher": config.teacher, **several}
+
+
 def _definitions(config: ml_collections.ConfigDict) -> Iterator[tuple[str, Callable]]:
-    names = {"student.name": config.student.name, "teacher.name": config.teacher.name}
-    names |= {f"teachers[{at}].name": each.name for at, each in enumerate(config.teachers)}
-    for field, name in names.items():
-        if name:
-            yield f"{field} {name}", builder(name)
+    for section, fields in _networks(config).items():
+        if fields.name:
+            yield f"{section}.name {fields.name}", builder(fields.name)
+        if fields.name == multi_exit.NAME:
+            for key, definition in multi_exit.definitions(fields.kwargs).items():
+                yield f"{section}.kwargs.{key} {fields.kwargs[key]}", definition
     if config.task is not None:
         yield f"task {config.task}", tasks.find(config.task)
     for method in configs.method_names(config):

@@ -107,6 +107,14 @@ _CIFAR100 = {
     "wcord": Preset("wcord"),
     "wcord_kd": Preset("wcord", also=_KD),
     "sskd": Preset("sskd"),
+    # For networks with several exits: MSDNets, or any by the network multi_exit.
+    "deep_supervision": Preset("deep_supervision", teacher=False),
+    "dbt": Preset("dbt", teacher=False),
+    "dbt_constant": Preset("dbt", settings={"form": "constant"}, teacher=False),
+    # No published values: those of DBT.
+    "dense_kd": Preset("dense_kd", teacher=False),
+    # Published for ImageNet alone.
+    "imta": Preset("imta", teacher=False),
 }
 _MLD_IMAGENET = {
     "temperatures": (1.0, 3.0, 5.0, 2.0, 6.0),

@@ -6,12 +6,18 @@ The network `multi_exit` is what :func:`tfkd.models.multi_exit` makes of another
     config.student.kwargs.of = "resnet20"
     config.student.kwargs.taps = ("stage1", "stage2")
 
+`of` may be a network of one's own (`FILE.py:function`) with `of_kwargs` as its arguments; without
+`taps` the ends of all stages but the last are taken; `head` is the name of a head, or
+`FILE.py:function`.
+
 Outputs are named `exit1`, `exit2`, ... and `logits`. Taps: those of the other network.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 
@@ -44,6 +50,23 @@ def _of_another(
     if references.is_reference(head):
         head = references.find(head, "head")
     return multi_exit(model, _stages(model) if taps is None else taps, head, name=name)
+
+
+def definitions(kwargs: Mapping[str, Any]) -> dict[str, Callable]:
+    """Returns what the arguments of `multi_exit` refer to: the network, and a head of one's own.
+
+    Args:
+        kwargs: The arguments, as a config gives them.
+
+    Raises:
+        TfkdError: For a network or function that is not there.
+    """
+    found = {}
+    if "of" in kwargs:
+        found["of"] = registry.builder(kwargs["of"])
+    if references.is_reference(kwargs.get("head") or ""):
+        found["head"] = references.find(kwargs["head"], "head")
+    return found
 
 
 def _stages(model: keras.Model) -> list[str]:
