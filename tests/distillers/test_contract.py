@@ -52,6 +52,8 @@ CASES = {
     # The temperature grows at some steps of the toys, and not at others.
     "dbt": [{"confidence": 0.6}],
     "fitnets": [{}, {"form": "two_stage"}],
+    # With the weights of DBT some losses would have none.
+    "hdkd": [{"initial": "dense", "update_every": 2}],
     "ipwd": [{}, {"normalize": True}],
     "mld": [{}, {"variant": "clean"}],
     "norm": [{"kd_weight": 0.5}],
@@ -76,6 +78,7 @@ FURTHER = {
     "deep_supervision": [{}, {"exit_weights": (0.5, 1.0, 2.0)}],
     "dense_kd": [{}, {"average": False}],
     "diffkd": [{}, {"use_features": False}, {"use_logits": False, "latent_width": 2}],
+    "hdkd": [{}, {"form": "hmsdnet"}, {"form": "hdbt"}],
     "ipwd": [{"orientation": "kd_over_cls"}],
     "mld": [{"standardize": True}, {"standardize": True, "variant": "clean"}],
     "norm": [{}, {"kd_weight": 1.0, "residual": False, "normalize_logits": False}],
@@ -177,6 +180,19 @@ WANTED = {
         "temperature": "a number > 0 or None",
         "initial_kd_weight": "a number >= 0 or None",
         "final_kd_weight": "a number >= 0 or None",
+    },
+    "hdkd": {
+        "form": "'hdkd' or 'hmsdnet' or 'hdbt'",
+        "initial": "'dbt' or 'deep_supervision' or 'dense'",
+        "temperature": "a number > 0",
+        "update_every": "a whole number >= 1",
+        "absolute_share": "a number from 0 to 1",
+        "running_momentum": "a number from 0 to 1",
+        "keep_sum": "True or False",
+        "weight_optimizer": "'adam' or 'sgd'",
+        "weight_learning_rate": "a number > 0",
+        "weight_beta1": "a number >= 0 and < 1",
+        "weight_beta2": "a number >= 0 and < 1",
     },
     "ipwd": {
         "temperature": "a number > 0",
@@ -300,6 +316,7 @@ WANTED = {
 
 WRONG = {
     "a number > 0": (0, 0.0, -1.0, "4", None, True, float("nan"), float("inf")),
+    "a number >= 0 and < 1": (-0.1, 1, 1.0, "0.9", None, True, float("nan"), float("inf")),
     "a number >= 0": (-1, -0.1, "8", None, True, float("nan"), float("inf")),
     "a number from 0 to 1": (-0.1, 1.1, "most", None, False, float("nan")),
     "a number >= 1": (0, 0.9, "2", None, True, float("nan"), float("inf")),
