@@ -37,6 +37,13 @@ def test_mean(training, weighted, masked):
     np.testing.assert_allclose(found, (mask * weights * VALUES).sum() / mask.sum(), rtol=1e-12)
 
 
+def test_means_of_several_losses_are_the_mean_of_each():
+    losses = np.stack([VALUES, VALUES[::-1], VALUES**2])
+    here = context({"sample_weight": WEIGHTS, "filler": np.array([0, 0, 0, 1])}, training=False)
+    wanted = [here.mean(tf.constant(each)) for each in losses]
+    np.testing.assert_allclose(here.means(losses), wanted, rtol=1e-12)
+
+
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("known_size", [True, False])
 def test_rows_that_fill_a_batch_are_no_samples(masked, known_size):

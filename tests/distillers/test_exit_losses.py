@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tests.distillers import runs
 from tests.distillers.exits import CE, EXITS, KD, LABELS, tensors
-from tfkd import distillers
+from tfkd import Distiller, distillers
 from tfkd.distillers.shared import exit_losses
 from tfkd.errors import TfkdError
 
@@ -30,11 +30,8 @@ def test_losses_and_their_slopes_in_order(labels):
     np.testing.assert_allclose(tf.add_n(moved), SLOPES, atol=1e-7)
     # The deeper exit of a pair takes no gradient.
     np.testing.assert_array_equal(slopes[2][3:], np.zeros((3, 2, 3)))
-    np.testing.assert_allclose(exit_losses.deepest_losses(logits, 2.0), pairs_of_the_deepest())
-
-
-def pairs_of_the_deepest():
-    return tf.gather(exit_losses.pair_losses(list(tensors().values()), 2.0), [1, 2])
+    of_the_deepest = tf.gather(exit_losses.pair_losses(logits, 2.0), [1, 2])
+    np.testing.assert_allclose(exit_losses.deepest_losses(logits, 2.0), of_the_deepest)
 
 
 def test_names_are_in_the_order_of_the_losses():
@@ -47,8 +44,6 @@ def test_names_are_in_the_order_of_the_losses():
 
 @pytest.mark.parametrize("name", ["deep_supervision", "dbt", "dense_kd", "imta"])
 def test_a_student_with_one_exit_is_refused(name):
-    from tfkd import Distiller
-
     message = f"^{name}: found one exit in network 'student', wanted two or more, as an msdnet has"
     with pytest.raises(TfkdError, match=message):
         Distiller(None, runs.network("student"), distillers.create(name))
