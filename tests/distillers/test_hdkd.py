@@ -368,13 +368,16 @@ def test_step_that_overflows_leaves_the_weights_alone():
             np.testing.assert_array_equal(objective.variables[number], before[number])
 
 
-def test_steps_that_cannot_be_are_refused():
+def test_what_cannot_be_is_refused():
     with pytest.raises(tfkd.TfkdError, match="hdkd: found one exit in network 'student', wanted"):
         HDKDDistiller(None, runs.network("student"), HDKD())
     with pytest.raises(tfkd.TfkdError, match="a training step of its own: found Distiller, wanted"):
         distiller_of(kind=tfkd.Distiller)
     with pytest.raises(tfkd.TfkdError, match="found 0 losses that learn their weights, wanted one"):
         HDKDDistiller(None, runs.network("student"))
+    adder = models.multi_exit(models.create("resnet8", 4, (8, 8, 3), adder=True), ["stage1"])
+    with pytest.raises(tfkd.TfkdError, match="hdkd: found adder layers in network .*, wanted conv"):
+        HDKDDistiller(None, adder, HDKD())
     distiller = distiller_of()
     images = next(iter(batches()))
     message = "the batch lacks heldout_image, heldout_label, which the distillation losses need"

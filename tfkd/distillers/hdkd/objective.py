@@ -53,12 +53,14 @@ import tensorflow as tf
 
 from tfkd import models
 from tfkd.core import Context, Spec, register
+from tfkd.core.step.clipping import is_normalized
 from tfkd.core.step.replicas import replica_count, sum_over_replicas
 from tfkd.distillers.hdkd.distiller import HDKDDistiller
 from tfkd.distillers.hdkd.validation import balanced_loss
 from tfkd.distillers.hdkd.weights import initial_weights, projected, restricted, support
 from tfkd.distillers.shared.exit_losses import exit_losses, label_losses, loss_names, pairs
 from tfkd.distillers.shared.exits import OfExits
+from tfkd.errors import TfkdError
 from tfkd.settings import Count, Fraction, Positive, Range, field
 
 HELDOUT = ("heldout_image", "heldout_label")
@@ -107,6 +109,12 @@ class HDKD(OfExits):
         self.requires = dataclasses.replace(self.requires, batch_keys=HELDOUT)
 
     def setup(self, spec: Spec) -> None:
+        student = spec.network("student")
+        if any(map(is_normalized, student.model.trainable_variables)):
+            raise TfkdError(
+                f"{self.name}: found adder layers in network {student.name!r}, whose gradients are "
+                "normalized and have no derivative, wanted convolutions"
+            )
         count = len(self.exits)
         self._chosen = support(self.form, count)
         learners = np.array([i for i, _ in pairs(count)])[self._chosen[count:] - count]
