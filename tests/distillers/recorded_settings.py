@@ -93,6 +93,19 @@ WANTED = {
         "detach_features": "True or False",
         "feature": "a string",
     },
+    "hdkd": {
+        "form": "'hdkd' or 'hmsdnet' or 'hdbt'",
+        "initial": "'dbt' or 'deep_supervision' or 'dense'",
+        "temperature": "a number > 0",
+        "update_every": "a whole number >= 1",
+        "absolute_share": "a number from 0 to 1",
+        "running_momentum": "a number from 0 to 1",
+        "keep_sum": "True or False",
+        "weight_optimizer": "'adam' or 'sgd'",
+        "weight_learning_rate": "a number > 0",
+        "weight_beta1": "a number >= 0 and < 1",
+        "weight_beta2": "a number >= 0 and < 1",
+    },
     "imta": {
         "kd_share": "a number from 0 to 1",
         "temperature": "a number > 0",
@@ -212,6 +225,7 @@ WANTED = {
 WRONG = {
     "a number > 0": (0, 0.0, -1.0, "4", None, True, float("nan"), float("inf")),
     "a number >= 0": (-1, -0.1, "8", None, True, float("nan"), float("inf")),
+    "a number >= 0 and < 1": (-0.1, 1, 1.0, "0.9", None, True, float("nan"), float("inf")),
     "a number from 0 to 1": (-0.1, 1.1, "most", None, False, float("nan")),
     "a number >= 1": (0, 0.9, "2", None, True, float("nan"), float("inf")),
     "a number > 1e-05": (0, 1e-5, -1.0, "5", None, True, float("nan"), float("inf")),

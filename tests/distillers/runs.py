@@ -47,8 +47,10 @@ def arrays() -> dict[str, np.ndarray]:
     draw_further = np.random.default_rng(1)
     for shift, view in ((0.5, "image_second"), (-1.0, "image_third")):
         found[view] = draw_further.normal(shift, 1.0, (IMAGES, 8, 8, 3)).astype("float32")
+    found["heldout_image"] = draw_further.normal(0.2, 1.5, (IMAGES, 8, 8, 3)).astype("float32")
     for view in found.values():
         view.reshape(-1, 8, 8, 8, 3)[:, 4:] *= 2.0
+    found["heldout_label"] = draw_further.integers(0, NUM_CLASSES, IMAGES).astype("int32")
     found["label"] = draw.integers(0, NUM_CLASSES, IMAGES).astype("int32")
     found["index"] = draw.permutation(IMAGES).astype("int32")
     found["sample_weight"] = draw.uniform(0.5, 1.5, IMAGES).astype("float32")

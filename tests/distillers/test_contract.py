@@ -54,6 +54,8 @@ CASES = {
     # The temperature grows at some steps of the toys, and not at others.
     "dbt": [{"confidence": 0.6}],
     "fitnets": [{}, {"form": "two_stage"}],
+    # With the weights of DBT some losses would have none.
+    "hdkd": [{"initial": "dense", "update_every": 2}],
     "ipwd": [{}, {"normalize": True}],
     "mld": [{}, {"variant": "clean"}],
     "norm": [{"kd_weight": 0.5}],
@@ -78,6 +80,7 @@ FURTHER = {
     "deep_supervision": [{}, {"exit_weights": (0.5, 1.0, 2.0)}],
     "dense_kd": [{}, {"average": False}],
     "diffkd": [{}, {"use_features": False}, {"use_logits": False, "latent_width": 2}],
+    "hdkd": [{}, {"form": "hmsdnet"}, {"form": "hdbt"}],
     "ipwd": [{"orientation": "kd_over_cls"}],
     "mld": [{"standardize": True}, {"standardize": True, "deviation": "code"}],
     "norm": [{}, {"kd_weight": 1.0, "residual": False, "normalize_logits": False}],

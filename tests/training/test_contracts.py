@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tfkd import NonFiniteLoss, TfkdError, data, evaluation, models, tasks
 from tfkd.models.saving import load_network
@@ -20,7 +21,7 @@ from tfkd.training.run_folder import RunFolder
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 EXPERIMENTS = FIXTURES / "contract_experiments.py"
-ROLES = ("blockwise", "exits", "calibrated", "attributes", "cached", "contrast")
+ROLES = ("blockwise", "exits", "calibrated", "attributes", "cached", "contrast", "hdkd")
 EXITS = [*(f"exit{n}" for n in range(1, 11)), "logits"]
 
 
@@ -258,6 +259,20 @@ def test_a_method_may_end_in_a_second_student(whole):
     assert scored["loss"] != result(folder)["loss_last"]
     records = np.load(folder / "records.npz")["calibrated/weight"]
     assert records.shape == (2, 2) and not np.array_equal(records[0], records[1])
+
+
+def test_weights_that_are_learned_are_kept_logged_and_drawn(whole):
+    folder = whole("hdkd")
+    kept = np.load(folder / "records.npz")["hdkd/weights"]
+    assert kept.shape == (2, 6) and not np.array_equal(kept[0], kept[1])
+    np.testing.assert_allclose(kept.sum(axis=1), [2.5, 2.5], rtol=1e-6)
+    names = [name for name in rows(folder)[-1] if name.startswith("hdkd/weight/")]
+    means = [[float(row[name]) for name in names] for row in rows(folder)]
+    np.testing.assert_allclose(np.sum(means, axis=1), [2.5, 2.5], rtol=1e-5)
+    picture = tf.io.decode_png((folder / "hdkd_weights.png").read_bytes(), channels=3)
+    picture = picture.numpy().astype(int)
+    for color in ((68, 1, 84), (253, 231, 37)):  # The least and the greatest weight.
+        assert np.sum(np.all(np.abs(picture - np.array(color)) < 12, axis=-1)) > 3000, color
 
 
 def test_a_result_tells_of_the_student_that_is_saved(contract, tmp_path, monkeypatch):

@@ -362,6 +362,13 @@ class Objective(keras.layers.Layer):
         """
         return {}
 
+    def record_names(self) -> Mapping[str, Sequence[str]]:
+        """Returns names for the entries of vectors among :meth:`records`, which runs then draw.
+
+        The picture is a map of the entries over the epochs.
+        """
+        return {}
+
     def finalize(self, student: models.Network, finish: Finish) -> models.Network:
         """Returns the clean student after training; by default the student as it is.
 

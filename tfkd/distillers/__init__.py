@@ -12,6 +12,8 @@ from tfkd.distillers.diffkd.objective import DiffKD
 from tfkd.distillers.dist import DIST, inter_class_loss, intra_class_loss
 from tfkd.distillers.dkd import DKD, dkd_loss
 from tfkd.distillers.fitnets import FitNets, hint_loss
+from tfkd.distillers.hdkd.distiller import HDKDDistiller
+from tfkd.distillers.hdkd.objective import HDKD
 from tfkd.distillers.imta import IMTA
 from tfkd.distillers.ipwd import IPWD, ipwd_loss
 from tfkd.distillers.kd import KD, kd_loss
@@ -42,6 +44,8 @@ __all__ = [
     "DBT",
     "DIST",
     "DKD",
+    "HDKD",
+    "HDKDDistiller",
     "IMTA",
     "IPWD",
     "KD",

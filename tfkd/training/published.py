@@ -113,6 +113,10 @@ _CIFAR100 = {
     "dbt_constant": Preset("dbt", settings={"form": "constant"}, teacher=False),
     # No published values: those of DBT.
     "dense_kd": Preset("dense_kd", teacher=False),
+    # No published values but the share of V; hmsdnet and hdbt learn part of the weights.
+    "hdkd": Preset("hdkd", teacher=False),
+    "hmsdnet": Preset("hdkd", settings={"form": "hmsdnet"}, teacher=False),
+    "hdbt": Preset("hdkd", settings={"form": "hdbt"}, teacher=False),
     # Published for ImageNet alone.
     "imta": Preset("imta", teacher=False),
 }

@@ -36,9 +36,9 @@ def run(
     with the best score on the validation images, or on the test images where none are held out), a
     ``student_<word>.keras`` for each variant that a method makes, ``network.json`` and
     ``result.json``; where the teacher trains beside the student, also ``teacher.keras``, and where
-    a method keeps records, ``records.npz``, and where the student has several exits,
-    ``early_exit.json`` with pictures. Whatever is wrong before the first step leaves nothing
-    there, and no teacher is trained.
+    a method keeps records, ``records.npz`` and perhaps pictures of them, and where the student has
+    several exits, ``early_exit.json`` with pictures. Whatever is wrong before the first step leaves
+    nothing there, and no teacher is trained.
 
     Args:
         config: An experiment; see :mod:`tfkd.training.config`.
@@ -144,6 +144,7 @@ def _train(
         return {}
 
     # What it leaves behind.
+    progress.draw_records(student.name)
     saved, variants = results.save_students(distiller, folder, progress, dataset)
     teacher = teaching.finished(folder)
     students = results.saved_students(folder, variants)

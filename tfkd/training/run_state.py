@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -12,10 +13,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfkd import files
 from tfkd.core import Distiller, Stage
 from tfkd.core.tasks import Score
 from tfkd.errors import TfkdError
-from tfkd.training import checkpoints
+from tfkd.training import checkpoints, record_picture
 from tfkd.training import strategy as strategies
 from tfkd.training.run_folder import RunFolder
 from tfkd.training.timeline import Timeline
@@ -263,6 +265,23 @@ class Progress(keras.callbacks.Callback):
 
     def _stacked_records(self) -> dict[str, np.ndarray]:
         return {name: np.stack(arrays) for name, arrays in self._records.items()}
+
+    def draw_records(self, student: str) -> None:
+        """Draws the records whose entries have names, ``<method>_<record>.png``.
+
+        Args:
+            student: Name of the student.
+        """
+        for objective in self.model.objectives:
+            for name, entries in objective.record_names().items():
+                kept = self._records.get(f"{objective.name}/{name}")
+                if kept is None:  # The method took part in no stage.
+                    continue
+                values = np.stack(kept)
+                title = f"{objective.name}: {name} of {student}, at the end of each epoch"
+                path = self.folder.path / f"{objective.name}_{name}.png"
+                draw = functools.partial(record_picture.draw, values, entries, title, name)
+                files.write(path, draw)
 
     def _due(self) -> bool:
         """Returns whether a checkpoint is due; equal on all workers, whose clocks may differ."""

@@ -37,6 +37,17 @@ class DistributedFit(Host):
         """Returns whether another training step may run; a scalar bool read inside the graph."""
         return tf.constant(True)
 
+    short_step: Callable | None = None
+    """A step that stands in for ``train_step`` where :meth:`takes_short_step` says so.
+
+    ``None`` where a method has none. The choice stands outside of the step, because under mirrored
+    replicas no optimizer may stand in a condition.
+    """
+
+    def takes_short_step(self) -> tf.Tensor:
+        """Returns whether the next training step is the short one; a scalar bool."""
+        return tf.constant(False)
+
     def step_scope(self) -> contextlib.AbstractContextManager:
         """Returns what surrounds a training step while it is traced."""
         return contextlib.nullcontext()
@@ -73,7 +84,7 @@ class DistributedFit(Host):
         if self.train_function is not None and not force:
             return self.train_function
         self.train_function = self._steps_function(
-            self.train_step, self.train_results, self.may_step, self.step_scope
+            self.train_step, self.train_results, self.may_step, self.step_scope, self.short_step
         )
         return self.train_function
 
@@ -85,7 +96,7 @@ class DistributedFit(Host):
         )
         return self.test_function
 
-    def _steps_function(self, step, results, may_run, scope):
+    def _steps_function(self, step, results, may_run, scope, short_step=None):
         strategy = self.distribute_strategy
         if self.jit_compile:
             if mirrors(strategy):
@@ -94,19 +105,33 @@ class DistributedFit(Host):
                     "replica(s): XLA cannot reach mirrored variables; use no strategy or "
                     "jit_compile=False"
                 )
-            step = tf.function(step, jit_compile=True, autograph=False, reduce_retracing=True)
+            step, short_step = (
+                each and tf.function(each, jit_compile=True, autograph=False, reduce_retracing=True)
+                for each in (step, short_step)
+            )
 
-        def after_data(data) -> None:
-            # An iterator at its end is an operation that fails while others, independent of it, run
-            # on: without this, counters would count a step that never was.
-            parts = tf.nest.flatten(data, expand_composites=True)
-            with tf.control_dependencies([part for part in parts if tf.is_tensor(part)]):
-                step(data)
+        def take(step, data) -> tf.Tensor:
+            def after_data(data) -> None:
+                # An iterator at its end is an operation that fails while others, independent of it,
+                # run on: without this, counters would count a step that never was.
+                parts = tf.nest.flatten(data, expand_composites=True)
+                with tf.control_dependencies([part for part in parts if tf.is_tensor(part)]):
+                    step(data)
+
+            strategy.run(after_data, args=(data,))
+            return tf.constant(True)
 
         @tf.autograph.experimental.do_not_convert
         def run(data) -> None:
             with scope():
-                strategy.run(after_data, args=(data,))
+                if short_step is None:
+                    take(step, data)
+                else:
+                    tf.cond(
+                        self.takes_short_step(),
+                        lambda: take(short_step, data),
+                        lambda: take(step, data),
+                    )
 
         @tf.autograph.experimental.do_not_convert
         def metrics() -> dict:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 _CARRIED = (tf.float16, tf.float32, tf.float64, tf.int32, tf.int64)
@@ -29,6 +31,19 @@ def sum_over_replicas(tensor: tf.Tensor) -> tf.Tensor:
     carried = _carried(tensor)
     total = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, carried)
     return tf.cast(total, tensor.dtype)
+
+
+def sums_over_replicas(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Returns the sum of each of several tensors of one type over all replicas, by one exchange."""
+    if replica_count() == 1:
+        return list(tensors)
+    shapes = [tf.shape(each) for each in tensors]
+    flat = sum_over_replicas(tf.concat([tf.reshape(each, [-1]) for each in tensors], axis=0))
+    parts = tf.split(flat, [tf.reduce_prod(each) for each in shapes])
+    return [
+        tf.ensure_shape(tf.reshape(part, shape), each.shape)
+        for part, shape, each in zip(parts, shapes, tensors)
+    ]
 
 
 def gather(tensor: tf.Tensor) -> tf.Tensor:
