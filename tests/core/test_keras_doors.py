@@ -333,7 +333,9 @@ def test_fit_tells_epochs_and_stops_at_a_limit(network, images, labels):
 
 def test_only_the_student_is_saved(network, images, labels, tmp_path):
     student = network()
-    distiller = tfkd.Distiller(network(8, name="teacher"), student, KD())
+    seen = tfkd.models.Preprocess.published("tf")
+    named = tfkd.models.Network(student, seen, class_names="abcd")
+    distiller = tfkd.Distiller(network(8, name="teacher"), named, KD())
     distiller.compile(keras.optimizers.SGD(0.1))
     path = tmp_path / "best.keras"
     best = keras.callbacks.ModelCheckpoint(path, monitor="loss", save_best_only=True)
@@ -342,7 +344,13 @@ def test_only_the_student_is_saved(network, images, labels, tmp_path):
     assert loaded.count_params() == student.count_params() == network().count_params()
     assert [layer.name for layer in loaded.layers] == [layer.name for layer in student.layers]
     np.testing.assert_allclose(loaded(images), student(images), atol=1e-6)
-    distiller.export(tmp_path / "exported", verbose=False)
+    found = tfkd.models.load_network_file(path)
+    assert (found.preprocess, found.class_names) == (seen, tuple("abcd"))
+    np.testing.assert_allclose(found(images), distiller.predict(images, verbose=0), atol=1e-5)
+    with pytest.warns(tfkd.TfkdWarning, match="nothing in it says how pixels reach 'student'"):
+        distiller.save(tmp_path / "student.h5")
+    with pytest.warns(tfkd.TfkdWarning, match="what is done to pixels before it is left out"):
+        distiller.export(tmp_path / "exported", verbose=False)
     exported = tf.saved_model.load(tmp_path / "exported")
     np.testing.assert_allclose(exported.serve(images), student(images), atol=1e-5)
     assert distiller.count_params() == student.count_params()

@@ -221,7 +221,7 @@ def test_loss_weights_of_compile_are_refused(network):
 def test_labels_that_begin_with_one_are_told(network, images):
     labels = np.arange(16) % 3 + 1
     with pytest.warns(tfkd.TfkdWarning, match="labels: found 1 to 3 and no 0"):
-        compiled(tfkd.Distiller(None, network())).fit(images, labels, **STILL)
+        compiled(tfkd.Distiller(None, network())).fit(images, tf.constant(labels), **STILL)
     for wrong in (labels + 1, labels - 2):
         distiller = compiled(tfkd.Distiller(None, network()))
         for use in (distiller.fit, distiller.evaluate):
@@ -229,6 +229,11 @@ def test_labels_that_begin_with_one_are_told(network, images):
                 use(images, wrong, verbose=0)
             with refused("labels: found"):
                 use({"image": images, "label": wrong}, verbose=0)
+            with refused("labels: found"):
+                use(images, tf.constant(wrong), verbose=0)
+    batches = tf.data.Dataset.from_tensor_slices((images, labels + 1)).batch(8)
+    with refused("labels: found 4, wanted 0 to 3, classes of the student"):
+        compiled(tfkd.Distiller(None, network())).fit(batches, verbose=0)
 
 
 def test_a_single_logit_is_refused(network):

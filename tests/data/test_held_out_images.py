@@ -3,13 +3,15 @@
 import hashlib
 import shutil
 
+import hypothesis
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import strategies as some
 
 from tfkd import data
 from tfkd.data.file_digest import scan
-from tfkd.data.holdout import held_out
+from tfkd.data.holdout import Holdout, held_out
 
 
 def write(root, count, parts=("train", "test"), classes="abcd"):
@@ -60,16 +62,42 @@ def test_of_240_images_with_one_removed_at_most_one_held_out_was_trained_on(
         path.write_bytes(kept)
 
 
-@pytest.mark.parametrize("changed", range(0, 240, 24))
-def test_a_class_that_gives_one_image_less_moves_at_most_two(changed):
-    labels = np.random.default_rng(3).integers(0, 7, 240)
-    names = [f"{label}/{number}.png" for number, label in enumerate(labels)]
-    kept, held = (set(np.array(names)[each]) for each in held_out(labels, 40, names))
-    left = np.arange(240) != changed
-    _, apart = held_out(labels[left], 40, [name for name, stays in zip(names, left) if stays])
-    others = set(np.array(names)[left][apart])
-    assert len(others) == 40
-    assert len(others & kept) <= 2
+SIZES = [33, 38, 9, 15, 8, 18, 23, 36, 5, 14, 33, 13, 36, 15, 12, 8]
+
+
+@hypothesis.settings(max_examples=150, deadline=None, derandomize=True)
+@hypothesis.given(
+    sizes=some.lists(some.integers(1, 40), min_size=1, max_size=20).filter(lambda s: sum(s) > 2),
+    part=some.floats(0.01, 0.7),
+    as_size=some.booleans(),
+    removed=some.integers(0, 799),
+)
+@hypothesis.example(sizes=SIZES, part=0.2, as_size=False, removed=149)
+def test_one_file_less_moves_at_most_one_in_and_one_out(sizes, part, as_size, removed):
+    """Of the sizes of the example three came in and three went out before."""
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    names = np.array([f"{label}/{number}.png" for number, label in enumerate(labels)])
+    left = np.arange(len(labels)) != removed % len(labels)
+    whole = Holdout(split=part).count(len(labels))
+    holdout = Holdout(size=min(whole, len(labels) - 2)) if as_size else Holdout(split=part)
+
+    def held(labels, names):
+        count = holdout.count(len(labels))
+        _, apart = held_out(labels, count, names)
+        assert len(apart) == count
+        return set(names[apart])
+
+    before, after = held(labels, names), held(labels[left], names[left])
+    assert len(after - before) <= 1
+    assert len(before - after - set(names[~left])) <= 1
+
+
+@pytest.mark.parametrize("count, first", [(1000, 100), (1003, 101)])
+def test_classes_of_one_size_give_the_same_but_for_the_remainder(count, first):
+    labels = np.arange(50_000) % 10
+    _, apart = held_out(labels, count)
+    number = np.bincount(labels[apart])
+    assert number.tolist() == [first] * (count - 1000) + [100] * (1010 - count)
 
 
 def test_arrays_are_held_out_by_the_smallest_hash_of_their_positions():

@@ -5,6 +5,7 @@ The pixels wanted are Pillow's.
 
 import io
 import os
+import struct
 import warnings
 
 import numpy as np
@@ -252,18 +253,32 @@ def test_an_image_of_another_size_is_found_before_training(tmp_path, in_memory_b
     assert "10 x 8 as 7 of 8 images" in message and "image_size" in message
 
 
+def test_an_orientation_in_a_long_number_is_obeyed():
+    block = struct.pack("<4sIHHHIII", b"II*\0", 8, 1, ORIENTATION, 4, 1, 6, 0)
+    contents = encoded(picture(), "PNG", exif=block)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(contents)))
+    found = headers.parse(io.BytesIO(contents))
+    assert (found.orientation, found.width, found.height) == (6, *upright.size) == (6, 10, 8)
+
+
 def test_what_is_no_image_of_the_set_is_counted_and_said(tmp_path):
     make(tmp_path, {"a.tif": b"II*\0", "b.tif": b"II*\0", "readme": b"", ".x.png": b""})
     (tmp_path / "train" / "notes.txt").write_text("")
     (tmp_path / "train" / "bee" / "more").mkdir()
     (tmp_path / "unlabeled").mkdir()
+    (tmp_path / "one.png").write_bytes(b"")
+    (tmp_path / "README").write_bytes(b"")
+    (tmp_path / "train" / ".old").mkdir()
+    for name in ("a.png", "b.png", "c.txt"):
+        (tmp_path / "train" / ".old" / name).write_bytes(b"")
     images, (said,) = opened(tmp_path)
     assert len(images) == 4
     for words in (
         f"2 named *.tif (the first {tmp_path / 'test/ant/a.tif'})",
         "1 without an ending",
         "1 hidden",
-        "1 outside of the class folders",
+        "2 outside of the class folders",
+        f"2 in hidden folders (the first {tmp_path / 'train/.old/a.png'})",
         "1 folders inside a class",
         "1 folders that are no split",
     ):

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tests.fixtures import shades
-from tfkd import TfkdError, TfkdWarning, evaluation, export, models
+from tfkd import TfkdError, TfkdWarning, data, evaluation, export, models
 from tfkd.evaluation import reports
 from tfkd.models.saving import save_network
 
@@ -121,6 +121,25 @@ def test_the_members_of_an_ensemble_are_brought_into_the_order_of_the_first():
     np.testing.assert_allclose(tf.nn.softmax(joined), tf.nn.softmax(alone), atol=1e-6)
     with pytest.raises(TfkdError, match="network shades: found the classes 'cow'"):
         evaluation.ensemble([several[0], shades.network(class_names=ANIMALS)])
+
+
+def test_predictors_are_compared_with_the_data_and_with_each_other(data_name):
+    images = data.load(data_name, augment="none", batch_size=8).test()
+    own, moved, other = (
+        evaluation.predictor(shades.network(order, names))
+        for order, names in (
+            (shades.NAMES, shades.NAMES), (OTHER_ORDER, OTHER_ORDER), (shades.NAMES, ANIMALS)
+        )
+    )  # fmt: skip
+    with pytest.warns(TfkdWarning, match="^network 'network' to evaluate has the classes of the d"):
+        assert evaluation.scores(moved, images)["top1"] == 100.0
+    with pytest.raises(TfkdError, match="'network' to evaluate: found the classes 'cow', 'eel'"):
+        evaluation.scores(other, images)
+    nameless = images.map(lambda batch: batch)
+    with pytest.warns(TfkdWarning, match="'second' to evaluate has the classes of network 'first'"):
+        assert evaluation.agreement(own, moved, nameless) == 100.0
+    with pytest.raises(TfkdError, match="as network 'first' to evaluate has .*class_names=None"):
+        evaluation.agreement(own, other, nameless)
 
 
 def test_a_task_without_outputs_of_classes_wants_the_same_order(data_name, tmp_path):

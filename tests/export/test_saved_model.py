@@ -190,8 +190,12 @@ def test_class_names_are_those_of_the_network(network, tmp_path):
     settings = {"verify": False}
     known = export.describe(export.save(named, tmp_path / "own", **settings))
     assert known["class_names"] == list("abcde")
+    for other in ("edcba", "vwxyz"):
+        with pytest.raises(TfkdError, match="found other ones, or another order, than it has it"):
+            export.save(named, tmp_path / "given", class_names=other)
+    numbered = dataclasses.replace(network, class_names="01234")
     settings["class_names"] = ["v", "w", "x", "y", "z"]
-    known = export.describe(export.save(named, tmp_path / "given", **settings))
+    known = export.describe(export.save(numbered, tmp_path / "given", **settings))
     assert known["class_names"] == settings["class_names"]
     wrong = dataclasses.replace(network, class_names="abc")
     with pytest.raises(TfkdError, match="class names of 'small': found 3, wanted 5"):

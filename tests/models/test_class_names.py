@@ -31,6 +31,11 @@ def test_a_file_without_names_is_refused(content, tmp_path):
     assert "\n" not in str(it.value)
 
 
+def test_a_letter_with_an_accent_is_one_letter():
+    one, two = "caf\u00e9", "cafe\u0301"
+    assert positions([one, "bus"], ["bus", two]) == [1, 0]
+
+
 def test_where_each_class_is():
     assert positions("abc", "abc") == [0, 1, 2]
     assert positions("bca", "abc") == [2, 0, 1]

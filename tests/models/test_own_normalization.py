@@ -19,6 +19,16 @@ def of_image(function):
     return keras.Model(image, layers.Conv2D(2, 3)(function(image)))
 
 
+class Shrunk(layers.Layer):
+    def call(self, pixels):
+        return pixels / 5
+
+
+class Edges(layers.Layer):
+    def call(self, pixels):
+        return pixels - keras.ops.roll(pixels, 1, axis=1)
+
+
 def skipping(image):
     return layers.Concatenate()([image, layers.Rescaling(1 / 255)(image)])
 
@@ -48,6 +58,31 @@ NORMALIZING = {
     "tf": (lambda: of_image(keras.applications.mobilenet_v2.preprocess_input), -1, 1),
     "torch": (lambda: of_image(keras.applications.densenet.preprocess_input), -2.118, 2.64),
     "caffe": (lambda: of_image(keras.applications.vgg16.preprocess_input), -123.68, 151.061),
+    "behind layers without weights": (
+        lambda: begins_with(
+            layers.RandomContrast(0.2), layers.GaussianNoise(0.5), layers.Dropout(0.1),
+            layers.RandomBrightness(0.2), layers.AveragePooling2D(2), layers.UpSampling2D(2),
+            layers.Reshape((192,)), layers.Rescaling(1 / 255), layers.Reshape((8, 8, 3)),
+        ), 0, 1,
+    ),
+    "pipeline": (
+        lambda: begins_with(layers.Pipeline([layers.RandomInvert(), layers.Rescaling(1 / 255)])),
+        0, 1,
+    ),
+    "resized by a function": (
+        lambda: of_image(lambda image: keras.ops.image.resize(image, (16, 16)) / 255), 0, 1
+    ),
+    "lambda of another size": (
+        lambda: begins_with(layers.Lambda(lambda pixels: pixels[:, ::2] / 255)), 0, 1
+    ),
+    "by channels": (
+        lambda: of_image(
+            lambda image: layers.Concatenate()(
+                [layers.Rescaling(1 / 255)(each) for each in keras.ops.split(image, 3, axis=-1)]
+            )
+        ), 0, 1,
+    ),
+    "a layer of one's own": (lambda: begins_with(Shrunk()), 0, 51),
 }  # fmt: skip
 OTHERS = {
     "convolution": lambda: begins_with(),
@@ -56,8 +91,9 @@ OTHERS = {
     "behind a convolution": lambda: begins_with(layers.Conv2D(3, 1), layers.Rescaling(1 / 255)),
     "a part of it reads pixels": lambda: of_image(skipping),
     "a residual": lambda: of_image(lambda image: image + layers.Conv2D(3, 1)(image)),
-    "lambda of another shape": lambda: begins_with(
-        layers.Lambda(lambda pixels: pixels[:, ::2] / 255)
+    "edges": lambda: begins_with(Edges()),
+    "padding and pooling": lambda: begins_with(
+        layers.ZeroPadding2D(), layers.GaussianNoise(0.5), layers.AveragePooling2D(2)
     ),
     "two inputs": two_inputs,
 }
@@ -69,6 +105,21 @@ def test_a_model_that_begins_with_normalization(case):
     found = models.own_normalization(make())
     np.testing.assert_allclose((found.low, found.high), (low, high), rtol=1e-3, atol=1e-6)
     assert found.layers
+
+
+def test_a_model_that_normalizes_each_image_by_its_own_mean():
+    found = models.own_normalization(
+        of_image(lambda image: image / 255 - keras.ops.mean(image / 255, (1, 2, 3), keepdims=True))
+    )
+    assert -1 < found.low < -0.3 < 0.3 < found.high < 1
+
+
+def test_looking_at_a_model_leaves_the_states_of_its_seeds():
+    drawn = layers.RandomErasing(seed=1)
+    model = begins_with(drawn, layers.Dropout(0.1, seed=2), layers.Rescaling(1 / 255))
+    before = [np.array(each) for each in model.non_trainable_variables]
+    assert before and models.own_normalization(model)
+    np.testing.assert_equal([np.array(each) for each in model.non_trainable_variables], before)
 
 
 @pytest.mark.parametrize("case", OTHERS)

@@ -324,7 +324,7 @@ class DataSet:
             Yields dicts of ``image`` uint8 (B, H, W, C), ``label`` int32 (B,), ``sample_weight``
             float32 (B,), ``filler`` bool (B,) and the columns of the part. Every batch is full:
             rows that only fill up the last one repeat an image, have the weight 0 and are marked
-            as ``filler``; the others have the weight 1.
+            as ``filler``; the others have the weight 1. Its ``class_names`` are those of ``info``.
         """
         return self._in_order("test", input_context)
 
@@ -365,7 +365,9 @@ class DataSet:
 
         made = shard.mapped(refs.enumerate(), make)
         count = -(-source.size // self.batch_size) * shard.count
-        return made.apply(tf.data.experimental.assert_cardinality(count))
+        made = made.apply(tf.data.experimental.assert_cardinality(count))
+        made.class_names = self.info.class_names  # As Keras' data sets of images have them.
+        return made
 
     def _filled(self, refs: ExampleRefs) -> ExampleRefs:
         """Returns a batch of full size: the last row repeated, and marked."""

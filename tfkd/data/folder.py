@@ -271,9 +271,26 @@ def _split_names(root: Path, left_out: _LeftOut) -> dict[str, str]:
                 f"wanted train and test (and val or validation)"
             )
     for entry in _entries(root):
-        if entry.is_dir() and entry.name[0] != "." and entry.name not in names.values():
+        if entry.name[0] == "." or entry.name in names.values():
+            continue
+        if entry.is_dir():
             left_out.add("folders that are no split", entry.path)
+        elif _is_named_as_image(entry):
+            left_out.add("outside of the class folders", entry.path)
     return names
+
+
+def _is_named_as_image(entry: os.DirEntry) -> bool:
+    return os.path.splitext(entry.name)[1].lower() in _SUFFIXES
+
+
+def _images_in_hidden(folder: str) -> list[str]:
+    """Returns the images in a folder in which anything may lie."""
+    try:
+        with os.scandir(folder) as found:
+            return sorted(entry.path for entry in found if _is_named_as_image(entry))
+    except OSError:
+        return []
 
 
 def _class_names(folder: Path, left_out: _LeftOut | None = None) -> list[str]:
@@ -281,6 +298,9 @@ def _class_names(folder: Path, left_out: _LeftOut | None = None) -> list[str]:
     names = []
     for entry in _entries(folder):
         if entry.name[0] == ".":
+            if left_out is not None and entry.is_dir():
+                for image in _images_in_hidden(entry.path):
+                    left_out.add("in hidden folders", image)
             continue
         if entry.is_dir():
             names.append(entry.name)

@@ -23,10 +23,14 @@ always have one), 16 bits a channel, four inks, several frames."""
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _ORIENTATION = 274
+_WHOLE_NUMBERS = {3: "H", 4: "I", 8: "h", 9: "i"}  # EXIF wants the first; others are written.
 _HEIF = (b"he", b"mi", b"ms", b"av")  # How the brands of its files begin.
 _OTHERS = {
     b"II*\0": "a TIFF image",
     b"MM\0*": "a TIFF image",
+    b"\0\0\0\x0c": "a JPEG 2000 image",
+    b"\xff\x4f\xff\x51": "a JPEG 2000 image",
+    b"\0\0\1\0": "an icon",
     b"%PDF": "a PDF document",
     b"PK\3\4": "a ZIP archive",
     b"8BPS": "a Photoshop image",
@@ -229,8 +233,9 @@ def _orientation(exif: bytes) -> int:
         start = struct.unpack_from(f"{order}I", exif, 4)[0]
         for number in range(struct.unpack_from(f"{order}H", exif, start)[0]):
             tag, kind = struct.unpack_from(f"{order}HH", exif, start + 2 + 12 * number)
-            if tag == _ORIENTATION and kind == 3:
-                value = struct.unpack_from(f"{order}H", exif, start + 10 + 12 * number)[0]
+            if tag == _ORIENTATION and kind in _WHOLE_NUMBERS:
+                form = order + _WHOLE_NUMBERS[kind]
+                value = struct.unpack_from(form, exif, start + 10 + 12 * number)[0]
                 return value if 1 <= value <= 8 else 1
     except struct.error:
         pass

@@ -90,7 +90,8 @@ def held_out(
     """Divides positions into those kept for training and those held out, alike in every class.
 
     In each class those with the smallest hash of their names are held out. Whether one is does not
-    depend on where the others are: with one image more or less, one or two change sides.
+    depend on where the others are: with one image more or less, at most one of the others is held
+    out that was not, and at most one no longer is.
 
     Args:
         labels: Integer labels (N,).
@@ -99,12 +100,13 @@ def held_out(
             there is none.
 
     Returns:
-        (kept, apart), both ascending positions. The number of each class is that of ``stratified``.
+        (kept, apart), both ascending positions. Every class gives its share of ``count``, rounded:
+        the shares are those of Webster (Sainte-Lague), see :func:`_shares`.
     """
     keys = range(len(labels)) if names is None else names
     hashes = [hashlib.sha256(str(key).encode()).digest() for key in keys]
     apart = np.zeros(len(labels), bool)
-    for value, number in _quotas(labels, count):
+    for value, number in _shares(labels, count):
         members = np.flatnonzero(labels == value)
         apart[sorted(members, key=lambda at: hashes[at])[:number]] = True
     return np.flatnonzero(~apart), np.flatnonzero(apart)
@@ -140,3 +142,19 @@ def _quotas(labels: np.ndarray, count: int) -> list[tuple[int, int]]:
     short = count - quota.sum()
     quota[np.argsort(quota - exact, kind="stable")[:short]] += 1
     return list(zip(classes, quota))
+
+
+def _shares(labels: np.ndarray, count: int) -> list[tuple[int, int]]:
+    """Returns each class and how many of ``count`` it gives, in numbers that hardly move.
+
+    The n-th image of a class of size s has the priority s / (2n - 1), and the ``count`` largest are
+    given, of equal ones those of the earlier class. Where one image is removed, and ``count`` stays
+    or falls by one, at most one class gives one less and at most one other class one more. Largest
+    remainders, as in ``stratified``, have no such bound: the fractions of all classes change.
+    Classes of equal sizes give the same by both.
+    """
+    classes, sizes = np.unique(labels, return_counts=True)
+    owner = np.repeat(np.arange(len(classes)), sizes)
+    nth = np.arange(len(owner)) - np.repeat(np.cumsum(sizes) - sizes, sizes) + 1
+    given = np.argsort(-sizes[owner] / (2 * nth - 1), kind="stable")[:count]
+    return list(zip(classes, np.bincount(owner[given], minlength=len(classes))))

@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 import time
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from tfkd.core.classes import order_of, tell_of_order
 from tfkd.core.tasks import Classification, Task
 from tfkd.errors import TfkdError, unknown
-from tfkd.evaluation.predictors import Predict, as_graph
-from tfkd.models.graph.outputs import by_name
+from tfkd.evaluation.predictors import Predict, as_graph, in_order
+from tfkd.models.graph.outputs import LOGITS, by_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +58,10 @@ def evaluate(
 ) -> Evaluation:
     """Runs every network once over a data set and returns their scores and agreements.
 
+    Where predictors and data set have ``class_names``, as those that tfkd makes do, they are
+    compared: those of the data set count, otherwise those of the first network that has any. Of
+    another order a warning tells.
+
     Args:
         predictors: Functions from raw pixels (batch, height, width, channels) to a dict of outputs,
             or to one tensor, the ``logits``; by a name for each.
@@ -68,13 +73,14 @@ def evaluate(
         The evaluation.
 
     Raises:
-        TfkdError: When there is nothing to evaluate, or labels or outputs are not those of the
-            task.
+        TfkdError: When there is nothing to evaluate, labels or outputs are not those of the task,
+            or the networks have other classes.
     """
     if not predictors:
         raise TfkdError("networks to evaluate: found none, wanted one or more by name")
     task = Classification() if task is None else task
-    functions = {name: _as_graph(predict) for name, predict in predictors.items()}
+    ordered = _in_one_order(predictors, getattr(dataset, "class_names", None), task)
+    functions = {name: _as_graph(predict) for name, predict in ordered.items()}
     evaluator = task.evaluator(list(functions))
     count, begin, first = 0, time.perf_counter(), None
     for batch in dataset:
@@ -121,6 +127,24 @@ def agreement(
     """
     found = evaluate({"first": first, "second": second}, dataset, task)
     return found.agreement("first", "second")
+
+
+def _in_one_order(
+    predictors: Mapping[str, Predict], class_names: Sequence[str] | None, task: Task
+) -> dict[str, Predict]:
+    """Returns networks whose classes are in the order of the data set, or of the first of them."""
+    whose, ordered = "the data set", dict(predictors)
+    if not task.class_outputs([LOGITS]):
+        return ordered
+    for name, predict in predictors.items():
+        found, who = getattr(predict, "class_names", None), f"network {name!r} to evaluate"
+        if class_names is None:
+            class_names, whose = found, who
+        places = order_of(found, class_names, who, whose, "a Network with class_names=None")
+        if places is not None:
+            tell_of_order(who, whose)
+            ordered[name] = in_order(predict, task, places)
+    return ordered
 
 
 def _as_graph(predict: Predict) -> Predict:

@@ -6,6 +6,7 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -29,7 +30,7 @@ def predictor(network: models.Network | keras.Model) -> Predict:
     Returns:
         A ``tf.function``: images (batch, height, width, channels) of any dtype, pixels 0..255, to
         the outputs (batch, ...) by the names of :func:`tfkd.models.outputs`, in inference mode;
-        floating ones are float32.
+        floating ones are float32. Its ``class_names`` are those of the network.
 
     Raises:
         TfkdError: For outputs without names.
@@ -41,7 +42,7 @@ def predictor(network: models.Network | keras.Model) -> Predict:
     def predict(images: tf.Tensor) -> dict[str, tf.Tensor]:
         return _in_float32(by_name(network.model(network.preprocess(images), training=False)))
 
-    return as_graph(predict)
+    return _named(as_graph(predict), network.class_names)
 
 
 def ensemble(
@@ -67,7 +68,9 @@ def ensemble(
         return members[0]
     task = tasks.create(networks[0].task, networks[0]) if task is None else task
     # Without conversion an error of the task stays as it is.
-    return as_graph(lambda images: task.ensemble([each(images) for each in members]), False)
+    joined = as_graph(lambda images: task.ensemble([each(images) for each in members]), False)
+    names = (network.class_names for network in networks)
+    return _named(joined, next((each for each in names if each is not None), None))
 
 
 def _in_one_order(networks: Sequence[models.Network]) -> list[models.Network]:
@@ -86,6 +89,28 @@ def _in_one_order(networks: Sequence[models.Network]) -> list[models.Network]:
         )
         for network in networks
     ]
+
+
+def in_order(predict: Predict, task: tasks.Task, places: Sequence[int]) -> Predict:
+    """Returns a function whose classes come in another order.
+
+    Args:
+        predict: The function.
+        task: The task, which knows what outputs have a place for each class.
+        places: For each class of the new order its position in that of ``predict``.
+    """
+
+    def moved(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        outputs = by_name(predict(images))
+        names = [*task.class_outputs(outputs), *({"probabilities"} & set(outputs))]
+        return {**outputs, **{name: tf.gather(outputs[name], places, axis=-1) for name in names}}
+
+    return moved
+
+
+def _named(predict: Callable, class_names: Sequence[str] | None) -> Callable:
+    predict.class_names = class_names
+    return predict
 
 
 def as_graph(function: Callable, autograph: bool = True) -> Callable:
@@ -108,7 +133,8 @@ def saved_model_predictor(path: str | os.PathLike, signature: str = "serving_def
     Returns:
         A function: images (batch, height, width, channels), pixels 0..255, cast to the dtype that
         the signature wants, to the outputs (batch, ...) by name; floating ones are float32. One
-        output alone is called ``logits``; beside ``logits`` there are no ``probabilities``.
+        output alone is called ``logits``; beside ``logits`` there are no ``probabilities``. Its
+        ``class_names`` are those of an export of tfkd, otherwise ``None``.
 
     Raises:
         TfkdError: When the folder is not a SavedModel, is damaged, or has no such signature, or the
@@ -117,8 +143,9 @@ def saved_model_predictor(path: str | os.PathLike, signature: str = "serving_def
     if not tf.saved_model.contains_saved_model(str(path)):
         found = "a folder without saved_model.pb" if Path(path).is_dir() else "no such folder"
         raise TfkdError(f"SavedModel {str(path)!r}: found {found}, wanted an exported folder")
+    known = _described(path)
     try:
-        load = adder.load if _has_adder_op(path) else tf.saved_model.load
+        load = adder.load if known.get("adder") == "op" else tf.saved_model.load
         with files.without_wildcards(path) as place:
             loaded = load(str(place))
     # A damaged file fails in as many ways as it has parts: protocol buffers, variables, functions.
@@ -148,7 +175,7 @@ def saved_model_predictor(path: str | os.PathLike, signature: str = "serving_def
     # A signature owns its variables through the loaded object, which must outlive this call.
     predict.loaded = loaded
     predict.dtype = spec.dtype
-    return predict
+    return _named(predict, known.get("class_names"))
 
 
 def _in_float32(outputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -158,9 +185,9 @@ def _in_float32(outputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     }
 
 
-def _has_adder_op(path: str | os.PathLike) -> bool:
-    """Whether a SavedModel is an export that says it holds the compiled adder op."""
+def _described(path: str | os.PathLike) -> dict[str, Any]:
+    """Returns what an export says of itself; nothing for another SavedModel."""
     try:
-        return describe(path).get("adder") == "op"
+        return describe(path)
     except TfkdError:
-        return False
+        return {}

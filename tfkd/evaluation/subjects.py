@@ -18,10 +18,11 @@ from tfkd.core import tasks
 from tfkd.core.classes import order_of, tell_of_order
 from tfkd.earlier_version import modernized
 from tfkd.errors import TfkdError, TfkdWarning, unknown
-from tfkd.evaluation.predictors import Predict, predictor, saved_model_predictor
+from tfkd.evaluation.predictors import Predict, in_order, predictor, saved_model_predictor
 from tfkd.export import describe
 from tfkd.export.description import facts
-from tfkd.models.graph.outputs import LOGITS, by_name
+from tfkd.models.class_names import are_same
+from tfkd.models.graph.outputs import LOGITS
 from tfkd.models.saving import load_network
 
 
@@ -59,7 +60,7 @@ class Subject:
 
     def named(self, class_names: tuple[str, ...]) -> Subject:
         """Returns the network with names for its classes; raises TfkdError if it has others."""
-        if self.class_names not in (None, class_names):
+        if self.class_names is not None and not are_same(self.class_names, class_names):
             raise TfkdError(
                 "class names of the network to evaluate: found other names than it has itself, "
                 "wanted none"
@@ -91,7 +92,8 @@ class Subject:
         self.check(info)
         subject = self._with_pixels(info, preprocess)
         if by_number or self.task.width(info) != len(info.class_names):
-            return subject
+            # Without the names of its classes, which ``evaluate`` would compare.
+            return dataclasses.replace(subject, predict=lambda images: subject.predict(images))
         who = "network to evaluate"
         found = self.class_names
         places = order_of(found, info.class_names, who, info.name, "--classes=by_number")
@@ -102,18 +104,8 @@ class Subject:
                 f"{who}: found the classes of {info.name} in another order, wanted the same order, "
                 "or --classes=by_number"
             )
-        predict, task = subject.predict, self.task
-
-        def in_order(images: tf.Tensor) -> dict[str, tf.Tensor]:
-            outputs = by_name(predict(images))
-            moved = [*task.class_outputs(outputs), *({"probabilities"} & set(outputs))]
-            return {
-                **outputs,
-                **{name: tf.gather(outputs[name], places, axis=-1) for name in moved},
-            }
-
         tell_of_order(who, info.name)
-        return dataclasses.replace(subject, predict=in_order)
+        return dataclasses.replace(subject, predict=in_order(subject.predict, self.task, places))
 
     def _with_pixels(self, info: data.DataInfo, preprocess: str | None) -> Subject:
         if preprocess is None:

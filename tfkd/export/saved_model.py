@@ -22,6 +22,7 @@ from tfkd.export import description, early_exit
 # Imported for the exporter that it registers.
 from tfkd.export import named_outputs as _named_outputs  # noqa: F401
 from tfkd.export.exporters import Exported, exporter_of
+from tfkd.models.class_names import are_numbers, are_same
 from tfkd.models.graph.outputs import class_width, output_sizes
 from tfkd.models.saving import in_precision, load_network
 
@@ -75,8 +76,8 @@ def save(
         adder: How adder layers are written: ``"plain"`` in stock operations, which load anywhere
             and are slow; ``"op"`` as the compiled op, for :func:`tfkd.adder.load`. It is nothing to
             networks without adder layers.
-        class_names: The names of the classes in the order of the logits; by default those of the
-            network.
+        class_names: The names of the classes in the order of the logits, for a network that has
+            none; by default those of the network.
         points: What ``early_exit_budget`` chooses among: those of
             :func:`tfkd.evaluation.accuracy_over_cost`. Without them there is no such signature.
 
@@ -163,7 +164,14 @@ def _checked(
         )
     # Probabilities of a network that ends in a softmax would be wrong without notice.
     task.facts(network)
-    names = network.class_names if class_names is None else class_names
+    names, own = class_names, network.class_names
+    if names is None:
+        names = own
+    elif own is not None and not are_numbers(own) and not are_same(names, own):
+        raise TfkdError(
+            f"class names of {network.name!r}: found other ones, or another order, than it has "
+            "itself, wanted none (a Network with class_names=None takes any)"
+        )
     if names is None:
         return None
     classes = class_width(output_sizes(network.model))

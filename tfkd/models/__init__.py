@@ -33,6 +33,7 @@ from tfkd.models.layers.batch_normalization import BatchNormalization
 from tfkd.models.network import Network, as_network
 from tfkd.models.preprocess import Preprocess
 from tfkd.models.registry import check_name, create, names, register
+from tfkd.models.saving import load_network, load_network_file
 from tfkd.models.summary import cost_rules as _cost_rules  # noqa: F401
 from tfkd.models.summary.cost import Cost, LayerCost, Work, cost, rule
 from tfkd.models.summary.exit_costs import exit_costs
@@ -56,6 +57,8 @@ __all__ = [
     "fold",
     "head",
     "is_functional",
+    "load_network",
+    "load_network_file",
     "multi_exit",
     "names",
     "outputs",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,6 +36,11 @@ def are_numbers(names: Sequence[str]) -> bool:
     return tuple(names) == tuple(map(str, range(len(names))))
 
 
+def are_same(first: Sequence[str], second: Sequence[str]) -> bool:
+    """Returns whether names are the same, in the same order."""
+    return _composed(first) == _composed(second)
+
+
 def positions(found: Sequence[str] | None, wanted: Sequence[str] | None) -> list[int] | None:
     """Returns where each wanted class is among those found.
 
@@ -51,7 +57,7 @@ def positions(found: Sequence[str] | None, wanted: Sequence[str] | None) -> list
     """
     if found is None or wanted is None:
         return None
-    found, wanted = tuple(found), tuple(wanted)
+    found, wanted = _composed(found), _composed(wanted)
     if found == wanted:
         return list(range(len(found)))
     if sorted(found) != sorted(wanted):
@@ -68,6 +74,11 @@ def positions(found: Sequence[str] | None, wanted: Sequence[str] | None) -> list
         )
     place = {name: position for position, name in enumerate(found)}
     return [place[name] for name in wanted]
+
+
+def _composed(names: Sequence[str]) -> tuple[str, ...]:
+    """Returns names in one form: a letter with an accent may be written as one sign or as two."""
+    return tuple(unicodedata.normalize("NFC", str(name)) for name in names)
 
 
 def _those_without(names: Sequence[str], others: Sequence[str]) -> str:

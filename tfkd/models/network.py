@@ -81,6 +81,8 @@ class Network:
 def as_network(model: keras.Model | Network) -> Network:
     """Returns a network as it is, and a Keras model as a network without preprocessing.
 
+    What the file of a Keras model says of pixels and classes is known to ``load_network_file``.
+
     Raises:
         TfkdError: If it is neither.
     """

@@ -17,6 +17,7 @@ from tfkd import data, models
 from tfkd.core import Objective, tasks
 from tfkd.core.classes import aligned
 from tfkd.errors import TfkdError, TfkdWarning, reason, unknown
+from tfkd.models.class_names import are_same
 from tfkd.models.description import description_of_file
 from tfkd.models.references import includes_preprocessing, is_keras_application
 from tfkd.models.saving import load_model, load_network, load_network_file
@@ -306,7 +307,7 @@ def _named(
     names = _given_names(where, fields)
     if names is None:
         return network
-    if network.class_names not in (None, names):
+    if network.class_names is not None and not are_same(network.class_names, names):
         raise TfkdError(
             f"{where}.class_names {fields.class_names!r}: found other names than {network.name} "
             "has itself, wanted it unset"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -184,9 +185,22 @@ class DistributedFit(Host):
             try:
                 return function(iterator)
             except Exception as error:
-                found = original(error)
+                found = original(error) or _of_labels(error)
                 if found is None:
                     raise
                 raise found from None
 
         return plainly
+
+
+def _of_labels(error: Exception) -> TfkdError | None:
+    """Returns the line for a label that TensorFlow finds beyond the classes; ``None`` for others.
+
+    Those of a data set are not known before they are read; on GPUs they make a loss of NaN.
+    """
+    told = re.search(r"label value of (-?\d+) which is outside .* \[0, (\d+)\)", str(error))
+    if not isinstance(error, tf.errors.InvalidArgumentError) or told is None:
+        return None
+    return TfkdError(
+        f"labels: found {told[1]}, wanted 0 to {int(told[2]) - 1}, classes of the student"
+    )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -16,7 +18,8 @@ from tfkd.core.fit.callbacks import CHECK_EVERY, EpochClock, StopOnNonFinite
 from tfkd.core.fit.distributed import DistributedFit
 from tfkd.core.step.updates import check_optimizer
 from tfkd.core.tasks.task import Task
-from tfkd.errors import TfkdError
+from tfkd.errors import TfkdError, TfkdWarning
+from tfkd.models.description import describe_in_file, description_in_file
 
 
 class Trainer(DistributedFit):
@@ -33,15 +36,16 @@ class Trainer(DistributedFit):
 
         Args:
             optimizer: A Keras optimizer or its name.
-            loss: Label loss of ``(labels, logits)``; ``None`` is the task's own.
+            loss: Label loss of ``(labels, logits)``; ``None`` is the task's own. Methods that have
+                one themselves train with theirs, which a warning tells.
             metrics: Keras metrics of ``(labels, logits)``; ``None`` are the task's own, weighted by
                 ``sample_weight``.
             **kwargs: Further arguments of ``keras.Model.compile``, such as ``steps_per_execution``.
                 ``jit_compile`` is off unless asked for.
 
         Raises:
-            TfkdError: For a loss of probabilities, ``loss_weights``, or an optimizer that cannot
-                work here.
+            TfkdError: For a loss of probabilities or one that is no mean over the samples,
+                ``loss_weights``, or an optimizer that cannot work here.
         """
         if kwargs.get("loss_weights") is not None:
             raise TfkdError(
@@ -50,6 +54,7 @@ class Trainer(DistributedFit):
             )
         if loss is not None:
             self.task = self.task.with_loss(loss)
+        self._tell_of_replaced_loss(loss is not None or self.task.has_given_loss)
         kwargs.setdefault("jit_compile", False)
         # Keras holds the task's metrics, names and resets them; the step itself updates them,
         # because they see the batch and all outputs.
@@ -70,6 +75,17 @@ class Trainer(DistributedFit):
         listed = keras.tree.flatten([metrics, kwargs.get("weighted_metrics")])
         if not any(isinstance(metric, str) for metric in listed):
             self._build_metrics(tf.TensorSpec((None,), tf.int32))
+
+    def _tell_of_replaced_loss(self, given: bool) -> None:
+        """Warns of a label loss that no gradient sees, because a method has one in its place."""
+        replacing = [each.name for each in self.objectives if each.replaces_label_loss]
+        if given and replacing:
+            warnings.warn(
+                f"compile: found a label loss, but {replacing[0]} has one of its own in its place: "
+                "the given one is logged as student_loss and trains nothing",
+                TfkdWarning,
+                stacklevel=3,
+            )
 
     def _build_metrics(self, label: tf.TypeSpec) -> None:
         """Makes the variables of the metrics; what one named by a word is depends on the labels."""
@@ -127,6 +143,8 @@ class Trainer(DistributedFit):
     def _check_labels(self, x, y, *, training: bool) -> None:
         """Looks at labels that are given as an array, which can be done before the first step."""
         labels = x.get("label") if y is None and isinstance(x, Mapping) else y
+        if hasattr(labels, "__array__"):  # Of NumPy, TensorFlow, pandas, ...
+            labels = np.asarray(labels)
         if isinstance(labels, np.ndarray) and labels.size:
             self.task.check_labels(labels, self._networks.facts, training=training)
 
@@ -190,15 +208,41 @@ class Trainer(DistributedFit):
         return [logs[name] for name in _loss_first(logs)]
 
     def save(self, filepath, overwrite: bool = True, **kwargs) -> None:
-        """Saves the student alone, as ``keras.Model.save`` does."""
-        self.clean_student().model.save(filepath, overwrite=overwrite, **kwargs)
+        """Saves the student alone, as ``keras.Model.save`` does; so does ``ModelCheckpoint``.
+
+        A ``.keras`` file also says how pixels reach the network, and names its classes, for
+        :func:`tfkd.models.load_network_file`.
+        """
+        student = self.clean_student()
+        student.model.save(filepath, overwrite=overwrite, **kwargs)
+        described = str(filepath).endswith(".keras") and Path(filepath).is_file()
+        if described and models.is_functional(student.model):
+            if description_in_file(filepath) is None:
+                describe_in_file(Path(filepath), student)
+        elif student.preprocess != models.Preprocess.none() or student.class_names is not None:
+            warnings.warn(
+                f"{str(filepath)!r}: nothing in it says how pixels reach {student.name!r} "
+                f"({student.preprocess}) or names its classes; a .keras file of a functional "
+                "model does",
+                TfkdWarning,
+                stacklevel=2,
+            )
 
     def export(self, filepath, *args, **kwargs) -> None:
         """Exports the student alone, as ``keras.Model.export`` does.
 
-        :func:`tfkd.export.save` also puts the normalization of the pixels inside.
+        What is done to pixels before the network is left out, which a warning tells:
+        :func:`tfkd.export.save` puts it inside.
         """
-        self.clean_student().model.export(filepath, *args, **kwargs)
+        student = self.clean_student()
+        if student.preprocess != models.Preprocess.none():
+            warnings.warn(
+                f"export of {student.name!r}: what is done to pixels before it is left out "
+                f"({student.preprocess}); tfkd.export.save puts it inside",
+                TfkdWarning,
+                stacklevel=2,
+            )
+        student.model.export(filepath, *args, **kwargs)
 
     def prepare_for(self, element_spec) -> None:
         batch = self.task.batch(element_spec)

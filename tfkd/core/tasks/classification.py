@@ -23,6 +23,15 @@ from tfkd.models.graph.outputs import in_depth_order
 
 LOGITS = "logits"
 
+# Losses of Keras that have no form for logits.
+_OF_PROBABILITIES = (
+    keras.losses.categorical_generalized_cross_entropy,
+    keras.losses.dice,
+    keras.losses.kl_divergence,
+    keras.losses.poisson,
+    keras.losses.tversky,
+)
+
 
 @register("classification")
 class Classification(Task):
@@ -32,11 +41,13 @@ class Classification(Task):
     :meth:`for_network`.
 
     Args:
-        loss: The label loss: a Keras loss name, function or object of ``(labels, logits)``.
+        loss: The label loss: a Keras loss name, function or object of ``(labels, logits)``, which
+            gives one value a sample, or several that are averaged; tfkd averages over the samples.
             ``None`` is softmax cross-entropy on logits, for class numbers and for dense labels.
 
     Raises:
-        TfkdError: For a loss of probabilities.
+        TfkdError: For a loss of probabilities, or one that joins the samples in another way: by
+            another ``reduction``, or without those of an ``ignore_class``.
     """
 
     name = "classification"
@@ -49,12 +60,7 @@ class Classification(Task):
     compared: tuple[str, ...] = ("classes",)
 
     def __init__(self, loss=None) -> None:
-        self._loss = keras.losses.get(loss)
-        if _wants_probabilities(self._loss):
-            raise TfkdError(
-                f"label loss {loss!r}: found a loss of probabilities, wanted one of logits: None, "
-                "or a Keras loss object with from_logits=True"
-            )
+        self._loss = _checked(loss)
 
     @classmethod
     def for_network(cls, network: models.Network) -> Task:
@@ -90,6 +96,17 @@ class Classification(Task):
             raise TfkdError(
                 f"labels of width {width}, wanted class numbers or {facts['classes']} probabilities"
             )
+        function = getattr(self._loss, "fn", self._loss)
+        of_keras = getattr(function, "__module__", "").startswith("keras.")
+        if not of_keras or width is None or spec["label"].shape.rank is None:
+            return
+        # Of other labels Keras makes numbers that mean nothing, or an error of many lines.
+        takes_numbers = function is keras.losses.sparse_categorical_crossentropy
+        if takes_numbers == self.has_soft_labels(spec, facts):
+            found, wanted = "class numbers", "dense labels (batch, classes)"
+            if takes_numbers:
+                found, wanted = wanted, found
+            raise TfkdError(f"label loss {_name(self._loss)}: found {found}, wanted {wanted}")
 
     def check_labels(self, labels: np.ndarray, facts: Mapping[str, Any], *, training: bool) -> None:
         if labels.dtype.kind not in "iuf" or (labels.ndim == 2 and labels.shape[-1] > 1):
@@ -117,8 +134,16 @@ class Classification(Task):
     def _loss_of(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         if self._loss is None:
             return cross_entropy(labels, logits)
-        function = self._loss.call if isinstance(self._loss, keras.Loss) else self._loss
-        values = tf.cast(function(labels, logits), tf.float32)
+        if isinstance(self._loss, keras.Loss):
+            found = self._loss.call(labels, tf.cast(logits, self._loss.dtype))
+        else:
+            found = self._loss(labels, logits)
+        if getattr(found, "_keras_mask", None) is not None:
+            raise TfkdError(
+                f"label loss {_name(self._loss)}: found one that leaves out samples by a mask, "
+                "wanted one that counts all of them"
+            )
+        values = tf.cast(found, tf.float32)
         further = list(range(1, values.shape.rank))
         return tf.reduce_mean(values, axis=further) if further else values
 
@@ -153,6 +178,10 @@ class Classification(Task):
                 "logits is called; wanted another name"
             )
         return {**outputs, "probabilities": tf.nn.softmax(outputs[LOGITS])}
+
+    @property
+    def has_given_loss(self) -> bool:
+        return self._loss is not None
 
     def with_loss(self, loss) -> Classification:
         changed = copy.copy(self)
@@ -194,7 +223,46 @@ def _label_width(spec: Mapping[str, tf.TypeSpec]) -> int | None:
     return label.shape[-1] if label.shape.rank == 2 else 1
 
 
+def _checked(loss):
+    """Returns a label loss as Keras finds it.
+
+    Raises:
+        TfkdError: For what is no loss, one of probabilities, or one that is not the mean of those
+            of all samples.
+    """
+    try:
+        found = keras.losses.get(loss)
+    except (TypeError, ValueError):
+        raise TfkdError(
+            f"label loss: found {loss!r}, wanted one Keras loss: a name, a function or an object"
+        ) from None
+    if _wants_probabilities(found):
+        raise TfkdError(
+            f"label loss {loss!r}: found a loss of probabilities, wanted one of logits: None, "
+            "or a Keras loss object with from_logits=True"
+        )
+    reduction = getattr(found, "reduction", None)
+    if isinstance(found, keras.Loss) and reduction not in ("sum_over_batch_size", "mean"):
+        raise TfkdError(
+            f"label loss {_name(found)}: found reduction={reduction!r}, wanted "
+            "'sum_over_batch_size', the mean over the samples, which student_loss_weight weighs"
+        )
+    ignored = getattr(found, "ignore_class", None)
+    if ignored is not None:
+        raise TfkdError(
+            f"label loss {_name(found)}: found ignore_class={ignored!r}, wanted None, and data "
+            "without the images of that class"
+        )
+    return found
+
+
+def _name(loss) -> str:
+    return getattr(loss, "__name__", type(loss).__name__)
+
+
 def _wants_probabilities(loss) -> bool:
+    if getattr(loss, "fn", loss) in _OF_PROBABILITIES:
+        return True
     if loss is None or isinstance(loss, keras.Loss):
         return getattr(loss, "from_logits", None) is False
     parameter = inspect.signature(loss).parameters.get("from_logits")

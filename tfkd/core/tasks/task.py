@@ -288,6 +288,11 @@ class Task(abc.ABC):
         """Returns what an exported model gives: the outputs, and what is derived from them."""
         return dict(outputs)
 
+    @property
+    def has_given_loss(self) -> bool:
+        """Whether a label loss was given in the place of the task's usual one."""
+        return False
+
     def with_loss(self, loss) -> Task:
         """Returns the task with another label loss and all its other settings.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,25 +15,11 @@ from tfkd.models.graph.outputs import LOGITS, outputs
 
 _PROBABILITIES = ("Softmax", "Sigmoid")
 
-# What may come before or between the layers that normalize: it moves pixels and keeps their values.
-_MOVES = (
-    keras.layers.CenterCrop,
-    keras.layers.Cropping2D,
-    keras.layers.Identity,
-    keras.layers.RandomCrop,
-    keras.layers.RandomFlip,
-    keras.layers.RandomRotation,
-    keras.layers.RandomTranslation,
-    keras.layers.RandomZoom,
-    keras.layers.Resizing,
-    keras.layers.ZeroPadding2D,
-)
 _NORMALIZES = (keras.layers.Lambda, keras.layers.Normalization, keras.layers.Rescaling)
 # Functions of keras.ops, which have no public classes.
 _ARITHMETIC = ("Add", "Divide", "Multiply", "Subtract", "TrueDivide")
-_CONVERTS = ("Cast", "Flip", "GetItem", "Stack")
 # For a model without a fixed image size.
-_SIZE = 8
+_SIZE = 64
 
 
 def final_activation(model: keras.Model, output: str = LOGITS) -> str | None:
@@ -112,9 +99,12 @@ class OwnNormalization:
 def own_normalization(model: keras.Model) -> OwnNormalization | None:
     """Returns how a model normalizes pixels itself, ``None`` where it visibly does not.
 
-    It does where its graph begins with ``Rescaling`` or ``Normalization`` layers, with arithmetic,
-    or with a ``Lambda`` that keeps the shape, perhaps inside of sub-models and behind layers that
-    only move pixels, and where black or white has become another value before any other layer.
+    A black, a white and a mottled image are followed through whatever has no weights, in inference
+    mode, up to the first layers with some: augmentation, noise, cropping, pooling and reshaping may
+    come before a normalization, or between two. What normalizes gives black and white another
+    range: ``Rescaling``, ``Normalization``, arithmetic, a ``Lambda`` that keeps the channels, or
+    any other layer that makes of each image the same image in another range. Every channel that
+    layers with weights read must have one.
 
     Args:
         model: Any Keras model; of a subclassed one nothing is known.
@@ -125,64 +115,118 @@ def own_normalization(model: keras.Model) -> OwnNormalization | None:
     if len(images) != 1 or len(images[0].shape) != 4:
         return None
     shape = [size or _SIZE for size in images[0].shape[1:]]
-    black_and_white = np.broadcast_to(np.float32([0, 255]).reshape(2, 1, 1, 1), (2, *shape))
+    probes = np.empty((3, *shape), "float32")
+    probes[:] = np.float32([0, 255, 0]).reshape(3, 1, 1, 1)
+    probes[2] = np.random.RandomState(0).uniform(0, 255, shape)
     names: list[str] = []
-    seen, _ = _followed(model, keras.ops.convert_to_tensor(black_and_white), names)
-    ranges = [_range(pixels) for pixels in seen]
-    if not names or not ranges or any(np.allclose(each, [0, 255]) for each in ranges):
+    # What layers draw or remember while they are looked at is forgotten.
+    with keras.StatelessScope(collect_losses=True):
+        seen, _ = _followed(model, [keras.ops.convert_to_tensor(probes)], names)
+        read = [_numbers(pixels) for pixels in seen]
+    if not names or not read or any(_has_raw_channel(pixels) for pixels in read):
         return None
-    lows, highs = zip(*ranges)
-    return OwnNormalization(tuple(names), min(lows), max(highs))
+    plain = np.array([(pixels[:2].min(), pixels[:2].max()) for pixels in read])
+    if np.ptp(plain) < 1e-3:  # Each image is normalized by its own mean.
+        plain = np.array([(pixels.min(), pixels.max()) for pixels in read])
+    return OwnNormalization(tuple(names), float(plain.min()), float(plain.max()))
 
 
-def _followed(model: keras.Model, pixels, names: list[str]) -> tuple[list, object | None]:
-    """Follows pixels through a model as long as nothing but normalization happens to them.
+def _followed(model: keras.Model, pixels: list, names: list[str]) -> tuple[list, list | None]:
+    """Follows pixels through a model up to its first layers with weights.
 
     Args:
-        model: A model with one input.
-        pixels: What it is given.
+        model: A model with a graph.
+        pixels: What it is given, in the order of its inputs.
         names: The names of what normalizes are added here.
 
     Returns:
-        The pixels that other layers read, and those that the model ends in, if it is passed whole.
+        The pixels that layers with weights read, and those that the model ends in, if it is passed
+        whole.
     """
     graph, seen = graph_of(model), []
-    known = {id(graph.inputs[0]): pixels}
+    known = {id(tensor): each for tensor, each in zip(graph.inputs, pixels)}
     for call in calls(model):
         read = [known[id(tensor)] for tensor in call.inputs if id(tensor) in known]
         made = None
-        if read and len(read) == len(call.inputs) and call.output is not None:
+        if read and len(read) == len(call.inputs):
             if is_functional(call.operation):
-                inside, made = _followed(call.operation, read[0], names)
+                inside, made = _followed(call.operation, read, names)
                 seen += inside
                 read = []
             else:
-                made = _made(call, read, known)
+                made = _made(call, read, known, names)
         if made is None:
             seen += read
             continue
-        known[id(call.output)] = made
-        if isinstance(call.operation, _NORMALIZES) or type(call.operation).__name__ in _ARITHMETIC:
-            names.append(call.name)
-    return seen, known.get(id(graph.outputs[0])) if len(graph.outputs) == 1 else None
+        known |= {id(tensor): each for tensor, each in zip(call.outputs, made)}
+    ends = [known.get(id(tensor)) for tensor in graph.outputs]
+    return seen, None if any(each is None for each in ends) else ends
 
 
-def _made(call: Call, read: list, known: dict):
-    """Returns pixels behind a call that moves or normalizes them; ``None`` for another call."""
-    operation = call.operation
-    if isinstance(operation, _MOVES):
-        return read[0]
-    of_keras_ops = not isinstance(operation, keras.Layer)
-    if not isinstance(operation, _NORMALIZES) and not (
-        of_keras_ops and type(operation).__name__ in _ARITHMETIC + _CONVERTS
-    ):
-        return None
+def _made(call: Call, read: list, known: dict, names: list[str]) -> list | None:
+    """Returns what a call without weights makes of pixels; ``None`` for another call."""
+    if isinstance(call.operation, keras.layers.Pipeline):
+        for layer in call.operation.layers:
+            made = _applied(layer, f"{call.name}/{layer.name}", read, read[:1], {}, names)
+            if made is None:
+                return None
+            read = made
+        return read
     args, kwargs = call.node.arguments.fill_in(known)
-    made = operation(*args, **kwargs)
-    # What a Lambda does is not known, but normalization keeps the shape.
-    return None if isinstance(operation, _NORMALIZES) and made.shape != read[0].shape else made
+    return _applied(call.operation, call.name, read, args, kwargs, names)
 
 
-def _range(pixels) -> tuple[float, float]:
-    pixels = keras.ops.convert_to_numpy(keras.ops.cast(pixels, "float32"))
-    return float(pixels.min()), float(pixels.max())
+def _applied(operation, name: str, read: list, args, kwargs: dict, names: list[str]) -> list | None:
+    """Returns what an operation without weights makes of pixels; ``None`` for another one."""
+    is_layer = isinstance(operation, keras.Layer)
+    if is_layer and operation.weights and not isinstance(operation, keras.layers.Normalization):
+        return None
+    if is_layer and "training" in inspect.signature(operation.call).parameters:
+        kwargs = {**kwargs, "training": False}
+    try:
+        made = keras.tree.flatten(operation(*args, **kwargs))
+    # An image of another size, or of three in a batch, may be none that it can take.
+    except Exception:
+        return None
+    if len(made) == 1 and _normalizes(operation, read, made[0]):
+        names.append(name)
+    return made
+
+
+def _normalizes(operation, read: list, made) -> bool:
+    """Whether an operation brings pixels into another range and else leaves them what they are."""
+    before, after = [_numbers(each) for each in read], _numbers(made)
+    if np.allclose(_range(before), _range([after]), 1e-3, 1e-3):
+        return False
+    if isinstance(operation, keras.layers.Lambda):
+        return after.ndim == 4 and after.shape[-1] == before[0].shape[-1]
+    if isinstance(operation, _NORMALIZES):
+        return True
+    if not isinstance(operation, keras.Layer) and type(operation).__name__ in _ARITHMETIC:
+        return True
+    return after.shape == before[0].shape and _is_same_image(before[0][2], after[2])
+
+
+def _is_same_image(first: np.ndarray, second: np.ndarray) -> bool:
+    """Whether each channel of an image is a linear function of that of another one."""
+    first, second = (each.reshape(-1, each.shape[-1]) for each in (first, second))
+    first, second = (each - each.mean(axis=0) for each in (first, second))
+    norms = np.linalg.norm(first, axis=0) * np.linalg.norm(second, axis=0)
+    return bool(np.all(np.abs((first * second).sum(axis=0)) > 0.9999 * norms) and np.all(norms > 0))
+
+
+def _has_raw_channel(pixels: np.ndarray) -> bool:
+    """Whether black and white are still 0 and 255 in a channel."""
+    channels = pixels[:2].reshape(-1, pixels.shape[-1])
+    ranges = np.stack([channels.min(axis=0), channels.max(axis=0)], axis=-1)
+    return bool(np.isclose(ranges, [0, 255]).all(axis=-1).any())
+
+
+def _range(images: list[np.ndarray]) -> tuple[float, float]:
+    """Returns the least and the greatest value of black and white."""
+    plain = [each[:2] for each in images]
+    return min(float(each.min()) for each in plain), max(float(each.max()) for each in plain)
+
+
+def _numbers(pixels) -> np.ndarray:
+    return keras.ops.convert_to_numpy(keras.ops.cast(pixels, "float32"))
