@@ -383,9 +383,10 @@ def test_what_cannot_be_is_refused():
     message = "the batch lacks heldout_image, heldout_label, which the distillation losses need"
     with pytest.raises(tfkd.TfkdError, match=message):
         distiller.fit(images["image"].numpy(), images["label"].numpy(), verbose=0)
-    stage = tfkd.Stage("head", 1, trainable=lambda each: each.student.trainable_variables[-1:])
-    with pytest.raises(tfkd.TfkdError, match="stage 'head': found a network or variables of its"):
-        distiller.enter_stage(stage)
+    of_head = {"trainable": lambda each: each.student.trainable_variables[-1:]}
+    for own in (of_head, {"objectives": ()}):
+        with pytest.raises(tfkd.TfkdError, match="stage 'head': found a network, variables or ob"):
+            distiller.enter_stage(tfkd.Stage("head", 1, **own))
 
 
 # Runs.

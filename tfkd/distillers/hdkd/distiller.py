@@ -44,10 +44,14 @@ class HDKDDistiller(Distiller):
         return found[0]
 
     def enter_stage(self, stage: Stage | None) -> None:
-        if stage is not None and (stage.network is not None or stage.trainable is not None):
+        objective, _ = self._learner()
+        if stage is not None and (
+            (stage.network is not None or stage.trainable is not None)
+            or (stage.objectives is not None and objective.name not in stage.objectives)
+        ):
             raise TfkdError(
-                f"stage {stage.name!r}: found a network or variables of its own beside hdkd, whose "
-                "virtual step moves the whole student, wanted neither"
+                f"stage {stage.name!r}: found a network, variables or objectives of its own beside "
+                f"{objective.name}, wanted none: that trains the whole student at every step"
             )
         super().enter_stage(stage)
 
