@@ -300,12 +300,18 @@ def test_a_class_of_other_endings_only_says_which(tmp_path):
         ("train/bee/9.png", "a broken link"),
         ("train/bee/9.png", "a device"),
         ("train/cat", "a broken link"),
+        ("train/bee/9.png", "a link to itself"),
+        ("train/cat", "a link to itself"),
+        ("loop", "a link to itself"),
     ],
 )
 def test_what_is_no_file_is_refused_by_name(tmp_path, place, found, skip_corrupt):
     path = make(tmp_path) / place
     if "pipe" in found:
         os.mkfifo(path)
+    elif "itself" in found:
+        path.symlink_to(path.name)
+        found = "a broken link"
     else:
         path.symlink_to("/dev/null" if "device" in found else "nowhere")
     assert f"{path}: found {found}, wanted" in failure(tmp_path, skip_corrupt=skip_corrupt)

@@ -71,10 +71,13 @@ def test_a_killed_process_is_continued(moment, killed, whole, experiment, same_r
 def test_tensorboard_and_metrics_agree_after_a_kill(after, whole, experiment, stopped, tmp_path):
     """Killed within the first epoch, after and within the second."""
     config = experiment("noisy", **OFTEN)
+    place = tmp_path / "run" / "tensorboard"
     for _ in range(2):  # A second kill meets the files of the first.
         stopped(config, tmp_path / "run", after // 2)
+        (place / "events.out.tfevents.1.mine.v2").write_bytes(b"of another program")
     run(config, tmp_path / "run")
-    (events,) = (tmp_path / "run" / "tensorboard").iterdir()
+    mine, events = sorted(place.iterdir(), key=lambda path: path.suffix != ".v2")
+    assert mine.read_bytes() == b"of another program"
     logged = {}
     for record in tf.compat.v1.train.summary_iterator(str(events)):
         for value in record.summary.value:

@@ -1,6 +1,7 @@
 """A run is compared by what its config points at: what has changed since is said, and stops it."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -9,10 +10,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.training.conftest import EXPERIMENT
+from tfkd import data, models
 from tfkd.errors import TfkdError
 from tfkd.evaluation import subjects
-from tfkd.training import build, compare, inputs, run
+from tfkd.models import references
+from tfkd.models.saving import save_network
+from tfkd.training import build, compare, inputs, run, teachers
 from tfkd.training import config as configs
+from tfkd.training import strategy as strategies
 from tfkd.training.checkpoints import Checkpoints
 from tfkd.training.run_folder import RunFolder
 
@@ -168,6 +174,9 @@ def test_files_that_networks_are_given_and_names_of_classes_count(images, experi
     there = inputs.record(config, build.data_set(config))
     assert there["files"]["student.kwargs.weights"]["by"] == "contents"
     assert inputs.changes(there, there) == []
+    config.student.kwargs["options"] = {"files": [str(weights)]}
+    deep = inputs.record(config, build.data_set(config))["files"]
+    assert deep["student.kwargs.options.files[0]"] == there["files"]["student.kwargs.weights"]
     weights.write_bytes(b"2")
     here = inputs.record(config, build.data_set(config))
     here["data"]["classes"][3] = "e"
@@ -192,6 +201,142 @@ def test_the_network_that_exits_are_put_on_counts(images, experiment, tmp_path, 
         "student.kwargs.of mine.py:small: mine.py was edited",
         "student.kwargs.head mine.py:head: mine.py was edited",
     ]
+
+
+def small_teacher(class_names="abcd", activation="relu", pixels=None):
+    """Returns a teacher whose weights are the same at every call."""
+    keras.utils.set_random_seed(3)
+    image = keras.Input((8, 8, 3))
+    hidden = keras.layers.Conv2D(4, 3)(image)
+    hidden = keras.layers.Activation(activation)(hidden)
+    hidden = keras.layers.GlobalAveragePooling2D(name="pooled")(hidden)
+    model = keras.Model(image, keras.layers.Dense(4, name="logits")(hidden))
+    pixels = pixels or models.Preprocess((127.0,), (60.0,))
+    return models.Network(model, pixels, "small", class_names=tuple(class_names))
+
+
+@pytest.mark.parametrize("field", ["weights", "workdir"])
+def test_a_teacher_of_the_same_arrays_is_another_one_by_what_it_makes_of_them(
+    field, images, experiment, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    place = {"weights": "teacher/student.keras", "workdir": "teacher"}[field]
+    config = experiment(
+        "distilled",
+        **{**on(images, teacher__config=None, teacher__workdir=None), f"teacher__{field}": place},
+    )
+
+    def recorded(**changed):
+        shutil.rmtree("teacher", ignore_errors=True)
+        save_network(small_teacher(**changed), "teacher")
+        return inputs.record(config)
+
+    there = recorded()
+    # Keras numbers the layers without names on and on.
+    assert inputs.changes(there, recorded()) == []
+    for word, changed in (
+        ("class names", {"class_names": "dcba"}),
+        ("layers", {"activation": "tanh"}),
+        ("pixels", {"pixels": models.Preprocess.none()}),
+    ):
+        said = f"the {word} of teacher (student.keras) are others"
+        assert inputs.changes(there, recorded(**changed)) == [said]
+        # The last is there now; a finished run finds it as well.
+        with pytest.raises(TfkdError, match=re.escape(said)):
+            inputs.check_finished(config, RunFolder("student"), {"inputs": there})
+
+
+PRETRAINED = """
+import functools
+import keras
+
+def small(num_classes, input_shape, name, width=4):
+    image = keras.Input(input_shape)
+    hidden = keras.layers.Conv2D(width, 3)(image)
+    hidden = keras.layers.GlobalAveragePooling2D(name="pooled")(hidden)
+    return keras.Model(image, keras.layers.Dense(num_classes, name="logits")(hidden), name=name)
+
+def pretrained(num_classes, input_shape, name):
+    model = small(num_classes, input_shape, name)
+    model.load_weights("some.weights.h5")
+    return model
+
+wide = functools.partial(small, width=8)
+"""
+
+
+def test_a_file_that_a_function_opens_by_itself_counts_as_the_teacher(
+    images, experiment, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(PRETRAINED)
+    config = experiment(
+        "distilled",
+        **on(images, teacher__config=None, teacher__workdir=None),
+        teacher__name="mine.py:pretrained",
+        teacher__preprocess="dataset",
+    )
+    model = references.find("mine.py:small")(4, (8, 8, 3), "small")
+    model.save_weights("some.weights.h5")
+    stop(config, Path("student"), after=2)
+    inputs.check_before(config, RunFolder("student"))
+    model.set_weights([1.01 * each for each in model.get_weights()])
+    model.save_weights("some.weights.h5")
+    said = "the weights of teacher (mine.py:pretrained) are others"
+    assert said in refusal(config, Path("student"))
+    with pytest.raises(TfkdError, match=re.escape(said)):
+        inputs.check_before(config, RunFolder("student"))
+
+
+def test_what_a_name_stands_for_counts_in_whatever_form_and_encoding(
+    images, experiment, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_bytes(f"# coding: latin-1\n# \xe4\n{PRETRAINED}".encode("latin-1"))
+    config = experiment("alone", **on(images, student__name="mine.py:wide"))
+    model = models.create("mine.py:wide", 4, (8, 8, 3))
+    assert (model.name, model.layers[1].filters) == ("wide", 8)
+    there = inputs.record(config)
+    edited = PRETRAINED.replace("width=8", "width=9")
+    Path("mine.py").write_bytes(f"# coding: latin-1\n# \xe4\n{edited}".encode("latin-1"))
+    said = ["student.name mine.py:wide: mine.py was edited"]
+    assert inputs.changes(there, inputs.record(config)) == said
+
+    # It may come from elsewhere, and the file that is named say which one it is.
+    Path("mine.py").write_text("from elsewhere_of_mine import small as wide\n")
+    Path("elsewhere_of_mine.py").write_text(PRETRAINED)
+    there = inputs.record(config)
+    Path("mine.py").write_text("from elsewhere_of_mine import pretrained as wide\n")
+    said = ["student.name mine.py:wide (mine.py): mine.py was edited"]
+    assert inputs.changes(there, inputs.record(config)) == said
+
+
+def test_workers_with_something_else_stop_before_they_begin(
+    images, experiment, tmp_path, monkeypatch
+):
+    """Another worker has, of everything that is compared, another number."""
+    monkeypatch.setattr(strategies, "_sum_over_workers", lambda strategy, number: number + 1)
+    with pytest.raises(
+        TfkdError, match="found other train images, validation images, test im"
+    ) as a:
+        run(experiment("alone", **on(images)), tmp_path / "run")
+    assert "wanted the same on all" in str(a.value) and "\n" not in str(a.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_on_demand_lies_where_its_images_say_and_not_where_they_lie(
+    mine, images, experiment
+):
+    def folder(place):
+        config = student(experiment, place)
+        config.teacher.config = str(EXPERIMENT) + ":teacher"
+        data.files(config.data.name)
+        return teachers.reference(config)[1]
+
+    (mine / "data" / "notes.txt").write_text("of the data")
+    assert folder(mine / "data") == folder(images)
+    (mine / "data" / "train" / "a" / "000.png").unlink()
+    assert folder(mine / "data") != folder(images)
 
 
 def test_a_run_without_a_record_says_so_or_stops_for_what_has_certainly_changed(

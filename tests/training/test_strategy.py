@@ -1,6 +1,9 @@
 """Strategies by name, and what TF_CONFIG must hold."""
 
+import concurrent.futures
 import json
+import threading
+import types
 
 import pytest
 import tensorflow as tf
@@ -60,6 +63,15 @@ def test_mirrored_takes_the_logical_cpus_and_is_made_once():
         (cluster(task={"index": 0}), "task.type: found None, wanted 'worker'"),
         (cluster(task={"type": "chief", "index": 0}), "task.type: found 'chief', wanted 'worker'"),
         (cluster(task={"type": "worker"}), "task.index: found None, wanted a whole number from"),
+        (cluster(task={"type": ["worker"]}), r"task.type: found \['worker'\], wanted 'worker'"),
+        (cluster(task={"type": {}, "index": 0}), "task.type: found {}, wanted 'worker'"),
+        (cluster(worker=["a..b:1"]), "cluster.worker: found 'a..b:1', wanted the name of a host"),
+        (cluster(worker=["a" * 64 + ":1"]), "cluster.worker: found 'aaa.*, wanted the name of a"),
+        (cluster(worker=["[::1.]..:1"]), r"cluster.worker: found '\[::1.]..:1', wanted"),
+        (cluster(worker=["a\0:1"]), "cluster.worker: found 'a.x00:1', wanted 'host:port'"),
+        (cluster(worker=["a:" + "9" * 5000]), "cluster.worker: found 'a:999.*, wanted 'host:port'"),
+        (cluster(task=worker("9" * 5000)), "task.index: found '999.*, wanted a whole number"),
+        ("[" * 100_000, r"TF_CONFIG: found '\[\[.*, wanted JSON such as"),
         (cluster(task=worker(2)), "task.index: found 2, wanted a whole number from 0 to 1"),
         (cluster(task=worker(-1)), "task.index: found -1, wanted a whole number from 0 to 1"),
         (cluster(task=worker("one")), "task.index: found 'one', wanted a whole number from 0"),
@@ -90,6 +102,13 @@ def test_a_cluster_is_read(monkeypatch):
     assert clusters.read() is None
 
 
+def test_an_empty_one_is_no_cluster_as_it_is_to_tensorflow(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", "{}")
+    assert strategies.create("auto").num_replicas_in_sync == 1
+    with pytest.raises(TfkdError, match="no TF_CONFIG in the environment, or an empty one, wanted"):
+        strategies.create("multi_worker")
+
+
 def test_a_wrong_time_to_wait_is_named(monkeypatch):
     for text in ("soon", "0", "-3", "nan", "inf"):
         monkeypatch.setenv("TFKD_WORKER_SECONDS", text)
@@ -110,6 +129,29 @@ def test_who_is_done_may_be_the_last(monkeypatch):
     strategies.part(strategy, lambda: True)
     with pytest.raises(tf.errors.UnavailableError):
         strategies.part(strategy, lambda: False)
+
+
+def test_what_differs_between_workers_is_known_to_each_of_them(monkeypatch):
+    """To those as well that hold the same as another one."""
+    found = {"equal": [3, 3, 3], "all": [1, 2, 3], "one": ["a", "b", "a"]}
+    strategy = types.SimpleNamespace(num_replicas_in_sync=3)
+    meeting, sums = threading.Barrier(3), []
+
+    def total(_, number):
+        if meeting.wait() == 0:
+            sums.clear()
+        meeting.wait()
+        sums.append(number)
+        meeting.wait()
+        return sum(sums)
+
+    monkeypatch.setattr(strategies, "_sum_over_workers", total)
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        told = [
+            pool.submit(strategies.differing, strategy, {key: found[key][at] for key in found})
+            for at in range(3)
+        ]
+        assert [each.result() for each in told] == [["all", "one"]] * 3
 
 
 def test_an_unknown_name_is_refused():

@@ -10,6 +10,15 @@ A training batch is a pure function of (seed, global step): a run can be resumed
 from tfkd.data.arrays import from_arrays
 from tfkd.data.dataset import DataInfo, DataSet
 from tfkd.data.decoding import explain
-from tfkd.data.loading import IN_MEMORY_BYTES, files, load
+from tfkd.data.loading import IN_MEMORY_BYTES, files, images_digest, load
 
-__all__ = ["IN_MEMORY_BYTES", "DataInfo", "DataSet", "explain", "files", "from_arrays", "load"]
+__all__ = [
+    "IN_MEMORY_BYTES",
+    "DataInfo",
+    "DataSet",
+    "explain",
+    "files",
+    "from_arrays",
+    "images_digest",
+    "load",
+]

@@ -9,6 +9,9 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif")
+"""The endings that say that a file is meant as an image."""
+
 _DEPTH = 4  # split/class/file of a folder, name/config/version/file of tensorflow-datasets
 
 
@@ -50,10 +53,12 @@ class Scan:
     Attributes:
         listing: ``files``, their number, ``bytes``, and ``digest``, of their relative names and
             sizes: the same for a folder that was copied or moved.
+        images: A digest of the same, but of images alone.
         state: A digest that an edit changes which leaves the size as it was; of times as well.
     """
 
     listing: dict[str, Any]
+    images: str
     state: str
 
 
@@ -70,14 +75,17 @@ def scan(root: str | os.PathLike) -> Scan | None:
     """
     if not os.path.isdir(root):
         return None
-    digest, state = hashlib.sha256(), hashlib.sha256()
+    digest, images, state = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
     count, total = 0, 0
     for name, size, time in sorted(_files(os.fspath(root), "", _DEPTH)):
-        digest.update(f"{name}\0{size}\0".encode())
+        known = f"{name}\0{size}\0".encode()
+        digest.update(known)
+        if os.path.splitext(name)[1].lower() in IMAGE_ENDINGS:
+            images.update(known)
         state.update(f"{name}\0{size} {time}\0".encode())
         count, total = count + 1, total + size
     listing = {"files": count, "bytes": total, "digest": digest.hexdigest()}
-    return Scan(listing, state.hexdigest())
+    return Scan(listing, images.hexdigest(), state.hexdigest())
 
 
 def _files(folder: str, prefix: str, depth: int) -> Iterator[tuple[str, int, int]]:
@@ -87,7 +95,13 @@ def _files(folder: str, prefix: str, depth: int) -> Iterator[tuple[str, int, int
             if entry.name.startswith("."):
                 continue  # Of the file manager or of tfkd, never of the data.
             name = f"{prefix}{entry.name}"
-            if entry.is_dir():
+            try:
+                is_folder = entry.is_dir()
+            except (
+                OSError
+            ):  # A link to itself; like one to nothing, it is refused by those who read.
+                continue
+            if is_folder:
                 if depth > 1:
                     yield from _files(entry.path, f"{name}/", depth - 1)
                 continue

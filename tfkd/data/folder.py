@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from tfkd.data import decoding, resizedcrop, survey
 from tfkd.data.decoding import Form
-from tfkd.data.file_digest import file_digest, stable_digest
+from tfkd.data.file_digest import IMAGE_ENDINGS, file_digest, stable_digest
 from tfkd.data.holdout import Holdout, held_out
 from tfkd.data.source import (
     NAMES_AND_SIZES,
@@ -32,7 +32,6 @@ from tfkd.data.splits import Splits
 from tfkd.data.statistics import Statistics, mean_and_std
 from tfkd.errors import TfkdError, TfkdWarning
 
-_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif")
 _WANTED = "*.jpg, *.jpeg, *.png, *.webp, *.bmp or *.gif"
 _STATISTICS_SAMPLE = 4096
 
@@ -328,11 +327,11 @@ def _listed(folder: Path, classes: list[str], left_out: _LeftOut) -> _Split:
         for entry in _entries(folder / name):
             ending = os.path.splitext(entry.name)[1].lower()
             if entry.name[0] == ".":
-                if ending in _SUFFIXES:
+                if ending in IMAGE_ENDINGS:
                     left_out.add("hidden", entry.path)
             elif entry.is_dir():
                 left_out.add("folders inside a class", entry.path)
-            elif ending in _SUFFIXES:
+            elif ending in IMAGE_ENDINGS:
                 found.append(entry.path)
             else:
                 kind = f"named *{ending}" if ending else "without an ending"

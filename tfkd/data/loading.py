@@ -10,7 +10,7 @@ from typing import Any
 from tfkd.data import arrays, augmentation, folder, presets, tfds_source, tiny_imagenet
 from tfkd.data.data_dir import prepared_sets
 from tfkd.data.dataset import DataSet
-from tfkd.data.file_digest import scan
+from tfkd.data.file_digest import Scan, scan
 from tfkd.data.holdout import Holdout
 from tfkd.data.mixing import Mixing
 from tfkd.data.splits import Splits
@@ -19,6 +19,8 @@ from tfkd.errors import TfkdError
 IN_MEMORY_BYTES = 2**30
 
 _CROP_SIZE = 224
+
+_looked_at: dict[str, Scan | None] = {}
 
 
 def load(
@@ -96,7 +98,7 @@ def load(
     settings = (holdout, size, skip_corrupt, in_memory_bytes, center)
     found = None
     if kind == "folder":
-        found = scan(Path(path).expanduser()) if path else None
+        found = _look(path)
         splits = _from_folder(path, found and found.state, *settings)
     elif name == tiny_imagenet.NAME:
         place = tiny_imagenet.find(directory)
@@ -139,10 +141,36 @@ def files(name: str, directory: str | None = None) -> dict[str, Any] | None:
     if name == "digits":
         return None
     if kind == "folder":
-        found = scan(Path(path).expanduser())
+        found = _look(path)
     else:
         found = scan(prepared_sets(directory) / kind.partition("/")[0])
     return None if found is None else found.listing
+
+
+def images_digest(name: str) -> str | None:
+    """Returns what tells a folder of images from others, wherever it lies; reads no image.
+
+    It is what was there when ``load`` or ``files`` last looked, or now if they did not.
+
+    Args:
+        name: As ``load`` takes it.
+
+    Returns:
+        A digest of the relative names and sizes of the images; None for a folder that is not
+        there, and for a set that is none, whose name says what it is.
+    """
+    kind, _, path = str(name).partition(":")
+    if kind != "folder":
+        return None
+    found = _looked_at[path] if path in _looked_at else _look(path)
+    return None if found is None else found.images
+
+
+def _look(path: str) -> Scan | None:
+    """Looks at all files of a folder, and remembers what was found."""
+    found = scan(Path(path).expanduser()) if path else None
+    _looked_at[path] = found
+    return found
 
 
 @functools.lru_cache(maxsize=1)

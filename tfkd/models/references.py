@@ -92,6 +92,19 @@ def find(reference: str, kind: str = "network") -> Callable:
     return found
 
 
+def file(reference: str) -> Path | None:
+    """Returns the Python file that a reference names, or that of the module; None if it has none.
+
+    Args:
+        reference: As `find` takes it, which has imported it.
+    """
+    place = reference.rpartition(":")[0]
+    if place.endswith(".py"):
+        return _found(place)
+    path = getattr(sys.modules.get(place), "__file__", None) or ""
+    return Path(path) if path.endswith(".py") else None
+
+
 def build(
     reference: str, num_classes: int, input_shape: tuple[int | None, int | None, int], **kwargs
 ) -> keras.Model:
@@ -145,7 +158,9 @@ def _arguments(
         usual = {"weights": None, "classifier_activation": None}
         usual = {key: value for key, value in usual.items() if key in parameters}
     else:
-        given = {"num_classes": num_classes, "input_shape": input_shape, "name": function.__name__}
+        # What functools.partial returns, or an object that can be called, has no name itself.
+        name = getattr(function, "__name__", reference.rpartition(":")[2])
+        given = {"num_classes": num_classes, "input_shape": input_shape, "name": name}
         usual = {}
     for argument in own:
         if argument in given:
@@ -231,7 +246,7 @@ def _module(who: str, name: str) -> ModuleType:
 
 
 def _file(who: str, name: str) -> ModuleType:
-    path = next((p for p in (Path(name), _REPOSITORY / name) if p.is_file()), None)
+    path = _found(name)
     if path is None:
         raise TfkdError(f"{who}: no such file {name!r}; wanted a Python file")
     state = f"{path.resolve()} {path.stat().st_mtime_ns}"
@@ -248,6 +263,11 @@ def _file(who: str, name: str) -> ModuleType:
         del sys.modules[module_name]
         raise TfkdError(f"{who}: {name} fails: {_reason(error)}") from error
     return module
+
+
+def _found(name: str) -> Path | None:
+    """Returns a file of the working folder, or else of the repository."""
+    return next((p for p in (Path(name), _REPOSITORY / name) if p.is_file()), None)
 
 
 @contextlib.contextmanager

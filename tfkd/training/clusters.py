@@ -48,7 +48,7 @@ class Cluster:
 
 
 def read() -> Cluster | None:
-    """Returns the cluster of ``TF_CONFIG``; ``None`` where the variable is not set.
+    """Returns the cluster of ``TF_CONFIG``; ``None`` where the variable is not set, or ``{}``.
 
     Raises:
         TfkdError: When it is not of the form that TensorFlow wants.
@@ -58,8 +58,10 @@ def read() -> Cluster | None:
         return None
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _wrong(f"found {text[:80]!r}") from None
+    if found == {}:
+        return None
     found = _dict(found, "")
     jobs = _dict(found.get("cluster"), "cluster: ")
     others = sorted(set(jobs) - set(JOBS))
@@ -74,9 +76,9 @@ def read() -> Cluster | None:
         raise _wrong(f"cluster: found {repeated[0]} twice", "an address of its own for each task")
     task = _dict(found.get("task"), "task: ")
     job, index = task.get("type"), task.get("index")
-    if job not in addresses:
+    if not isinstance(job, str) or job not in addresses:
         raise _wrong(f"task.type: found {job!r}", " or ".join(map(repr, addresses)))
-    if isinstance(index, str) and index.isdecimal():
+    if isinstance(index, str) and re.fullmatch(r"\d{1,9}", index):
         index = int(index)
     whole = isinstance(index, int) and not isinstance(index, bool)
     if not whole or not 0 <= index < len(addresses[job]):
@@ -101,9 +103,18 @@ def _addresses(job: str, value: Any) -> list[str]:
     if not isinstance(value, list) or not value:
         raise _wrong(f"cluster.{job}: found {value!r}", "a list of 'host:port'")
     for each in value:
-        parts = re.fullmatch(r"(\[[^]]+\]|[^:\s]+):(\d+)", each) if isinstance(each, str) else None
+        parts = None
+        if isinstance(each, str) and each.isprintable():
+            parts = re.fullmatch(r"(\[[^]]+\]|[^:\s]+):(\d{1,5})", each)
         if parts is None or not 0 < int(parts[2]) < 2**16:
             raise _wrong(f"cluster.{job}: found {each!r}", "'host:port' with a port below 65536")
+        try:
+            parts[1].strip("[]").encode("idna")
+        except UnicodeError:
+            raise _wrong(
+                f"cluster.{job}: found {each!r}",
+                "the name of a host, whose parts between dots have 1 to 63 characters",
+            ) from None
     return value
 
 

@@ -8,9 +8,12 @@ every checkpoint and in ``result.json``, under ``inputs``:
     names of the classes, and ``listing``, the names and sizes of all files, which a finished run is
     compared by first.
 ``teachers``
-    Of each teacher the fields of its own config as they are read, and a digest of its weights.
+    Of each teacher the fields of its own config as they are read; of its file the weights, layers,
+    pixels and class names; and ``obtained``, the same of the network that taught in the end,
+    wherever its weights came from.
 ``files``
-    A digest of each file that an argument of a network names, or ``class_names`` of a teacher.
+    A digest of each file that an argument of a network or method names, however deep inside it, or
+    ``class_names`` of a teacher.
 ``code``
     A digest of each file outside tfkd that defines a network, task or method of the config. The
     function ``get_config`` does not count, whose fields are compared themselves, nor do further
@@ -26,24 +29,26 @@ import ast
 import functools
 import hashlib
 import inspect
-import io
 import json
-import zipfile
-from collections.abc import Callable, Iterator
+import os
+import tokenize
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 import ml_collections
+import tensorflow as tf
 
 from tfkd import data, models
 from tfkd.core import registry, tasks
 from tfkd.errors import TfkdError
+from tfkd.models import digests, references
 from tfkd.models.families import multi_exit
 from tfkd.models.registry import builder
 from tfkd.models.saving import USUAL_FILES, load_description
 from tfkd.training import build, teachers
 from tfkd.training import config as configs
+from tfkd.training import strategy as strategies
 from tfkd.training.run_folder import RunFolder, comparable
 
 Record = dict[str, Any]
@@ -52,7 +57,14 @@ RECORD, ACCEPTED = "inputs", "accepted_changes"
 """The keys of the record and of the changes that were accepted, in checkpoints and results."""
 
 _OWN = Path(models.__file__).resolve().parents[1]
-_WEIGHTS = "model.weights.h5"  # In a .keras archive.
+_OBTAINED = "obtained"
+_WORDS = {
+    "digest": "weights",
+    "architecture": "layers",
+    "preprocess": "pixels",
+    "class_names": "class names",
+    "taps": "taps",
+}
 _ACCEPT = "--config.accept_changes=True"
 _UNRECORDED = (
     "written before tfkd recorded what a config points at; its data, teachers and code could not "
@@ -113,8 +125,9 @@ def changes(there: Record, here: Record) -> list[str]:
         if before["config"] is not None and now["config"] is not None:
             fields = configs.differences(before["config"], now["config"])
             lines += [f"{where}.config: {line}" for line in fields]
-        if not _same(before["weights"], now["weights"]):
-            lines.append(f"the weights of {where} ({now['weights']['file']}) are others")
+        lines += _changed_network(where, before["weights"], now["weights"]) or _changed_network(
+            where, before.get(_OBTAINED), now.get(_OBTAINED)
+        )
     for section, verb in (("files", "has other contents"), ("code", "was edited")):
         for what, (before, now) in _both(there[section], here[section]):
             if not _same(before, now):
@@ -128,9 +141,25 @@ def _listed(names: list[str]) -> str:
 
 def _same(there: Record | None, here: Record | None) -> bool:
     """Returns whether two files are equal, whatever they are called, or one is unknown."""
+    return not _differing(there, here)
+
+
+def _differing(there: Record | None, here: Record | None) -> list[str]:
+    """Returns what differs between the digests of a file or network, as far as both hold it."""
     if there is None or here is None:
-        return True
-    return {**there, "file": None} == {**here, "file": None}
+        return []
+    left_out = {"file"}
+    if there.get("keras") != here.get("keras"):
+        left_out |= {"keras", "architecture"}
+    return [key for key in there if key in here and key not in left_out and there[key] != here[key]]
+
+
+def _changed_network(where: str, there: Record | None, here: Record | None) -> list[str]:
+    differing = _differing(there, here)
+    words = [word for key, word in _WORDS.items() if key in differing]
+    if not words:
+        return []
+    return [f"the {' and '.join(words)} of {where} ({here['file']}) are others"]
 
 
 def _both(there: dict | None, here: dict | None) -> Iterator[tuple[str, tuple[Any, Any]]]:
@@ -187,7 +216,23 @@ def check_finished(
         say(f"{folder.path}: its data {config.data.name} are not there to compare", flush=True)
     elif before != now:
         here["data"] |= _plain(_images(build.data_set(config)))
+    try:
+        _add_made_by_code(config, there, here)
+    except TfkdError as error:
+        say(f"{folder.path}: its teacher could not be compared: {error}", flush=True)
     _refuse(config, folder, changes(there, here), say)
+
+
+def _add_made_by_code(config: ml_collections.ConfigDict, there: Record, here: Record) -> None:
+    """Makes the teachers again that a function outside tfkd makes, whatever files it reads."""
+    for where, one in _taught_by(config):
+        known, fields = there["teachers"].get(where) or {}, one.teacher
+        if _OBTAINED not in known or fields.weights or fields.config or fields.workdir:
+            continue
+        if any(what.startswith("teacher.name ") for what, _ in _code(one)):
+            info = build.data_set(config).info
+            (network,) = teachers.sketch(one, info, info.task if one.task is None else one.task)
+            here["teachers"][where][_OBTAINED] = _plain(digests.of_network(network))
 
 
 class Inputs:
@@ -239,14 +284,58 @@ class Inputs:
         _refuse(self._config, self._folder, new, self._say)
         self.accepted = list(dict.fromkeys([*meta.get(ACCEPTED, ()), *self._told]))
 
-    def check_taught(self) -> None:
-        """Compares once more when all teachers are there, some of which were just trained.
+    def check_agreed(self, strategy: tf.distribute.Strategy) -> None:
+        """Checks that all workers have the same config, data, files and code.
+
+        Args:
+            strategy: The strategy; every worker has to ask.
 
         Raises:
-            TfkdError: As :meth:`check`.
+            TfkdError: On every worker, when one has something else.
+        """
+        plain = comparable(configs.to_dict(self._config))
+        if str(plain["data"]["name"]).startswith("folder:"):
+            plain["data"].pop("name")  # Its images are compared, wherever they lie.
+        parts = self.record["data"]["parts"]
+        found = {f"{part} images": parts.get(part) for part in ("train", "validation", "test")}
+        found |= {
+            "class names": self.record["data"]["classes"],
+            "configs": plain,
+            "files": self.record["files"],
+            "code": self.record["code"],
+            "configs of the teachers": [
+                each["config"] for each in self.record["teachers"].values()
+            ],
+        }
+        self._refuse_differing(strategy, found)
+
+    def check_taught(
+        self, networks: Sequence[models.Network], strategy: tf.distribute.Strategy
+    ) -> None:
+        """Compares once more when all teachers are there, some of which were just trained.
+
+        Args:
+            networks: The teachers as they were obtained; none where one trains beside the student.
+            strategy: The strategy, all of whose workers are to have the same teachers.
+
+        Raises:
+            TfkdError: As :meth:`check` and :meth:`check_agreed`.
         """
         self.record["teachers"] = _plain(_teachers(self._config))
+        for found, network in zip(self.record["teachers"].values(), networks):
+            found[_OBTAINED] = _plain(digests.of_network(network))
+        taught_by = [each.get(_OBTAINED) for each in self.record["teachers"].values()]
+        self._refuse_differing(strategy, {"teachers": taught_by})
         self.check()
+
+    def _refuse_differing(self, strategy: tf.distribute.Strategy, found: Record) -> None:
+        differing = strategies.differing(strategy, found)
+        if differing:
+            strategies.part(strategy, lambda: True)  # All know it before one of them ends.
+            raise TfkdError(
+                f"workers of {str(self._folder.path)!r}: found other {', '.join(differing)} on "
+                "some than on others, wanted the same on all"
+            )
 
     def _unknown(self) -> list[str]:
         """Says that a run has no record, and returns what has certainly changed since."""
@@ -332,9 +421,9 @@ def _teacher(config: ml_collections.ConfigDict) -> Record:
         folder = Path(fields.workdir.replace("{seed}", str(seed)))
     if path is None and folder is not None:
         path, description = _student_file(folder, fields.which)
-    weights = file_digest(path) if path is not None and path.is_file() else None
-    if weights is not None and description is not None:
-        weights["preprocess"] = description.get("preprocess")
+    weights = None
+    if path is not None and path.is_file():
+        weights = digests.of_network_file(path, description)
     return {"config": plain, "weights": weights}
 
 
@@ -347,70 +436,49 @@ def _student_file(folder: Path, which: str) -> tuple[Path | None, Record | None]
         return None, None
 
 
-def file_digest(path: Path) -> Record:
-    """Returns a digest of a file; of weights as Keras writes them by their arrays.
-
-    The other content of a ``.keras`` or ``.h5`` file depends on its date and on what the process
-    made before: networks of equal weights are equal whenever they were written.
-
-    Args:
-        path: The file.
-    """
-    facts = path.stat()
-    digest, by = _digest(path.resolve(), facts.st_size, facts.st_mtime_ns)
-    return {"file": path.name, "digest": digest, "by": by}
-
-
-@functools.lru_cache(maxsize=32)
-def _digest(path: Path, size: int, time: int) -> tuple[str, str]:
-    """Returns a digest of a file, and what it covers; a file that stays as it is is read once."""
-    del size, time
-    digest = hashlib.sha256()
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                weights = io.BytesIO(archive.read(_WEIGHTS))
-            _add_arrays(digest, weights)
-        else:
-            _add_arrays(digest, path)
-        return digest.hexdigest(), "weights"
-    except (OSError, KeyError, zipfile.BadZipFile):  # No file of Keras.
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest(), "contents"
-
-
-def _add_arrays(digest: Any, file: Path | io.BytesIO) -> None:
-    """Adds every array of an HDF5 file to a digest; their places bear no names of layers."""
-
-    def add(name: str, item: h5py.Group | h5py.Dataset) -> None:
-        if isinstance(item, h5py.Dataset):
-            digest.update(f"{name} {item.shape} {item.dtype}\0".encode())
-            digest.update(item[()].tobytes())
-
-    with h5py.File(file, "r") as opened:
-        opened.visititems(add)
-
-
 def _files(config: ml_collections.ConfigDict) -> Iterator[tuple[str, Record]]:
-    """Yields the files that networks are given, such as pretrained weights or names of classes."""
+    """Yields the files that arguments name, such as pretrained weights or names of classes."""
+    given = {}
     for section, fields in _networks(config).items():
-        given = {f"kwargs.{key}": value for key, value in fields.kwargs.items()}
-        # Those of the network that exits are put on.
-        inner = given.pop("kwargs.of_kwargs", None) or {}
-        given |= {f"kwargs.of_kwargs.{key}": value for key, value in inner.items()}
-        given["class_names"] = fields.get("class_names")
-        for key, value in given.items():
-            if isinstance(value, str) and Path(value).is_file():
-                yield f"{section}.{key}", file_digest(Path(value))
+        given[f"{section}.kwargs"] = configs.to_dict(fields.kwargs)
+        given[f"{section}.class_names"] = fields.get("class_names")
+    given["methods"] = configs.to_dict(config.methods)
+    for what, value in given.items():
+        for where, text in _texts(what, value):
+            if os.path.isfile(text):
+                yield where, digests.of_file(Path(text))
+
+
+def _texts(where: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Yields every text inside a value, and where it is."""
+    if isinstance(value, str):
+        yield where, value
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            yield from _texts(f"{where}.{key}", each)
+    elif isinstance(value, (list, tuple)):
+        for number, each in enumerate(value):
+            yield from _texts(f"{where}[{number}]", each)
 
 
 def _code(config: ml_collections.ConfigDict) -> Iterator[tuple[str, Record]]:
     """Yields the digest of each file outside tfkd that defines something of a config."""
-    for what, definition in _definitions(config):
-        path = _source_file(definition)
+    for what, name, definition in _definitions(config):
+        path, named = _source_file(definition), references.file(name)
         if path is not None:
-            digest = hashlib.sha256(_text(path).encode()).hexdigest()
-            yield what, {"file": path.name, "digest": digest, "by": "contents of this file alone"}
+            yield what, _code_digest(path)
+        # It may import what the config names, or make it of something else.
+        if named is not None and not _is_installed(named) and named.resolve() != _resolved(path):
+            yield f"{what} ({named.name})", _code_digest(named)
+
+
+def _resolved(path: Path | None) -> Path | None:
+    return None if path is None else path.resolve()
+
+
+def _code_digest(path: Path) -> Record:
+    digest = hashlib.sha256(_text(path).encode()).hexdigest()
+    return {"file": path.name, "digest": digest, "by": "contents of this file alone"}
 
 
 def _networks(config: ml_collections.ConfigDict) -> dict[str, ml_collections.ConfigDict]:
@@ -419,17 +487,19 @@ def _networks(config: ml_collections.ConfigDict) -> dict[str, ml_collections.Con
     return {"student": config.student, "teacher": config.teacher, **several}
 
 
-def _definitions(config: ml_collections.ConfigDict) -> Iterator[tuple[str, Callable]]:
+def _definitions(config: ml_collections.ConfigDict) -> Iterator[tuple[str, str, Callable]]:
+    """Yields where a config names something of its own, that name, and what it stands for."""
     for section, fields in _networks(config).items():
         if fields.name:
-            yield f"{section}.name {fields.name}", builder(fields.name)
+            yield f"{section}.name {fields.name}", fields.name, builder(fields.name)
         if fields.name == multi_exit.NAME:
             for key, definition in multi_exit.definitions(fields.kwargs).items():
-                yield f"{section}.kwargs.{key} {fields.kwargs[key]}", definition
+                name = fields.kwargs[key]
+                yield f"{section}.kwargs.{key} {name}", name, definition
     if config.task is not None:
-        yield f"task {config.task}", tasks.find(config.task)
+        yield f"task {config.task}", config.task, tasks.find(config.task)
     for method in configs.method_names(config):
-        yield f"method {method}", registry.maker(method)
+        yield f"method {method}", method, registry.maker(method)
     for where, one in _taught_by(config):
         if one.teacher.config:
             teacher, _ = teachers.reference(one)
@@ -437,29 +507,36 @@ def _definitions(config: ml_collections.ConfigDict) -> Iterator[tuple[str, Calla
                 taught_by = list(_definitions(teacher))
             except TfkdError as error:
                 raise TfkdError(f"{where}.config {one.teacher.config}: {error}") from None
-            for what, definition in taught_by:
-                yield f"{where}.config: {what}", definition
+            for what, name, definition in taught_by:
+                yield f"{where}.config: {what}", name, definition
 
 
 def _source_file(definition: Callable) -> Path | None:
     """Returns the file that defines a function or class, unless it is tfkd or an installed one."""
+    while isinstance(definition, functools.partial):
+        definition = definition.func
+    if not isinstance(definition, type) and not hasattr(inspect.unwrap(definition), "__code__"):
+        definition = type(definition)  # An object that can be called.
     # Python does not find the file of a class whose module, a config file, is in no list of it.
     inside = vars(definition).values() if isinstance(definition, type) else [definition]
     for each in inside:
         code = getattr(inspect.unwrap(each), "__code__", None) if callable(each) else None
         path = Path(code.co_filename) if code is not None else None
         if path is not None and path.is_file():
-            whole = path.resolve()
-            if _OWN in whole.parents or "site-packages" in whole.parts:
-                return None
-            return path
+            return None if _is_installed(path) else path
     return None
+
+
+def _is_installed(path: Path) -> bool:
+    whole = path.resolve()
+    return _OWN in whole.parents or "site-packages" in whole.parts
 
 
 def _text(path: Path) -> str:
     """Returns the statements of a Python file but for the function ``get_config``."""
-    text = path.read_text(encoding="utf-8")
-    lines = text.splitlines()
+    with tokenize.open(path) as file:  # It heeds the encoding that a file says it has.
+        text = file.read()
+    lines = text.split("\n")
     kept = [
         "\n".join(lines[_first_line(each) - 1 : each.end_lineno])
         for each in ast.parse(text).body

@@ -66,6 +66,7 @@ def run(
     strategies.check(strategy, config.train.batch_size, config.train.jit_compile)
     experiment = Experiment.of(config)
     made_of = inputs.Inputs(config, folder, experiment.dataset)
+    made_of.check_agreed(strategy)
     made_of.check()
     experiment.check(folder.path)
     if not strategies.is_chief(strategy):
@@ -102,8 +103,8 @@ def _train(
 
     # The teachers.
     teaching = teachings.of(experiment)
-    teaching.obtain(lambda teacher_config, path: run(teacher_config, path, strategy))
-    made_of.check_taught()
+    networks = teaching.obtain(lambda teacher_config, path: run(teacher_config, path, strategy))
+    made_of.check_taught(networks, strategy)
     if writes:
         teaching.tell(say)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import io
 import json
 import os
@@ -57,6 +58,13 @@ class RunFolder:
     def events(self) -> Path:
         """Folder of the TensorBoard events."""
         return self.path / "tensorboard"
+
+    @property
+    def events_suffix(self) -> str:
+        """The ending of event files of this run, which tells them from others."""
+        path = self.path / "config.json"
+        config = path.read_bytes() if path.exists() else b""
+        return f".tfkd-{hashlib.sha256(config).hexdigest()[:12]}"
 
     @property
     def export(self) -> Path:

@@ -179,14 +179,18 @@ class Progress(keras.callbacks.Callback):
     def start(self) -> None:
         """Starts the time between checkpoints, and opens the event file.
 
-        It begins with the rows so far, in the place of the event files of earlier processes: those
-        may hold rows that are written again after a kill. Their times are those of this process.
+        It begins with the rows so far, in the place of the event files that earlier processes wrote
+        of this run: those may hold rows that are written again after a kill. Their times are those
+        of this process.
         """
         self._saved = time.monotonic()
         if not self._writes:
             return
-        earlier = list(self.folder.events.glob("events.out.tfevents.*"))
-        self._events = tf.summary.create_file_writer(str(self.folder.events))
+        suffix = self.folder.events_suffix
+        earlier = list(self.folder.events.glob(f"events.out.tfevents.*{suffix}"))
+        self._events = tf.summary.create_file_writer(
+            str(self.folder.events), filename_suffix=suffix
+        )
         for row in self.state.history:
             self._write_events(row)
         self._events.flush()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import hashlib
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
@@ -46,8 +49,8 @@ def create(name: str = "auto") -> tf.distribute.Strategy:
         return _mirrored(tuple(device.name for device in devices))
     if clusters.read() is None:
         raise TfkdError(
-            "strategy 'multi_worker': found no TF_CONFIG in the environment, wanted the cluster "
-            "and the task of this worker as JSON"
+            "strategy 'multi_worker': found no TF_CONFIG in the environment, or an empty one, "
+            "wanted the cluster and the task of this worker as JSON"
         )
     return _multi_worker()
 
@@ -190,6 +193,25 @@ def check_agreed(strategy: tf.distribute.Strategy, step: int, folder: Path) -> N
             f"workdir {str(folder)!r}: this worker found step {step} there and others another one; "
             "wanted one folder that all workers share"
         )
+
+
+def differing(strategy: tf.distribute.Strategy, found: Mapping[str, Any]) -> list[str]:
+    """Returns the keys whose values are not the same on all workers; the same keys on each of them.
+
+    Args:
+        strategy: The strategy; every worker has to ask.
+        found: What this worker found, of the kind that JSON can hold.
+    """
+    keys = []
+    for key, value in found.items():
+        plain = json.dumps(value, sort_keys=True)
+        # Small enough for the sum over any number of workers.
+        number = int(hashlib.sha256(plain.encode()).hexdigest()[:12], 16)
+        mine = number * strategy.num_replicas_in_sync
+        # Where not all are equal, one of them at least is not equal to their mean.
+        if any_worker(strategy, _sum_over_workers(strategy, number) != mine):
+            keys.append(key)
+    return keys
 
 
 def _sum_over_workers(strategy: tf.distribute.Strategy, number: int) -> int:

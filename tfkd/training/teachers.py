@@ -50,13 +50,15 @@ def reference(config: ml_collections.ConfigDict) -> tuple[ml_collections.ConfigD
     )
     # A network of the user's may be named by a path.
     name = teacher.experiment or re.sub(r"[^\w.-]+", "_", teacher.student.name)
-    # Teachers of one name on other data, or of another recipe, get folders of their own.
+    # Teachers of one name on other data, or of another recipe, get folders of their own; where the
+    # data lie does not matter.
     pattern = config.teacher.workdir or f"runs/teachers/{name}-{_digest(teacher)}/seed{{seed}}"
     return teacher, Path(pattern.replace("{seed}", str(seed)))
 
 
 def _digest(teacher: ml_collections.ConfigDict) -> str:
     plain = comparable(configs.to_dict(configs.override(teacher, train__seed=0)))
+    plain["data"]["name"] = data.images_digest(teacher.data.name) or teacher.data.name
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
 
 

@@ -36,8 +36,8 @@ class Teaching(abc.ABC):
         self._experiment = experiment
 
     @abc.abstractmethod
-    def obtain(self, train: Train) -> None:
-        """Gets what there is before the student is made.
+    def obtain(self, train: Train) -> list[models.Network]:
+        """Gets the teachers that there are before the student is made, and returns them.
 
         Args:
             train: ``train(config, workdir)`` runs an experiment, or finds it finished.
@@ -81,13 +81,14 @@ class TrainedBefore(Teaching):
         self._networks: list[models.Network] = []
         self._together: Predict | None = None
 
-    def obtain(self, train: Train) -> None:
+    def obtain(self, train: Train) -> list[models.Network]:
         experiment = self._experiment
         self._networks = teachers.obtain(
             experiment.config, experiment.dataset.info, train, experiment.task
         )
         if self._networks:
             self._together = evaluation.ensemble(self._networks, self._task())
+        return self._networks
 
     def networks(self) -> list[models.Network]:
         return self._networks
@@ -134,8 +135,9 @@ class TrainedBefore(Teaching):
 class TrainsBeside(Teaching):
     """A fresh teacher that trains beside the student."""
 
-    def obtain(self, train: Train) -> None:
+    def obtain(self, train: Train) -> list[models.Network]:
         del train
+        return []
 
     def networks(self) -> list[models.Network]:
         experiment = self._experiment
