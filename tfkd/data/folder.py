@@ -280,7 +280,7 @@ def _split_names(root: Path, left_out: _LeftOut) -> dict[str, str]:
 
 
 def _is_named_as_image(entry: os.DirEntry) -> bool:
-    return os.path.splitext(entry.name)[1].lower() in _SUFFIXES
+    return os.path.splitext(entry.name)[1].lower() in IMAGE_ENDINGS
 
 
 def _images_in_hidden(folder: str) -> list[str]:
