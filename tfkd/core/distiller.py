@@ -363,20 +363,8 @@ class Distiller(Steps, Trainer, keras.Model):
         return own + compiled
 
     def network(self, name: str, *, as_given: bool = False) -> models.Network:
-        """Returns the student or a teacher.
-
-        Args:
-            name: ``"student"``, ``"teacher"`` or, of several, ``"teacher:1"``.
-            as_given: Whether a frozen teacher is wanted as it was given, instead of the folded copy
-                that is run.
-
-        Raises:
-            TfkdError: For another name.
-        """
-        run = self._networks.network(name)
-        if name == "student" or not as_given:
-            return run
-        return self._networks.teachers[self._networks.names.index(name)]
+        """Returns the student or a teacher: :meth:`tfkd.core.networks.Networks.network`."""
+        return self._networks.network(name, as_given=as_given)
 
     def enter_stage(self, stage: Stage | None) -> None:
         """Makes a stage the current one; ``compile`` again afterwards.

@@ -212,8 +212,13 @@ class Networks:
                 "student has"
             )
 
-    def network(self, name: str) -> models.Network:
-        """Returns the student or a teacher, as it is run.
+    def network(self, name: str, *, as_given: bool = False) -> models.Network:
+        """Returns the student or a teacher.
+
+        Args:
+            name: ``"student"``, ``"teacher"`` or, of several, ``"teacher:1"``.
+            as_given: Whether a frozen teacher is wanted as it was given, instead of the folded copy
+                that is run.
 
         Raises:
             TfkdError: For another name; ``"teacher"`` where there are several.
@@ -222,7 +227,7 @@ class Networks:
             return self.student
         if name not in self.names:
             raise unknown("network", name, ["student", *self.names])
-        return self.run_teachers[self.names.index(name)]
+        return (self.teachers if as_given else self.run_teachers)[self.names.index(name)]
 
     def head(self, name: str, start: str = "pre_pool") -> keras.Model:
         """Returns the sub-model of ``student`` or a teacher from a tap to the logits."""
