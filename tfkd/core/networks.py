@@ -270,6 +270,7 @@ class Networks:
         *,
         companions: bool = True,
         main_rows_of: str | None = None,
+        cached: Sequence[str] = (),
     ) -> ViewPlan:
         """Returns how each network is run on each view to give the taps asked for.
 
@@ -278,6 +279,7 @@ class Networks:
             taps: For each network and view the taps that are read.
             companions: Whether the objectives' own networks are there by now.
             main_rows_of: The view whose rows stand for the main view in training steps.
+            cached: Taps of the student that batches of training may bring along.
 
         Raises:
             TfkdError: For a tap or network that is not there.
@@ -293,6 +295,7 @@ class Networks:
             trainable_teacher=self.trainable_teacher,
             main_rows_of=main_rows_of,
             of_teachers=self._teacher_layer_ids(),
+            cached=cached,
         )
 
     def _teacher_layer_ids(self) -> set[int]:

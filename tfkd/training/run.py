@@ -112,7 +112,7 @@ def _train(
     with build.precision(config.train.precision), strategy.scope():
         student, taught_by = experiment.student(), teaching.networks()
         distiller = experiment.distiller(student, taught_by)
-        loop = TrainLoop(experiment, distiller, strategy)
+        loop = TrainLoop(experiment, distiller, strategy, say)
         progress = Progress(
             folder,
             State(inputs=made_of.record, accepted_changes=made_of.accepted),
