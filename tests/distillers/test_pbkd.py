@@ -1,5 +1,7 @@
 """PBKD: losses and update of a stage, what a step runs, what the student keeps of its teacher."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ IMAGES = np.random.default_rng(0).normal(size=(8, 8, 8, 3)).astype("float32")
 LABELS = np.arange(8) % 4
 
 
-def network(name="teacher", width=6, classes=4, joint="max"):
+def network(name="teacher", width=6, classes=4, joint="max", norm=True):
     """Three blocks of a convolution, batch normalization and ReLU, poolings between them."""
     image = maps = keras.Input((8, 8, 3), name="image")
     pooling = keras.layers.MaxPooling2D if joint == "max" else keras.layers.AveragePooling2D
@@ -22,7 +24,8 @@ def network(name="teacher", width=6, classes=4, joint="max"):
         if number > 1:
             maps = pooling(2, name=f"pool{number - 1}")(maps)
         maps = keras.layers.Conv2D(width, 3, padding="same", name=f"conv{number}")(maps)
-        maps = models.BatchNormalization(name=f"bn{number}")(maps)
+        if norm:
+            maps = models.BatchNormalization(name=f"bn{number}")(maps)
         maps = keras.layers.ReLU(name=f"stage{number}")(maps)
     hidden = keras.layers.Dropout(0.5, name="drop")(keras.layers.Flatten(name="flat")(maps))
     return keras.Model(image, keras.layers.Dense(classes, name="logits")(hidden), name=name)
@@ -129,7 +132,8 @@ def operations(distiller, batch):
 
 def test_a_step_runs_each_frozen_part_once_and_no_gradient_into_what_comes_before():
     objective = PBKD()
-    distiller = distiller_of(objective)
+    student = models.blockwise(network("student", norm=False))
+    distiller = distiller_of(objective, network(norm=False), student)
     enter(distiller, objective.stages()[1])
     batch = {"image": tf.constant(IMAGES), "label": tf.constant(LABELS)}
     # Before: the student's convolution and the restoring one; both second blocks; the teacher's
@@ -179,16 +183,17 @@ def test_any_network_that_can_be_cut_is_replaced_block_by_block(of):
     objective = PBKD(cuts=cuts)
     distiller = distiller_of(objective, teacher, student)
     images = np.random.default_rng(0).normal(size=(2, *shape)).astype("float32")
-    done = []
-    for stage in objective.stages():
-        done.append(int(stage.name.removeprefix("block")))
-        distiller.enter_stage(stage)
+    stages = objective.stages()
+    blocks = [each.number for each in models.blocks(teacher, cuts or None)]
+    assert [each.name for each in stages] == [f"block{number}" for number in blocks]
+    for done, wanted in (
+        (blocks[:1], models.blockwise(make(), cuts or None, 2.0, [1])),
+        (blocks, student),
+    ):
+        distiller.enter_stage(stages[len(done) - 1])
         hybrid = distiller.stage_network.model
-        alone = keras.Model(hybrid.input, hybrid.output["logits"])
-        wanted = models.cost(models.blockwise(make(), cuts or None, blocks_to_replace=done))
-        found = models.cost(alone)
-        assert (found.params, found.macs) == (wanted.params, wanted.macs)
-    assert done == list(range(1, len(models.blocks(teacher, cuts or None)) + 1))
+        found = models.cost(keras.Model(hybrid.input, hybrid.output["logits"]))
+        assert (found.params, found.macs) == (models.cost(wanted).params, models.cost(wanted).macs)
     np.testing.assert_allclose(
         hybrid(images, training=False)["logits"], student(images, training=False), rtol=1e-5
     )
@@ -267,15 +272,15 @@ def reordered_head(model):
     [
         ({"order": (1, 2)}, {}, r"order=\(1, 2\) of blocks 1 to 3, of which .* in \[1, 2, 3\]"),
         ({"order": (1, 2, 3, 3)}, {}, "wanted each of these once"),
-        ({"cuts": ("stage1", "stag2")}, {}, "unknown tap of model 'teacher' 'stag2'"),
+        ({"cuts": ("stage1", "stag2")}, {}, "unknown tap of model 'student' 'stag2'"),
         (
             {},
             {"student": lambda: models.blockwise(network("student", width=8))},
-            "found stage1 of the student with .* 8.* wanted maps of one shape",
+            "student tap 'stage1' of shape 8 x 8 x 8 and teacher tap .* wanted maps of one shape",
         ),
         (
             {"cuts": ("stage1",)},
-            {"student": lambda: models.blockwise(network("student"))},
+            {},
             "the part after 'stage1' is another one in student 'student' than in teacher",
         ),
         (
@@ -297,9 +302,15 @@ def reordered_head(model):
     ],
 )  # fmt: skip
 def test_networks_that_do_not_go_together_are_refused(settings, networks, message):
-    made = {who: make() for who, make in networks.items()}
+    made = usual() | {who: make() for who, make in networks.items()}
     with pytest.raises(TfkdError, match=message):
         distiller_of(PBKD(**settings), **made)
+
+
+@functools.cache
+def usual():
+    """A teacher and its student, which nobody trains."""
+    return {"teacher": network(), "student": models.blockwise(network("student"))}
 
 
 def own_student():
