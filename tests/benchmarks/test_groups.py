@@ -8,11 +8,11 @@ import pytest
 from tfkd import benchmarks, models
 from tfkd.adder import compiled_ops
 from tfkd.benchmarks import plain_networks, processor
-from tfkd.benchmarks.groups import adder, features
+from tfkd.benchmarks.groups import adder, blockwise, features
 from tfkd.benchmarks.groups import distillers as methods
 from tfkd.training import published
 
-QUICK = ("data", "export", "kd", "models")
+QUICK = ("blockwise", "data", "export", "kd", "models")
 
 
 @pytest.mark.slow
@@ -93,7 +93,7 @@ def test_the_plain_networks_are_the_same_networks():
 
 def test_every_published_method_is_measured():
     own = {published.preset(name).method for name in published.names()}
-    assert own <= {"kd", *methods.METHODS, *features.METHODS}
+    assert own <= {"kd", *methods.METHODS, *features.METHODS, *blockwise.METHODS}
 
 
 def test_a_processor_without_bfloat16_is_known_by_its_flags(monkeypatch, tmp_path):

@@ -59,6 +59,8 @@ CASES = {
     "ipwd": [{}, {"normalize": True}],
     "mld": [{}, {"variant": "clean"}],
     "norm": [{"kd_weight": 0.5}],
+    # Around a distiller without stages: all blocks at once.
+    "pbkd": [{"cuts": ("stage1", "stage2"), "local_reduction": "mean"}],
     "pkkd": [{}, {"teacher_rho": True, "kernel": "same"}],
     # The published weights let rounding grow within three steps of the toys.
     "rkd": [{"distance_weight": 1.0, "angle_weight": 2.0}],
@@ -84,12 +86,13 @@ FURTHER = {
     "ipwd": [{"orientation": "kd_over_cls"}],
     "mld": [{"standardize": True}, {"standardize": True, "deviation": "code"}],
     "norm": [{}, {"kd_weight": 1.0, "residual": False, "normalize_logits": False}],
+    "pbkd": [{}],
     "pkkd": [{"progressive": False}],
     "reviewkd": [{}, {"student_preactivation": True, "max_channels": 3}],
 }
 """Further settings, for what costs little."""
 
-WIDTHS = {"pkkd": (4, 4)}
+WIDTHS = {"pbkd": (4, 4), "pkkd": (4, 4)}
 """Widths of student and teacher, of the methods that compare outputs of one shape."""
 
 STILL = {"fitnets": ("fitnets_regressor_conv/bias",)}

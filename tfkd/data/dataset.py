@@ -127,6 +127,11 @@ class DataSet:
                 f"number of training images of {self.info.name}"
             )
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns of the training part, see ``with_column``."""
+        return tuple(self._columns["train"])
+
     def with_column(self, name: str, array, *, test=None, validation=None) -> DataSet:
         """Returns the same data set with a further value for each training image.
 

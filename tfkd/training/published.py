@@ -107,6 +107,8 @@ _CIFAR100 = {
     "wcord": Preset("wcord"),
     "wcord_kd": Preset("wcord", also=_KD),
     "sskd": Preset("sskd"),
+    # Lambda of a reproduction; no value was published. Every block has a stage of train.epochs.
+    "pbkd": Preset("pbkd", 0.005),
     # For networks with several exits: MSDNets, or any by the network multi_exit.
     "deep_supervision": Preset("deep_supervision", teacher=False),
     "dbt": Preset("dbt", teacher=False),

@@ -115,7 +115,7 @@ def _train(
     with build.precision(config.train.precision), strategy.scope():
         student, taught_by = experiment.student(), teaching.networks()
         distiller = experiment.distiller(student, taught_by)
-        loop = TrainLoop(experiment, distiller, strategy)
+        loop = TrainLoop(experiment, distiller, strategy, say)
         progress = Progress(
             folder,
             State(inputs=made_of.record, accepted_changes=made_of.accepted),
@@ -149,6 +149,7 @@ def _train(
 
     # What it leaves behind.
     progress.draw_records(student.name)
+    progress.draw_stages(f"{student.name} on {dataset.info.name}, stage by stage")
     saved, variants = results.save_students(distiller, folder, progress, dataset)
     teacher = teaching.finished(folder)
     students = results.saved_students(folder, variants)
@@ -162,7 +163,7 @@ def _train(
         path = export.save_run(folder.path, folder.export, **configs.to_dict(config.export))
         say(f"exported the student to {path}", flush=True)
     names = " + ".join(each.name for each in taught_by) or None
-    result = results.result(experiment, distiller, saved, loop, progress, found, variants, names)
+    result = results.result(experiment, distiller, saved, progress, found, variants, names)
     folder.write_json("result.json", result)
     say(f"{folder.path}: {result['summary']}", flush=True)
     return result
