@@ -23,6 +23,9 @@ ARGUMENTS = {
     ],
     "pkkd_imagenet": ["", *(f"{role},resnet50" for role in ("cnn", "adder", "kd", "fixed"))],
     "pkkd_short": ["", "cnn", "adder", "adder_kd", "pkkd_fixed"],
+    "hdkd_cifar": ["", *(f"{name},msdnet_cifar_lin5" for name in published.OF_EXITS)],
+    "hdkd_imagenet": ["", "imta,msdnet_imagenet_4"],
+    "hdkd_short": ["", "early_exit", *published.OF_EXITS],
 }
 CASES = [(file, argument) for file, listed in ARGUMENTS.items() for argument in listed]
 
