@@ -44,7 +44,7 @@ def experiments(tiny: bool) -> Iterator[Experiment]:
         for each in made.values():
             each.watch.check()
 
-    needed = _memory_of_steps(tiny)
+    needed = memory_of_steps(tiny)
     cases = [Case(_STOCK, _stock_step(tiny, batch))]
     for name, distiller in made.items():
         step, units = steps.step(distiller, batch.pixels), 1
@@ -114,7 +114,7 @@ def _beside_plain(name: str, goal: float, memory_ratio: float | None) -> Compari
     return Comparison(name, ("plain",), goal, facts=facts, sound=memory_ratio <= _MEMORY)
 
 
-def _memory_of_steps(tiny: bool) -> dict[str, float]:
+def memory_of_steps(tiny: bool) -> dict[str, float]:
     """Returns the memory of each method's step in multiples of a plain one's, by its name.
 
     Empty where the system does not tell (not Linux).
