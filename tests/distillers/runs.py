@@ -97,7 +97,7 @@ def _in_rows(batch: dict) -> dict:
 
 def distiller_of(
     objective: Objective,
-    *,
+    *others: Objective,
     teacher: bool | None = None,
     widths: tuple[int, int] = (4, 6),
     seed: int = 1,
@@ -111,6 +111,7 @@ def distiller_of(
 
     Args:
         objective: The objective.
+        *others: What is added to it.
         teacher: Whether there is a teacher; by default where the objective needs one.
         widths: Of student and teacher.
         seed: Of the student's first weights; the teacher's are always the same.
@@ -128,7 +129,7 @@ def distiller_of(
     kind = objective.distiller_class or Distiller
     settings.setdefault("train_size", IMAGES)
     settings.setdefault("train_labels", train_labels())
-    made = kind(taught_by, student, objective, **settings)
+    made = kind(taught_by, student, [objective, *others], **settings)
     if isinstance(objective, OfExits):
         for stage in objective.stages() or ():
             made.enter_stage(stage)

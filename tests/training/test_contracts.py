@@ -66,7 +66,7 @@ def on_three(teacher, tmp_path_factory):
     root = tmp_path_factory.mktemp("three")
     command = [sys.executable, FIXTURES / "replicated_runs.py", "3", root, teacher, *ROLES]
     environment = {**os.environ, "PYTHONPATH": str(FIXTURES.parents[1])}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     return root
 

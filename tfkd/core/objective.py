@@ -307,6 +307,7 @@ class Objective(keras.layers.Layer):
         Args:
             context: The batch without network outputs.
         """
+        return  # AutoGraph cannot convert a body that is a docstring alone.
 
     def student_logits(self, context) -> tf.Tensor | None:
         """Returns logits that stand in for the student's own, or ``None``.
@@ -341,6 +342,7 @@ class Objective(keras.layers.Layer):
             context: That of ``compute``.
             carry: What ``compute`` handed on.
         """
+        return  # As above.
 
     def schedule(self, epoch: tf.Tensor) -> Mapping[str, tf.Tensor] | tf.Tensor | float:
         """Returns the factor of each term, or one for all, at an epoch.

@@ -293,7 +293,8 @@ def fields(config: ml_collections.ConfigDict) -> dict[str, type]:
                 walk(value, f"{path}{key}.")
                 continue
             found[path + key] = kind
-            for position, each in enumerate(value if kind is tuple else ()):
+            # A tuple that is not set is None, and of the type tuple all the same.
+            for position, each in enumerate(value or () if kind is tuple else ()):
                 if isinstance(each, ml_collections.ConfigDict):
                     walk(each, f"{path}{key}[{position}].")
 

@@ -62,7 +62,7 @@ def run(
     finished = folder.result()
     if finished is not None:
         inputs.check_finished(config, folder, finished)
-        return _report(folder, finished)
+        return _report(folder, finished, strategy)
     strategies.check(strategy, config.train.batch_size, config.train.jit_compile)
     experiment = Experiment.of(config)
     made_of = inputs.Inputs(config, folder, experiment.dataset)
@@ -79,14 +79,17 @@ def run(
         finished = folder.result()
         if finished is not None:
             inputs.check_finished(config, folder, finished)
-            _report(folder, finished)
+            _report(folder, finished, strategy)
         result = finished or _train(experiment, folder, strategy, made_of, writes=True)
     strategies.part(strategy, lambda: True)
     return result
 
 
-def _report(folder: RunFolder, result: dict[str, Any]) -> dict[str, Any]:
-    print(f"{folder.path} is finished: {result['summary']}", flush=True)
+def _report(
+    folder: RunFolder, result: dict[str, Any], strategy: tf.distribute.Strategy
+) -> dict[str, Any]:
+    if strategies.is_chief(strategy):
+        print(f"{folder.path} is finished: {result['summary']}", flush=True)
     return result
 
 
