@@ -23,9 +23,12 @@ ARGUMENTS = {
     ],
     "pkkd_imagenet": ["", *(f"{role},resnet50" for role in ("cnn", "adder", "kd", "fixed"))],
     "pkkd_short": ["", "cnn", "adder", "adder_kd", "pkkd_fixed"],
-    "pbkd_cifar": ["", *(f"{role},cifar100" for role in ("teacher", "local", "labels", "kd"))],
-    "pbkd_imagenet": ["", "teacher", "pbkd_all", "scratch"],
-    "pbkd_short": ["", "teacher", "scratch", "kd"],
+    "pbkd_cifar": ["", *(f"{role},cifar100" for role in ("teacher", "labels"))],
+    "pbkd_imagenet": ["", "teacher"],
+    "pbkd_short": ["", "scratch", "kd"],
+    "hdkd_cifar": ["", "dbt_constant,msdnet_cifar_lin5"],
+    "hdkd_imagenet": ["imta,msdnet_imagenet_4"],
+    "hdkd_short": ["early_exit", "dense_kd"],
 }
 CASES = [(file, argument) for file, listed in ARGUMENTS.items() for argument in listed]
 

@@ -61,6 +61,8 @@ def check_early_exit(names, folder):
     exported = folder / "runs/msdnet/export"
     exported = reports.report(saved_model=exported, data_name="digits", budget=400_000)
     assert run["early_exit"]["validation_macs"] <= 400_000
+    speeds = [exported["early_exit"].pop(f"images_per_second{of}") for of in ("", "_of_all")]
+    assert min(speeds) > 0
     assert exported["early_exit"] == pytest.approx(run["early_exit"], rel=0.01)
 
 

@@ -105,7 +105,9 @@ def distiller_of(
     eager: bool = False,
     **settings,
 ) -> Distiller:
-    """A compiled distiller of an objective; a method of exits has a student with three of them.
+    """A compiled distiller of an objective.
+
+    A method of exits has a student with three of them, and is in its stage, if it has one.
 
     Args:
         objective: The objective.
@@ -128,6 +130,9 @@ def distiller_of(
     settings.setdefault("train_size", IMAGES)
     settings.setdefault("train_labels", train_labels())
     made = kind(taught_by, student, [objective, *others], **settings)
+    if isinstance(objective, OfExits):
+        for stage in objective.stages() or ():
+            made.enter_stage(stage)
     made.compile(keras.optimizers.SGD(learning_rate, momentum=0.9), run_eagerly=eager)
     return made
 

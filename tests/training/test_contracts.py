@@ -373,6 +373,7 @@ def test_wrong_experiments_are_refused_before_a_teacher_is_trained(
     if change in stages:
         monkeypatch.setattr(distillers.KD, "stages", lambda self: stages[change])
     config = contract("exits", teacher__workdir=str(tmp_path / "teacher"))
+    config.methods = configs.methods(kd={})
     if change == "which":
         config.teacher.which = "bst"
     with pytest.raises(TfkdError, match=message):

@@ -21,6 +21,11 @@ from tfkd.training.config import methods
 SETS = ("cifar100", "imagenet")
 """The sets of images that hyper-parameters were published for."""
 
+OF_EXITS = (
+    "deep_supervision", "dbt", "dbt_constant", "dense_kd", "hdkd", "hmsdnet", "hdbt", "imta",
+)  # fmt: skip
+"""The presets for networks with several exits."""
+
 SELF_TEACHER = "self_teacher"
 """Stands for a teacher that is the student's own architecture, trained alone before."""
 
@@ -109,7 +114,7 @@ _CIFAR100 = {
     "sskd": Preset("sskd"),
     # Lambda of a reproduction; no value was published. Every block has a stage of train.epochs.
     "pbkd": Preset("pbkd", 0.005),
-    # For networks with several exits: MSDNets, or any by the network multi_exit.
+    # Those of OF_EXITS, for MSDNets, or any network by the network multi_exit.
     "deep_supervision": Preset("deep_supervision", teacher=False),
     "dbt": Preset("dbt", teacher=False),
     "dbt_constant": Preset("dbt", settings={"form": "constant"}, teacher=False),
