@@ -88,17 +88,25 @@ def blob(values, form="packed", legacy=False, shape=None):
         sizes = b"".join(number(field, length) for field, length in enumerate(four, start=1))
     else:
         sizes = raw(7, raw(1, b"".join(map(varint, lengths))))
-    singles, doubles = flat.astype("<f4"), flat.astype("<f8")
+    with np.errstate(over="ignore"):
+        singles, doubles = flat.astype("<f4"), flat.astype("<f8")
     half = len(flat) // 2
     content = {
         "packed": lambda: raw(5, singles.tobytes()),
         "split": lambda: raw(5, singles[:half].tobytes()) + raw(5, singles[half:].tobytes()),
-        "unpacked": lambda: b"".join(tag(5, FIXED32) + each.tobytes() for each in singles),
+        "unpacked": lambda: unpacked(5, FIXED32, singles),
         "double": lambda: raw(8, doubles.tobytes()),
-        "unpacked double": lambda: b"".join(tag(8, FIXED64) + each.tobytes() for each in doubles),
+        "unpacked double": lambda: unpacked(8, FIXED64, doubles),
     }[form]()
     # Caffe writes the numbers first.
     return content + sizes
+
+
+def unpacked(field, kind, numbers):
+    """A field for each number, with a tag of one byte."""
+    found = np.empty(len(numbers), [("tag", "u1"), ("number", numbers.dtype)])
+    found["tag"], found["number"] = tag(field, kind)[0], numbers
+    return found.tobytes()
 
 
 def layer(name, kind, blobs=(), bottoms=(), tops=()):

@@ -83,7 +83,7 @@ def v2():
     make.add("Flatten", "flat", "depthwise")
     make.linear("fc1", "flat", 7, 24 * 3 * 2)
     make.add("ReLU", "leaky", "fc1", "fc1", negative_slope=0.1)
-    make.linear("fc2", "mean", 7, 12 * 4 * 4, transpose=True)
+    make.linear("fc2", "mean", 7, 12 * 4 * 4)
     make.add("Dropout", "drop", "fc2", "fc2", dropout_ratio=0.4)
     make.add("Pooling", "whole", "strided", pool="AVE", global_pooling=True)
     make.linear("fc3", "whole", 7, 5)
@@ -116,6 +116,33 @@ def v1():
     make.linear("aux", "pool2", 5, 16)
     make.add("Eltwise", "sum", "fc8 aux", operation="SUM")
     make.add("Softmax", "prob", "sum")
+    return make.layers
+
+
+def variants():
+    """Parameters that are rare, or that OpenCV reads otherwise than Caffe, in branches."""
+    make = Maker(2)
+    make.image(4, 9, 7)
+    pools = {
+        "floor": {"kernel_size": 2, "stride": 2, "round_mode": "FLOOR"},
+        "fork": {"kernel_size": 2, "stride": 2, "ceil_mode": False},
+        "beyond": {"pool": "AVE", "kernel_size": 4, "stride": 3},
+        "oblong": {"pool": "AVE", "kernel_h": 3, "kernel_w": 2, "stride_h": 2, "stride_w": 3,
+                   "pad_h": 2, "pad_w": 1},
+        "small": {"kernel_h": 10, "kernel_w": 8, "stride": 2},
+    }  # fmt: skip
+    for name, parameters in pools.items():
+        make.add("Pooling", name, "data", **parameters)
+    make.convolution("groups", "data", (6, 2, 2, 2), kernel_size=[2, 2], group=2, stride=[2, 1])
+    make.convolution("uneven", "data", (4, 1, 3, 3), kernel_size=3, group=4, stride=[1, 2])
+    make.linear("fc", "data", 6, 4 * 9 * 7, transpose=True)
+    make.add("Scale", "scale", "fc", "fc", [make.values(6)], axis=-1)
+    make.add("ReLU", "turned", "fc", negative_slope=-0.5)
+    make.add("LRN", "one", "data", local_size=1, alpha=0.3, k=2)
+    make.add("LRN", "wide", "data", local_size=9)
+    make.add("Concat", "alone", "one")
+    make.batch_norm("unscaled", "data", 4, factor=0.0)
+    make.add("PReLU", "flat_slopes", "turned", blobs=[make.values(6)])
     return make.layers
 
 

@@ -78,8 +78,9 @@ def load(
     weights = read_weights(caffemodel)
     with within(f"prototxt {str(prototxt)!r} with caffemodel {str(caffemodel)!r}"):
         plan = planned(definition, weights, keep_softmax=keep_softmax, image_size=image_size)
-    del weights
-    done = pixels_of(definition.transform, plan.shape, folder=Path(prototxt).parent, **pixels)
+    folder = Path(prototxt).parent
+    with within(f"prototxt {str(prototxt)!r}"):
+        done = pixels_of(definition.transform, plan.shape, folder=folder, **pixels)
     name = plan.name or Path(prototxt).stem
     if done.is_unknown:
         warnings.warn(

@@ -87,7 +87,9 @@ def read_prototxt(path: str | os.PathLike):
 
 
 def _in_one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    """Place and reason of an error; the line of the text between them may be long."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:60]} ... {text[-130:]}"
 
 
 def _check_fields(text: str) -> None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -19,13 +18,12 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 """How a field is written: a number of any length, 8 bytes, a length and that many bytes, 4 bytes."""
 
 _WIDTHS = {FIXED64: 8, FIXED32: 4}
-_MOST_FIELDS = 2**20
+_MOST_FIELDS = 2**16
 _LONGEST_VARINT = 10
 _PART = 2**16
 
 
-@dataclass(frozen=True)
-class Field:
+class Field(NamedTuple):
     """A field of a message, or several of one number in a row that are of one fixed width.
 
     Attributes:

@@ -93,7 +93,7 @@ class Softmax(_OfEachValue):
         return cls(layer.parameters("softmax_param").axis)
 
     def output(self, inputs: Sequence[Shape]) -> Shape:
-        check_axis("axis", self.axis, rank=len(inputs[0]) + 1)
+        check_axis(self.axis, rank=len(inputs[0]) + 1)
         return inputs[0]
 
     def build(self, inputs, label, arrays):

@@ -103,16 +103,17 @@ class Scale(Operation):
     """x * weight, and plus a bias where it has one: (channels,) each."""
 
     bias: bool
+    axis: int = 1
 
     @classmethod
     def read(cls, layer: Layer) -> Scale:
         found = layer.parameters("scale_param")
-        check_axis("axis", found.axis)
         if found.num_axes != 1:
             raise CaffeFormatError(f"found num_axes {found.num_axes}, wanted 1")
-        return cls(found.bias_term)
+        return cls(found.bias_term, found.axis)
 
     def output(self, inputs: Sequence[Shape]) -> Shape:
+        check_axis(self.axis, rank=len(inputs[0]) + 1)
         return inputs[0]
 
     def weights(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:

@@ -33,7 +33,7 @@ class Convolution(Operation):
     @classmethod
     def read(cls, layer: Layer) -> Convolution:
         found = layer.parameters("convolution_param")
-        check_axis("axis", found.axis, rank=4)
+        check_axis(found.axis, rank=4)
         if found.num_output < 1 or found.group < 1:
             raise CaffeFormatError(
                 f"found num_output {found.num_output} and group {found.group}, wanted 1 or more"

@@ -26,16 +26,17 @@ class InnerProduct(Operation):
     outputs: int
     bias: bool
     transpose: bool
+    axis: int
 
     @classmethod
     def read(cls, layer: Layer) -> InnerProduct:
         found = layer.parameters("inner_product_param")
-        check_axis("axis", found.axis)
         if found.num_output < 1:
             raise CaffeFormatError(f"found num_output {found.num_output}, wanted 1 or more")
-        return cls(found.num_output, found.bias_term, found.transpose)
+        return cls(found.num_output, found.bias_term, found.transpose, found.axis)
 
     def output(self, inputs: Sequence[Shape]) -> Shape:
+        check_axis(self.axis, rank=len(inputs[0]) + 1)
         return (self.outputs,)
 
     def weights(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:

@@ -81,7 +81,7 @@ class Concat(Operation):
         return cls(found.concat_dim if found.HasField("concat_dim") else found.axis)
 
     def output(self, inputs: Sequence[Shape]) -> Shape:
-        check_axis("axis", self.axis, rank=len(inputs[0]) + 1)
+        check_axis(self.axis, rank=len(inputs[0]) + 1)
         if len({shape[1:] for shape in inputs}) > 1:
             raise CaffeFormatError(
                 f"found inputs {', '.join(map(sizes, inputs[:8]))}, wanted maps of one size"

@@ -131,16 +131,15 @@ def check_maps(inputs: Sequence[Shape]) -> Shape:
     return inputs[0]
 
 
-def check_axis(name: str, axis: int, rank: int | None = None) -> None:
+def check_axis(axis: int, rank: int) -> None:
     """Refuses an axis that is not that of the channels.
 
     Args:
-        name: The parameter.
-        axis: Its value.
-        rank: The number of axes with the batch, if the axis may be counted from the end.
+        axis: The axis; one below 0 is counted from the end.
+        rank: The number of axes with the batch.
 
     Raises:
         CaffeFormatError: When it is another one.
     """
-    if axis != 1 and (rank is None or axis + rank != 1):
-        raise CaffeFormatError(f"found {name} {axis}, wanted 1, the axis of the channels")
+    if axis not in (1, 1 - rank):
+        raise CaffeFormatError(f"found axis {axis}, wanted 1, that of the channels")
