@@ -19,7 +19,7 @@ from tfkd.caffe.pixels import Pixels, pixels_of
 from tfkd.caffe.plan import Plan, planned
 from tfkd.caffe.prototxt import read_prototxt
 from tfkd.core.classes import check_count
-from tfkd.errors import TfkdWarning
+from tfkd.errors import TfkdError, TfkdWarning
 from tfkd.models.imported import output_file
 from tfkd.models.saving import save_network_file
 
@@ -128,11 +128,19 @@ def import_network(
             holds something else.
     """
     path = output_file(output)
+    if network is not None:
+        models.check_name(network)
     imported = load(prototxt, caffemodel, **settings)
     if check is not None:
         check(imported)
     if network is not None:
-        filled = dataclasses.replace(matched(imported.network, network), name=network)
+        if imported.pixels.image is not None:
+            raise TfkdError(
+                f"network {network!r}: found a mean image, which it cannot subtract, wanted a mean "
+                "of each channel"
+            )
+        filled = matched(imported.network, network)
+        filled = dataclasses.replace(filled, name=network)
         return dataclasses.replace(imported, network=filled, path=save_network_file(filled, path))
     return dataclasses.replace(
         imported, path=save_network_file(imported.network, path, is_stock=True)

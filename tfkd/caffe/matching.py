@@ -17,8 +17,9 @@ _VARIABLES = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance
 def matched(network: models.Network, name: str) -> models.Network:
     """Returns a network of tfkd with the weights of another network.
 
-    The layers with weights of both, in their order, must be of the same kinds and shapes. What the
-    two compute is compared on a random image, as equal layers do not make equal networks.
+    The layers with weights of both, in the order in which Keras lists them (by their depth), must
+    have variables of the same names and shapes. What the two compute is compared on a random image, as equal layers do not make equal
+    networks.
 
     Args:
         network: The network with weights.
@@ -33,7 +34,9 @@ def matched(network: models.Network, name: str) -> models.Network:
     if not isinstance(shape, tuple) or len(shape) != 2:
         raise TfkdError(f"{who}: found outputs {shape}, wanted one of (batch, classes)")
     model = models.create(name, shape[-1], source.input_shape[1:])
-    given, wanted = _with_weights(source), _with_weights(model)
+    given, wanted = (
+        [layer for layer in each.layers if layer.weights] for each in (source, model)
+    )
     for position, (old, new) in enumerate(zip(given, wanted)):
         if _form(old) != _form(new):
             raise TfkdError(
@@ -47,10 +50,6 @@ def matched(network: models.Network, name: str) -> models.Network:
             values.assign(_variables(old)[variable])
     _compare(source, model, who)
     return dataclasses.replace(network.with_model(model), taps={})
-
-
-def _with_weights(model: keras.Model) -> list[keras.Layer]:
-    return [layer for layer in model.layers if layer.weights]
 
 
 def _variables(layer: keras.Layer) -> dict[str, keras.Variable]:

@@ -9,7 +9,7 @@ import keras
 
 from tfkd.caffe.definition import Layer
 from tfkd.caffe.errors import CaffeFormatError, sizes
-from tfkd.caffe.layers.operation import Operation, Shape, check_axis, check_maps, register
+from tfkd.caffe.layers.operation import Operation, Shape, check_axis, check_maps, filled, register
 from tfkd.caffe.layers.windows import Pair, pair
 
 
@@ -90,21 +90,26 @@ class Convolution(Operation):
             "use_bias": self.bias,
             "name": label.part("dense") if kept_later else label.name,
         }
-        channels = images.shape[-1]
-        each = self.filters // channels if channels == self.groups else 0
-        if each and self.groups > 1 and strides[0] == strides[1]:
-            layer = keras.layers.DepthwiseConv2D(self.kernel, depth_multiplier=each, **settings)
-            # (channels x multiplier, 1, height, width) -> (height, width, channels, multiplier).
-            shape = (channels, each, *self.kernel)
-            kernel = lambda: arrays[0]().reshape(shape).transpose(2, 3, 0, 1)  # noqa: E731
-        else:
-            layer = keras.layers.Conv2D(self.filters, self.kernel, groups=self.groups, **settings)
-            kernel = lambda: arrays[0]().transpose(2, 3, 1, 0)  # noqa: E731
-        found = layer(images)
-        layer.set_weights([kernel(), *(each() for each in arrays[1:])])
+        found = self._convolved(images, settings, arrays)
         if not kept_later:
             return found
         return keras.layers.MaxPooling2D(1, strides=self.stride, name=label.name)(found)
+
+    def _convolved(self, images, settings: dict, arrays):
+        channels = images.shape[-1]
+        bias = [each() for each in arrays[1:]]
+        # Keras' depthwise convolution takes equal strides only.
+        if 1 < self.groups == channels and len(set(settings["strides"])) == 1:
+            each = self.filters // channels
+            layer = keras.layers.DepthwiseConv2D(self.kernel, depth_multiplier=each, **settings)
+            found = layer(images)
+            # (channels x multiplier, 1, height, width) -> (height, width, channels, multiplier).
+            apart = arrays[0]().reshape(channels, each, *self.kernel)
+            layer.set_weights([apart.transpose(2, 3, 0, 1), *bias])
+            return found
+        layer = keras.layers.Conv2D(self.filters, self.kernel, groups=self.groups, **settings)
+        # (filters, channels / groups, height, width) -> (height, width, channels, filters).
+        return filled(layer, images, lambda: arrays[0]().transpose(2, 3, 1, 0), *bias)
 
     def _is_same(self) -> bool:
         """Whether Keras' "same" is this padding; elsewhere it pads right and bottom more."""

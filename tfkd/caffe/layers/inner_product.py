@@ -10,7 +10,7 @@ import keras
 
 from tfkd.caffe.definition import Layer
 from tfkd.caffe.errors import CaffeFormatError
-from tfkd.caffe.layers.operation import Operation, Shape, check_axis, register
+from tfkd.caffe.layers.operation import Operation, Shape, check_axis, filled, register
 
 
 @register("InnerProduct")
@@ -50,7 +50,6 @@ class InnerProduct(Operation):
         if len(lengths) == 3:
             features = keras.layers.Flatten(name=label.part("flatten"))(features)
         layer = keras.layers.Dense(self.outputs, use_bias=self.bias, name=label.name)
-        found = layer(features)
 
         def kernel():
             values = arrays[0]() if self.transpose else arrays[0]().T
@@ -60,5 +59,4 @@ class InnerProduct(Operation):
             apart = values.reshape(channels, height, width, self.outputs)
             return apart.transpose(1, 2, 0, 3).reshape(-1, self.outputs)
 
-        layer.set_weights([kernel(), *(each() for each in arrays[1:])])
-        return found
+        return filled(layer, features, kernel, *(each() for each in arrays[1:]))

@@ -6,6 +6,7 @@ import abc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import keras
 import numpy as np
 
 from tfkd.caffe.definition import Layer
@@ -116,6 +117,26 @@ def operation_of(layer: Layer) -> Operation:
             f"for {layer.type}"
         )
     return kind.read(layer)
+
+
+def filled(layer: keras.Layer, inputs, kernel: Callable[[], np.ndarray], *bias: np.ndarray):
+    """Returns the output of a layer that has its weights from the beginning.
+
+    A large kernel is not made of random numbers first, which would take time and memory.
+
+    Args:
+        layer: A convolution or Dense layer, not yet built.
+        inputs: Its input.
+        kernel: Gives the kernel.
+        *bias: The bias, if it has one.
+    """
+    usual = layer.kernel_initializer
+    layer.kernel_initializer = lambda shape, dtype: kernel()
+    found = layer(inputs)
+    layer.kernel_initializer = usual
+    for values in bias:
+        layer.bias.assign(values)
+    return found
 
 
 def check_maps(inputs: Sequence[Shape]) -> Shape:
