@@ -7,7 +7,7 @@ import pytest
 
 from tfkd import benchmarks, models
 from tfkd.adder import compiled_ops
-from tfkd.benchmarks import plain_networks, processor
+from tfkd.benchmarks import memory, plain_networks, processor
 from tfkd.benchmarks.groups import adder, features
 from tfkd.benchmarks.groups import distillers as methods
 from tfkd.training import published
@@ -55,6 +55,19 @@ def test_memory_of_a_layer_is_a_number(passes, capsys):
         pytest.skip("this system does not tell how much memory was needed")
     adder.memory.print_extra_memory(0, "adder", passes, tiny=True)
     assert float(capsys.readouterr().out) >= 0
+
+
+@pytest.mark.slow
+def test_the_import_of_a_caffemodel_is_measured_with_its_memory():
+    rows = {row.name: row for row in benchmarks.run("caffe", rounds=1, turn=0.0, tiny=True)}
+    assert list(rows) == [
+        "keras.models.load_model",
+        "import without saving",
+        "import with saving",
+    ]
+    for name, row in list(rows.items())[1:]:
+        assert row.facts["wanted"] == "below 20 s"
+        assert row.facts["peak / file"] > 0 or not memory.is_told()
 
 
 @pytest.mark.slow

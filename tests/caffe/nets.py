@@ -119,6 +119,20 @@ def v1():
     return make.layers
 
 
+def small():
+    """A few layers, whose files are of some hundred bytes."""
+    make = Maker(3)
+    make.image(2, 6, 5)
+    make.convolution("conv", "data", (3, 2, 2, 2), kernel_size=2, pad=1)
+    make.batch_norm("bn", "conv", 3)
+    make.add("Scale", "scale", "bn", "bn", [make.values(3), make.values(3)], bias_term=True)
+    make.add("ReLU", "relu", "bn", "bn", negative_slope=0.1)
+    make.add("Pooling", "pool", "bn", pool="AVE", kernel_size=3, stride=2, pad=1)
+    make.linear("fc", "pool", 4, 3 * 4 * 4)
+    make.add("Softmax", "prob", "fc")
+    return make.layers
+
+
 def variants():
     """Parameters that are rare, or that OpenCV reads otherwise than Caffe, in branches."""
     make = Maker(2)

@@ -97,21 +97,25 @@ class Pooling(Operation):
             value = _LOWEST if is_largest else 0.0
             images = keras.ops.pad(images, around, constant_values=value)
         kind = keras.layers.MaxPooling2D if is_largest else keras.layers.AveragePooling2D
-        factors = None if is_largest else self._factors(kernel, windows, lengths)
-        name = label.name if factors is None else label.part("sum")
+        factors = {} if is_largest else self._factors(kernel, windows, lengths)
+        name = label.part("mean") if factors else label.name
         found = kind(kernel, strides=self.stride, name=name)(images)
-        if factors is None:
-            return found
-        return keras.layers.Rescaling(factors.tolist(), name=label.name)(found)
+        for number, axis in enumerate(factors, start=1):
+            name = label.name if number == len(factors) else label.part("mean")
+            shape = (-1, 1, 1) if axis == 0 else (1, -1, 1)
+            scale = factors[axis].reshape(shape).tolist()
+            found = keras.layers.Rescaling(scale, name=name)(found)
+        return found
 
     def _factors(
         self, kernel: Pair, windows: Sequence[int], lengths: Sequence[int]
-    ) -> np.ndarray | None:
-        """What the mean over whole windows is multiplied by; None where all of them are whole."""
-        parts = []
+    ) -> dict[int, np.ndarray]:
+        """What the mean over whole windows is multiplied by in each direction, where not by 1."""
+        found = {}
         for axis in (0, 1):
             starts = np.arange(windows[axis]) * self.stride[axis] - self.pad[axis]
             ends = np.minimum(starts + kernel[axis], lengths[axis] + self.pad[axis])
-            parts.append(kernel[axis] / (ends - starts))
-        factors = np.outer(*parts)[..., None]
-        return None if (factors == 1).all() else factors
+            factors = kernel[axis] / (ends - starts)
+            if (factors != 1).any():
+                found[axis] = factors
+        return found
