@@ -56,6 +56,19 @@ def test_memory_of_a_layer_is_a_number(passes):
 
 
 @pytest.mark.slow
+def test_the_import_of_a_caffemodel_is_measured_with_its_memory():
+    rows = {row.name: row for row in benchmarks.run("caffe", rounds=1, turn=0.0, tiny=True)}
+    assert list(rows) == [
+        "keras.models.load_model",
+        "import without saving",
+        "import with saving",
+    ]
+    for name, row in list(rows.items())[1:]:
+        assert row.facts["wanted"] == "below 20 s"
+        assert row.facts["peak / file"] > 0 or not memory.is_told()
+
+
+@pytest.mark.slow
 def test_methods_are_compared_with_kd():
     experiment = next(methods.experiments(tiny=True))
     assert [case.name for case in experiment.cases][0] == "kd"
