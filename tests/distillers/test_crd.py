@@ -343,7 +343,10 @@ def test_queue_gives_only_what_was_written_and_is_of_other_classes():
     assert losses["crd"] == 0 and not np.any(objective.partition.values)
     student, teacher = features(3, seed=1)
     index_of = {0: [1], 1: [0], 3: [0, 1]}
-    kept = [np.array(each)[:2] for each in (objective.kept.rows["teacher"], objective.kept.rows["student"])]
+    kept = [
+        np.array(each)[:2]
+        for each in (objective.kept.rows["teacher"], objective.kept.rows["student"])
+    ]
     heads = objective.student_head, objective.teacher_head
     vectors = [
         unit(given @ head.get_weights()[0] + head.get_weights()[1])
