@@ -71,11 +71,18 @@ def numbered(choice: ClassChoice, place: Path) -> ClassChoice:
     if choice.names is None:
         return choice
     words = _words_of(place)
-    numbers = {word: number for number, word in words.items()}
-    for name in choice.names:
-        if name not in words and name not in numbers:
+    called = {
+        name: [each for each in words if name in (each, words[each])] for name in choice.names
+    }
+    for name, numbers in called.items():
+        if not numbers:
             raise unknown(f"class of {NAME}", name, words.values())
-    return ClassChoice(tuple(numbers.get(name, name) for name in choice.names))
+        if len(numbers) > 1:
+            raise TfkdError(
+                f"classes: found {name!r}, which {' and '.join(numbers)} of {NAME} are called, "
+                "wanted the WordNet number"
+            )
+    return ClassChoice(tuple(number for numbers in called.values() for number in numbers))
 
 
 def described(splits: Splits, place: Path) -> Splits:

@@ -28,15 +28,32 @@ def linear_probe(given: Embeddings, seed: int = 0) -> float:
         given: Features and labels.
         seed: Seed of first weights and order.
     """
+    kernel, bias = trained_layer(given.train, given.train_labels, len(given.class_names), seed)
+    found = np.argmax(given.test @ kernel + bias, axis=1)
+    return 100.0 * float(np.mean(found == given.test_labels))
+
+
+def trained_layer(
+    features: np.ndarray, labels: np.ndarray, classes: int, seed: int = 0, epochs: int = EPOCHS
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns kernel ``(width, classes)`` and bias ``(classes,)`` of a trained linear layer.
+
+    Args:
+        features: Shape ``(images, width)``.
+        labels: Numbers of classes, ``(images,)``.
+        classes: How many there are.
+        seed: Seed of first weights and order.
+        epochs: Passes over the images.
+    """
     draw = np.random.default_rng(seed)
-    classes, width = len(given.class_names), given.train.shape[1]
+    width = features.shape[1]
     # The bias is the weight of a feature that is always 1.
-    images = np.column_stack([given.train, np.ones(len(given.train), np.float32)])
+    images = np.column_stack([features, np.ones(len(features))]).astype(np.float32)
     weights = np.zeros((width + 1, classes), np.float32)
     weights[:width] = draw.normal(0.0, _DEVIATION, (width, classes))
     velocity = np.zeros_like(weights)
-    wanted = np.eye(classes, dtype=np.float32)[given.train_labels]
-    for epoch in range(EPOCHS):
+    wanted = np.eye(classes, dtype=np.float32)[labels]
+    for epoch in range(epochs):
         rate = LEARNING_RATE * DECAY_FACTOR ** sum(epoch >= each for each in MILESTONES)
         order = draw.permutation(len(images))
         for start in range(0, len(order), BATCH_SIZE):
@@ -48,5 +65,4 @@ def linear_probe(given: Embeddings, seed: int = 0) -> float:
             velocity *= MOMENTUM
             velocity += batch.T @ errors / len(rows) + WEIGHT_DECAY * weights
             weights -= np.float32(rate) * velocity
-    found = np.argmax(given.test @ weights[:width] + weights[width], axis=1)
-    return 100.0 * float(np.mean(found == given.test_labels))
+    return weights[:width], weights[width]
