@@ -111,9 +111,20 @@ class DataSet:
 
         No image is decoded. Of record files that stream, the first use reads all records once.
         """
-        labels = self._sources["train"].all_labels()
+        labels = self.labels("train")
         labels.setflags(write=False)
         return labels
+
+    def labels(self, part: str) -> np.ndarray:
+        """Returns the labels of a part in index order, int32; decodes no image.
+
+        Args:
+            part: "train", "validation" or "test".
+
+        Raises:
+            TfkdError: There is no such part.
+        """
+        return self._source(part).all_labels()
 
     def check_training(self) -> None:
         """Checks that there is something to train on; evaluation works with any batch size.

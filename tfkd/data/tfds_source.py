@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfkd.data import presets
+from tfkd.data.class_choice import ClassChoice, of_classes
 from tfkd.data.decoding import Form, fit
 from tfkd.data.holdout import Holdout, held_out
 from tfkd.data.records import RecordImages
@@ -57,6 +58,7 @@ def load(
     download: bool,
     in_memory_bytes: int,
     center: bool = False,
+    classes: ClassChoice = ClassChoice(),
 ) -> Splits:
     """Opens a set of tensorflow-datasets.
 
@@ -74,9 +76,11 @@ def load(
         in_memory_bytes: Sets that are larger when decoded stream from their files; their mean and
             deviation are then measured on the first 4,096 images, unless they are published.
         center: Crop the center to ``image_size`` (see ``decoding.Form``).
+        classes: The classes that are kept.
 
     Raises:
-        TfkdError: The set is unknown, not prepared, or not one of image classification.
+        TfkdError: The set is unknown, not prepared, or not one of image classification; or it
+            streams and only some classes are to be kept.
     """
     builder = builder_for(name, directory)
     image_key, label_key = _keys(builder, name)
@@ -92,10 +96,18 @@ def load(
         names.pop("validation", None)
     form = _form(builder.info.features[image_key].shape, name, image_size, center)
     published = presets.preset(name).statistics
+    label = builder.info.features[label_key]
+    class_names = tuple(label.names or map(str, range(label.num_classes)))
+    kept_classes = classes.kept(class_names, name)
 
     sizes = {part: _count(builder, split) for part, split in names.items()}
     held = holdout.count(sizes["train"])
     if sum(sizes.values()) * form.bytes > in_memory_bytes:
+        if classes:
+            raise TfkdError(
+                f"{name}: found a choice of classes of a set that streams from record files, whose "
+                "images are not found by their class; wanted all classes, or folder:PATH"
+            )
         # Tensorflow-datasets shuffles a set when it writes it: its end is a random sample.
         kept = sizes["train"] - held
         sources = {
@@ -113,23 +125,24 @@ def load(
             part: _arrays(builder, split, (image_key, label_key), form, name)
             for part, split in names.items()
         }
-        if held:
+        for part, (images, labels) in arrays.items():
+            places, labels = of_classes(labels, kept_classes, f"{name}, {part}")
+            arrays[part] = (images if len(places) == len(images) else images[places]), labels
+        if holdout:
             images, labels = arrays["train"]
-            kept, apart = held_out(labels, held)
+            kept, apart = held_out(labels, holdout.count(len(labels)))
             arrays["train"] = images[kept], labels[kept]
             arrays["validation"] = images[apart], labels[apart]
         mean, std = published or mean_and_std(arrays["train"][0])
         sources = {part: MemoryImages(*pair) for part, pair in arrays.items()}
 
-    classes = tuple(builder.info.features[label_key].names or ())
-    count = builder.info.features[label_key].num_classes
     return Splits(
         train=sources["train"],
         test=sources["test"],
         validation=sources.get("validation"),
         mean=mean,
         std=std,
-        class_names=classes or tuple(map(str, range(count))),
+        class_names=tuple(class_names[number] for number in kept_classes),
     )
 
 

@@ -2,6 +2,7 @@
 
 from tfkd.core.registry import create, names
 from tfkd.distillers.at import AT, at_loss, attention_map
+from tfkd.distillers.auxvar.objective import AuxVar
 from tfkd.distillers.cocord import CoCoRD
 from tfkd.distillers.crd import CRD, crd_loss
 from tfkd.distillers.cs_kd import CSKD, cs_kd_loss
@@ -65,6 +66,7 @@ __all__ = [
     "USKD",
     "VID",
     "WSLD",
+    "AuxVar",
     "CoCoRD",
     "DeepSupervision",
     "DenseKD",

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tfkd import markdown
 from tfkd.earlier_version import modernized, modernized_result, modernized_summary
 from tfkd.errors import TfkdError, unknown
-from tfkd.reporting import markdown, source
+from tfkd.reporting import source
 from tfkd.training.compare import ALONE, TEACHER
 
 _PERCENT = "{:.2f}"
