@@ -12,6 +12,7 @@ import hashlib
 import os
 import stat
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -177,9 +178,10 @@ def load(
             raise TfkdError(decoding.problem(bad, Form(1, 1, 3, resize=True)))
     form = _form(found, image_size, center, skip_corrupt)
     streams = sum(len(each.paths) for each in found.values()) * form.bytes > in_memory_bytes
-    if skip_corrupt and streams:
-        _decode_all(found)
-        looked.keep()
+    if streams:
+        # Training reads its own part, and would end before it met a damaged image of another one.
+        if _decode_all([each for part, each in found.items() if skip_corrupt or part != "train"]):
+            looked.keep()
     found = {
         part: _opened(each, root / names[part], classes, form, streams, skip_corrupt)
         for part, each in found.items()
@@ -357,15 +359,20 @@ def _look(root: Path, state: str | None, found: dict[str, _Split]) -> survey.Sur
     return looked
 
 
-def _decode_all(found: dict[str, _Split]) -> None:
-    """Decodes every image that was not decoded before, and notes which are damaged."""
-    for each in found.values():
+def _decode_all(splits: Sequence[_Split]) -> int:
+    """Decodes every image that was not decoded before, and notes which are damaged.
+
+    Returns:
+        How many were decoded.
+    """
+    count = 0
+    for each in splits:
         rest = np.flatnonzero((each.facts["kind"] > 0) & (each.facts["decoded"] == 0))
-        _note(each, rest, decoding.decodable(each.paths[rest]))
-
-
-def _note(split: _Split, places: np.ndarray, sound: np.ndarray) -> None:
-    split.facts["decoded"][places] = np.where(sound, survey.SOUND, survey.DAMAGED)
+        if len(rest):
+            sound = decoding.decodable(each.paths[rest])
+            each.facts["decoded"][rest] = np.where(sound, survey.SOUND, survey.DAMAGED)
+        count += len(rest)
+    return count
 
 
 def _form(
