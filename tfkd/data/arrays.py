@@ -11,11 +11,12 @@ import tensorflow as tf
 
 from tfkd.data.dataset import DataSet
 from tfkd.data.decoding import resized
+from tfkd.data.histogram import mean_and_std
 from tfkd.data.holdout import Holdout, held_out, stratified
 from tfkd.data.mixing import Mixing
 from tfkd.data.source import MemoryImages
 from tfkd.data.splits import Splits
-from tfkd.data.statistics import mean_and_std
+from tfkd.data.statistics import Statistics
 from tfkd.errors import TfkdError, TfkdWarning
 
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -142,7 +143,7 @@ def _splits(train, test, validation, holdout, num_classes, class_names, name, me
     if len(names) != num_classes:
         raise TfkdError(f"{name}: found {len(names)} class names, wanted {num_classes}")
     if mean is None or std is None:
-        measured = mean_and_std(train_images)
+        measured = mean_and_std([train_images])
         mean = measured[0] if mean is None else mean
         std = measured[1] if std is None else std
     for what, values in (("mean", mean), ("std", std)):
@@ -156,8 +157,7 @@ def _splits(train, test, validation, holdout, num_classes, class_names, name, me
         train=sources["train"],
         test=sources["test"],
         validation=sources.get("validation"),
-        mean=tuple(float(each) for each in mean),
-        std=tuple(float(each) for each in std),
+        statistics=Statistics.of((mean, std)),
         class_names=names,
     )
 

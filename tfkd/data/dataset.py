@@ -18,6 +18,7 @@ from tfkd.data.columns import Column
 from tfkd.data.mixing import Mixing
 from tfkd.data.sharding import Shard
 from tfkd.data.source import ExampleRefs, ImageSource
+from tfkd.data.statistics import Statistics
 from tfkd.errors import TfkdError, unknown
 
 _PARTS = ("train", "validation", "test")
@@ -34,9 +35,8 @@ class DataInfo:
         train_size: Examples of the training part, without those set apart for validation.
         validation_size: Examples of the validation part; 0 if there is none.
         test_size: Examples of the test part.
-        mean: Mean of each channel over the training part, in pixel units 0..255 (for CIFAR the
-            published value).
-        std: Standard deviation likewise.
+        statistics: Mean and standard deviation over the training part (for CIFAR the published
+            values); of a set that streams they are measured when they are first asked for.
         class_names: Names of the classes, in the order of the labels.
         task: Name of the task that the labels are for.
     """
@@ -47,10 +47,19 @@ class DataInfo:
     train_size: int
     validation_size: int
     test_size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    statistics: Statistics = dataclasses.field(repr=False)
     class_names: tuple[str, ...]
     task: str = "classification"
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean of each channel over the training part, in pixel units 0..255."""
+        return self.statistics.values[0]
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation of each channel likewise."""
+        return self.statistics.values[1]
 
 
 class DataSet:

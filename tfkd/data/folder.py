@@ -12,7 +12,7 @@ import hashlib
 import os
 import stat
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ import tensorflow as tf
 from tfkd.data import decoding, resizedcrop, survey
 from tfkd.data.decoding import Form
 from tfkd.data.file_digest import IMAGE_ENDINGS, file_digest, stable_digest
+from tfkd.data.histogram import mean_and_std
 from tfkd.data.holdout import Holdout, held_out
 from tfkd.data.source import (
     NAMES_AND_SIZES,
@@ -30,7 +31,7 @@ from tfkd.data.source import (
     MemoryImages,
 )
 from tfkd.data.splits import Splits
-from tfkd.data.statistics import Statistics, mean_and_std
+from tfkd.data.statistics import Statistics, kept_or_measured
 from tfkd.errors import TfkdError, TfkdWarning
 
 _WANTED = "*.jpg, *.jpeg, *.png, *.webp, *.bmp or *.gif"
@@ -150,7 +151,7 @@ def load(
         image_size: (height, width) to resize to; None if all images have one size.
         skip_corrupt: Leave out files that cannot be decoded, with a warning, instead of refusing.
         in_memory_bytes: Sets that are larger when decoded stream from their files; their mean and
-            deviation are then measured on 4,096 images.
+            deviation are then measured on 4,096 images when they are asked for.
         center: Crop the center to ``image_size`` (see ``decoding.Form``).
 
     Raises:
@@ -194,10 +195,10 @@ def load(
         found["validation"] = found["train"].take(apart)
         found["train"] = found["train"].take(kept)
 
-    mean, std = _statistics(found["train"], form)
+    statistics = _statistics(found["train"], form)
     sources = {part: each.source(form) for part, each in found.items()}
     validation = sources.get("validation")
-    return Splits(sources["train"], sources["test"], validation, mean, std, tuple(classes))
+    return Splits(sources["train"], sources["test"], validation, statistics, tuple(classes))
 
 
 class _LeftOut:
@@ -448,12 +449,20 @@ def _warn(message: str) -> None:
 
 def _statistics(train: _Split, form: Form) -> Statistics:
     if train.images is not None:
-        return mean_and_std(train.images)
+        return Statistics.of(mean_and_std([train.images]))
     sample = train.take(_evenly(len(train.paths), _STATISTICS_SAMPLE))
-    images, read = decoding.read_all(sample.paths, form, sample.orientations)
-    if not read.all():
-        raise TfkdError(decoding.problem(sample.paths[~read][0], form))
-    return mean_and_std(images)
+
+    def images() -> Iterator[np.ndarray]:
+        read = np.zeros(len(sample.paths), bool)
+        for places, chunk in decoding.read_chunks(sample.paths, form, sample.orientations):
+            read[places] = True
+            yield chunk
+        if not read.all():
+            raise TfkdError(decoding.problem(sample.paths[~read][0], form))
+
+    return Statistics(
+        lambda: kept_or_measured(sample.source(form).digest(), len(sample.paths), images)
+    )
 
 
 def _evenly(size: int, wanted: int) -> np.ndarray:

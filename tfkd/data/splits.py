@@ -8,6 +8,7 @@ from tfkd.data import augmentation as augmentations
 from tfkd.data.dataset import DataInfo, DataSet
 from tfkd.data.mixing import Mixing
 from tfkd.data.source import ImageSource
+from tfkd.data.statistics import Statistics
 from tfkd.errors import TfkdError
 
 
@@ -19,8 +20,7 @@ class Splits:
         train: The training images.
         test: The test images.
         validation: The validation images, None if there are none.
-        mean: Mean of each channel of the training images, in pixel units 0..255.
-        std: Standard deviation likewise.
+        statistics: Mean and standard deviation of the training images.
         class_names: Names of the classes, in the order of the labels.
         task: Name of the task that the labels are for.
     """
@@ -28,8 +28,7 @@ class Splits:
     train: ImageSource
     test: ImageSource
     validation: ImageSource | None
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    statistics: Statistics
     class_names: tuple[str, ...]
     task: str = "classification"
 
@@ -65,8 +64,7 @@ class Splits:
             train_size=self.train.size,
             validation_size=self.validation.size if self.validation else 0,
             test_size=self.test.size,
-            mean=self.mean,
-            std=self.std,
+            statistics=self.statistics,
             class_names=self.class_names,
             task=self.task,
         )

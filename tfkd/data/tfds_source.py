@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
 
 from tfkd.data import presets
 from tfkd.data.decoding import Form, fit
+from tfkd.data.histogram import mean_and_std
 from tfkd.data.holdout import Holdout, held_out
 from tfkd.data.records import RecordImages
 from tfkd.data.source import MemoryImages
 from tfkd.data.splits import Splits
-from tfkd.data.statistics import mean_and_std
+from tfkd.data.statistics import Statistics, kept_or_measured
 from tfkd.errors import TfkdError, did_you_mean
 
 _CHUNK = 500
 _STATISTICS_SAMPLE = 4096
+_MEASURED = 64
 
 
 def builder_for(name: str, directory: str | None):
@@ -72,7 +75,8 @@ def load(
         download: Download and prepare the set if it is not there; otherwise the network is never
             used.
         in_memory_bytes: Sets that are larger when decoded stream from their files; their mean and
-            deviation are then measured on the first 4,096 images, unless they are published.
+            deviation are then measured on the first 4,096 images when they are asked for, unless
+            they are published.
         center: Crop the center to ``image_size`` (see ``decoding.Form``).
 
     Raises:
@@ -92,6 +96,8 @@ def load(
         names.pop("validation", None)
     form = _form(builder.info.features[image_key].shape, name, image_size, center)
     published = presets.preset(name).statistics
+    if published is not None:
+        statistics = Statistics.of(published)
 
     sizes = {part: _count(builder, split) for part, split in names.items()}
     held = holdout.count(sizes["train"])
@@ -107,7 +113,8 @@ def load(
             sources["validation"] = RecordImages(
                 builder, names["train"], kept, sizes["train"], form
             )
-        mean, std = published or mean_and_std(_first_images(sources["train"]))
+        if published is None:
+            statistics = _measured_later(sources["train"])
     else:
         arrays = {
             part: _arrays(builder, split, (image_key, label_key), form, name)
@@ -118,7 +125,8 @@ def load(
             kept, apart = held_out(labels, held)
             arrays["train"] = images[kept], labels[kept]
             arrays["validation"] = images[apart], labels[apart]
-        mean, std = published or mean_and_std(arrays["train"][0])
+        if published is None:
+            statistics = Statistics.of(mean_and_std([arrays["train"][0]]))
         sources = {part: MemoryImages(*pair) for part, pair in arrays.items()}
 
     classes = tuple(builder.info.features[label_key].names or ())
@@ -127,8 +135,7 @@ def load(
         train=sources["train"],
         test=sources["test"],
         validation=sources.get("validation"),
-        mean=mean,
-        std=std,
+        statistics=statistics,
         class_names=classes or tuple(map(str, range(count))),
     )
 
@@ -247,9 +254,14 @@ def _arrays(
     return images, labels
 
 
-def _first_images(source: RecordImages) -> np.ndarray:
-    refs = source.in_order().take(_STATISTICS_SAMPLE).batch(_CHUNK)
-    return np.concatenate(list(refs.map(source.pixels).as_numpy_iterator()))
+def _measured_later(train: RecordImages) -> Statistics:
+    """Returns the statistics of the first training images."""
+    sample = train.subset(min(_STATISTICS_SAMPLE, train.size))
+
+    def images() -> Iterator[np.ndarray]:
+        return sample.in_order().batch(_MEASURED).map(sample.pixels).as_numpy_iterator()
+
+    return Statistics(lambda: kept_or_measured(sample.digest(), sample.size, images))
 
 
 def _first_line(error: BaseException) -> str:

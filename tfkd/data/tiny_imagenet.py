@@ -22,6 +22,7 @@ from tqdm import tqdm
 from tfkd.data import presets, tfds_source
 from tfkd.data.data_dir import prepared_sets, workplace
 from tfkd.data.splits import Splits
+from tfkd.data.statistics import Statistics
 from tfkd.errors import TfkdError
 
 NAME = "tiny_imagenet"
@@ -64,9 +65,9 @@ def described(splits: Splits, place: Path) -> Splits:
     """Returns the splits of the folder ``place`` with the words of the classes and the preset."""
     lines = (place / _CLASSES).read_text("utf-8").splitlines()
     words = dict(line.split("\t", 1) for line in lines)
-    mean, std = presets.preset(NAME).statistics
+    published = Statistics.of(presets.preset(NAME).statistics)
     names = tuple(words.get(each, each) for each in splits.class_names)
-    return dataclasses.replace(splits, class_names=names, mean=mean, std=std)
+    return dataclasses.replace(splits, class_names=names, statistics=published)
 
 
 def prepare(archive: str, directory: str | None = None) -> Path:

@@ -48,6 +48,7 @@ class State:
         first_seconds: Their time.
         inputs: What the config points at: see :mod:`tfkd.training.inputs`.
         accepted_changes: What of that was another one when the run went on, in words.
+        teachers_worth: See :data:`tfkd.training.teaching.Worth`.
     """
 
     stage: int = 0
@@ -64,6 +65,7 @@ class State:
     first_seconds: float = 0.0
     inputs: dict[str, Any] = field(default_factory=dict)
     accepted_changes: list[str] = field(default_factory=list)
+    teachers_worth: dict[str, Any] = field(default_factory=dict)
 
     def note(self, images: int, seconds: float, compiled: bool) -> None:
         """Adds an epoch's images and their time.
@@ -158,7 +160,7 @@ class Progress(keras.callbacks.Callback):
         checkpoints.assign(distiller.state(), arrays)
         for name, value in meta.items():
             # Those are of now, and were compared with these.
-            if name not in ("inputs", "accepted_changes"):
+            if name not in ("inputs", "accepted_changes", "teachers_worth"):
                 setattr(self.state, name, value)
         self._saved_step = self.state.step
         if not self._ends_epoch(self.state.step):
