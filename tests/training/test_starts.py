@@ -62,9 +62,10 @@ def test_a_restart_measures_neither_the_teacher_nor_the_images_again(
     assert f"{line} (measured before)" in capsys.readouterr().out
     assert len(result["inputs"]["data"]["statistics"][0]) == 3
 
-    # Nor does an evaluation ask for them.
+    # Nor does an evaluation ask for them; how images were cropped is on record.
     loading._from_folder.cache_clear()
     assert reports.report(run=folder)["images"] == 16 and len(measured) == 3
+    assert models.load_network(folder).crop == "center"
 
     # On other images the teacher is measured again.
     write(tmp_path / "data" / "test" / "a" / "more.png", 99)

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfkd.data.dataset import DataSet
-from tfkd.data.decoding import resized
+from tfkd.data.decoding import WHOLE, resized
 from tfkd.data.histogram import mean_and_std
 from tfkd.data.holdout import Holdout, held_out, stratified
 from tfkd.data.mixing import Mixing
@@ -101,7 +101,7 @@ def digits(holdout: Holdout, image_size: tuple[int, int] | None) -> Splits:
         kept, apart = stratified(labels[rest], _DIGITS_HELD_OUT)
         validation = train[0][apart], train[1][apart]
         train = train[0][kept], train[1][kept]
-    return _splits(
+    splits = _splits(
         train=train,
         test=(images[test], labels[test]),
         validation=validation,
@@ -112,6 +112,7 @@ def digits(holdout: Holdout, image_size: tuple[int, int] | None) -> Splits:
         mean=None,
         std=None,
     )
+    return splits if image_size is None else dataclasses.replace(splits, crop=WHOLE)
 
 
 def _splits(train, test, validation, holdout, num_classes, class_names, name, mean, std) -> Splits:

@@ -39,6 +39,9 @@ class DataInfo:
             values); of a set that streams they are measured when they are first asked for.
         class_names: Names of the classes, in the order of the labels.
         task: Name of the task that the labels are for.
+        crop: How images of other sizes become those of ``image_shape``: ``center`` (the shorter
+            side becomes 8/7 of the height, then the middle is cut out), ``whole`` (whatever the
+            proportions), or None where none was resized.
     """
 
     name: str
@@ -50,6 +53,7 @@ class DataInfo:
     statistics: Statistics = dataclasses.field(repr=False)
     class_names: tuple[str, ...]
     task: str = "classification"
+    crop: str | None = None
 
     @property
     def mean(self) -> tuple[float, ...]:

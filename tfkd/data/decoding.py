@@ -20,6 +20,10 @@ from tqdm import tqdm
 from tfkd.data import headers
 from tfkd.errors import TfkdError
 
+CROPS = CENTER, WHOLE = "center", "whole"
+"""How images of any size become images of one: the middle of the resized image, or the whole image
+whatever its proportions."""
+
 _CHUNK = 256
 _MARK = "unusable image file "
 
@@ -47,6 +51,11 @@ class Form:
     @property
     def shape(self) -> tuple[int, int, int]:
         return self.height, self.width, self.channels
+
+    @property
+    def crop(self) -> str | None:
+        """One of ``CROPS``; None for images that are not resized."""
+        return CENTER if self.center else WHOLE if self.resize else None
 
     @property
     def bytes(self) -> int:

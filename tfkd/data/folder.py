@@ -198,7 +198,14 @@ def load(
     statistics = _statistics(found["train"], form)
     sources = {part: each.source(form) for part, each in found.items()}
     validation = sources.get("validation")
-    return Splits(sources["train"], sources["test"], validation, statistics, tuple(classes))
+    return Splits(
+        sources["train"],
+        sources["test"],
+        validation,
+        statistics,
+        tuple(classes),
+        crop=form.crop,
+    )
 
 
 class _LeftOut:

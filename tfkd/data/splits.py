@@ -23,6 +23,7 @@ class Splits:
         statistics: Mean and standard deviation of the training images.
         class_names: Names of the classes, in the order of the labels.
         task: Name of the task that the labels are for.
+        crop: How images are resized, as ``DataInfo.crop``.
     """
 
     train: ImageSource
@@ -31,6 +32,7 @@ class Splits:
     statistics: Statistics
     class_names: tuple[str, ...]
     task: str = "classification"
+    crop: str | None = None
 
     def with_train_size(self, count: int) -> Splits:
         """Returns the same splits with fewer training images, alike in every class.
@@ -67,6 +69,7 @@ class Splits:
             statistics=self.statistics,
             class_names=self.class_names,
             task=self.task,
+            crop=self.crop,
         )
         return DataSet(
             info,

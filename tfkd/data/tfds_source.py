@@ -16,6 +16,7 @@ from tfkd.data.records import RecordImages
 from tfkd.data.source import MemoryImages
 from tfkd.data.splits import Splits
 from tfkd.data.statistics import Statistics, kept_or_measured
+from tfkd.data.survey import SeveralSizes
 from tfkd.errors import TfkdError, did_you_mean
 
 _CHUNK = 500
@@ -137,6 +138,7 @@ def load(
         validation=sources.get("validation"),
         statistics=statistics,
         class_names=classes or tuple(map(str, range(count))),
+        crop=form.crop,
     )
 
 
@@ -221,7 +223,7 @@ def _form(shape: tuple, name: str, image_size: tuple[int, int] | None, center: b
     if image_size is not None:
         return Form(*image_size, channels=channels, resize=True, center=center)
     if None in shape:
-        raise TfkdError(f"{name}: has images of several sizes; set image_size to resize them")
+        raise SeveralSizes(f"{name}: has images of several sizes; set image_size to resize them")
     return Form(shape[0], shape[1], channels, resize=False)
 
 
