@@ -22,6 +22,7 @@ from tfkd.evaluation.subjects import (
     Subject,
     best_selected_on,
     check_part,
+    load_data,
     run_data_settings,
     run_subject,
     saved_model_subject,
@@ -45,6 +46,8 @@ def report(
     class_names: str | os.PathLike | None = None,
     by_number: bool = False,
     preprocess: str | None = None,
+    image_size: int | None = None,
+    crop: str | None = None,
     budget: float | None = None,
 ) -> dict:
     """Evaluates the student of a run folder, or a SavedModel.
@@ -64,6 +67,10 @@ def report(
             by their names, where both have some.
         preprocess: How pixels reach a SavedModel that tfkd did not export: ``dataset``, ``none``,
             ``tf``, ``torch`` or ``caffe``; None gives them as they are, with a warning.
+        image_size: Height and width that images are brought to; None for those of the network.
+        crop: How they are brought to it, ``center`` or ``whole`` (see ``tfkd.data.DataInfo``); None
+            for what is recorded of the network, or of its run. Where nothing is, images must have
+            one size.
         budget: MACs of an image in the mean, for a network with exits: each image leaves where it
             is sure, by the most accurate thresholds that cost no more on the validation images.
             Those are the run's, or those that an export was made with.
@@ -93,10 +100,16 @@ def report(
     if run is None and data_name is None:
         raise TfkdError("data to evaluate a SavedModel on: found none, wanted --data=NAME")
     subject = saved_model_subject(saved_model) if run is None else run_subject(run, which)
-    settings = run_data_settings(run) if data_name is None else {"name": data_name}
+    if data_name is None:
+        settings = run_data_settings(run)
+        if image_size is not None or crop is not None:
+            settings |= subject.data_settings(image_size=image_size, crop=crop)
+    else:
+        settings = {"name": data_name}
+        settings |= subject.data_settings(image_size=image_size, crop=crop)
     if directory is not None:
         settings["directory"] = directory
-    dataset = data.load(**settings, batch_size=batch_size)
+    dataset = load_data(settings, batch_size)
     if run is not None and data_name is None:
         check_part(run, dataset, split)
     if class_names is not None:

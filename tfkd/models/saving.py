@@ -166,6 +166,7 @@ def load_network(run_folder: str | os.PathLike, which: str = "last") -> Network:
         name=description["name"],
         task=description["task"],
         class_names=description["class_names"],
+        crop=description["crop"],
     )
     found = described(network)
     differ = [key for key in _CHECKED if found[key] != description[key]]
@@ -209,6 +210,7 @@ def load_network_file(path: str | os.PathLike) -> Network:
         taps=known["taps"],
         task=known["task"],
         class_names=known["class_names"],
+        crop=known["crop"],
     )
 
 

@@ -108,8 +108,10 @@ def _train(
     teaching = teachings.of(experiment)
     networks = teaching.obtain(lambda teacher_config, path: run(teacher_config, path, strategy))
     made_of.check_taught(networks, strategy)
+    worth = {}
     if writes:
-        teaching.tell(say)
+        before = (folder.begun() or {}).get("teachers_worth", {})
+        worth = teaching.tell(say, inputs.digest(made_of.record), before)
 
     # The student and what trains it, brought to where the run stands.
     with build.precision(config.train.precision), strategy.scope():
@@ -118,7 +120,7 @@ def _train(
         loop = TrainLoop(experiment, distiller, strategy, say)
         progress = Progress(
             folder,
-            State(inputs=made_of.record, accepted_changes=made_of.accepted),
+            State(inputs=made_of.record, accepted_changes=made_of.accepted, teachers_worth=worth),
             stages=loop.stages,
             timeline=loop.timeline,
             score=distiller.task.score,

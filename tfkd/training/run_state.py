@@ -49,6 +49,7 @@ class State:
         inputs: What the config points at: see :mod:`tfkd.training.inputs`.
         accepted_changes: What of that was another one when the run went on, in words.
         stage_costs: Parameters and MACs of what each stage ran in the student's place, by its name.
+        teachers_worth: See :data:`tfkd.training.teaching.Worth`.
     """
 
     stage: int = 0
@@ -66,6 +67,7 @@ class State:
     inputs: dict[str, Any] = field(default_factory=dict)
     accepted_changes: list[str] = field(default_factory=list)
     stage_costs: dict[str, dict[str, int]] = field(default_factory=dict)
+    teachers_worth: dict[str, Any] = field(default_factory=dict)
 
     def note(self, images: int, seconds: float, compiled: bool) -> None:
         """Adds an epoch's images and their time.
@@ -161,7 +163,7 @@ class Progress(keras.callbacks.Callback):
         checkpoints.assign(distiller.state(), arrays)
         for name, value in meta.items():
             # Those are of now, and were compared with these.
-            if name not in ("inputs", "accepted_changes"):
+            if name not in ("inputs", "accepted_changes", "teachers_worth"):
                 setattr(self.state, name, value)
         self._note_cost(self.state.stage)
         self._saved_step = self.state.step
