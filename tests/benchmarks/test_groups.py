@@ -113,6 +113,19 @@ def test_methods_of_exits_are_compared_with_a_plain_step(monkeypatch):
     assert unsound == {"hdkd", now_and_then.name}, "more memory than wanted"
 
 
+@pytest.mark.slow
+def test_both_heads_of_auxvar_are_compared():
+    (row,) = (
+        row
+        for row in benchmarks.run(
+            "bayes_head", rounds=1, turn=0.0, tiny=True, show=lambda rows: None
+        )
+        if row.baseline
+    )
+    assert (row.name, row.baseline) == ("bayes", "linear") and row.ratio > 0
+    assert row.facts == {"more parameters": 0, "more MACs": 0}
+
+
 def test_the_plain_networks_are_the_same_networks():
     shape = (8, 8, 3)
     for name, plain in (
