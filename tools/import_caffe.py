@@ -74,7 +74,9 @@ def main(_) -> None:
     from tfkd.errors import TfkdError
 
     if not _PROTOTXT.value or not _CAFFEMODEL.value or not _OUTPUT.value:
-        raise TfkdError("wanted --prototxt=FILE, --caffemodel=FILE and --output=FOLDER (see --help)")
+        raise TfkdError(
+            "wanted --prototxt=FILE, --caffemodel=FILE and --output=FOLDER (see --help)"
+        )
 
     def check(imported: caffe.Imported) -> None:
         print(caffe.table(imported.plan))

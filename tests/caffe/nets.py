@@ -90,7 +90,9 @@ def v2():
     make.add("PReLU", "shared", "fc3", blobs=[np.float32([0.3])], channel_shared=True)
     make.add("Eltwise", "logit_sum", "fc1 fc2 shared")
     make.batch_norm("bn3", "logit_sum", 7, top="logit_sum", factor=1.0)
-    make.add("Scale", "scale3", "logit_sum", "scaled", [make.values(7), make.values(7)], bias_term=True)
+    make.add(
+        "Scale", "scale3", "logit_sum", "scaled", [make.values(7), make.values(7)], bias_term=True
+    )
     make.add("Softmax", "prob", "scaled")
     return make.layers
 

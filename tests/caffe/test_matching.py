@@ -60,7 +60,11 @@ def test_a_network_of_tfkd_takes_the_weights_in_their_order(tmp_path):
 @pytest.mark.parametrize(
     "net, name, match",
     [
-        (resnet8, "resnet14", "found as layer 7 with weights 'a2' with kernel .*, wanted 'stage1_b"),
+        (
+            resnet8,
+            "resnet14",
+            "found as layer 7 with weights 'a2' with kernel .*, wanted 'stage1_b",
+        ),
         (
             lambda: resnet8(without_relu=True),
             "resnet8",

@@ -8,8 +8,8 @@ import pytest
 from tests.caffe import files, nets
 from tfkd import TfkdWarning, caffe
 
-# A network "n" of a layer "c" of type "Convolution" (V2), with a blob of shape 1x1x1x2 of the numbers
-# 1.5 and -2; then a field that nobody knows.
+# A network "n" of a layer "c" of type "Convolution" (V2), with a blob of shape 1x1x1x2 of the
+# numbers 1.5 and -2; then a field that nobody knows.
 LITERAL = bytes.fromhex(
     "0a016e"  # name (1): 1 byte, "n"
     "a20626"  # layer (100)
@@ -71,7 +71,9 @@ def test_a_shape_is_taken_before_the_four_older_lengths(tmp_path):
 
 def test_names_that_are_no_utf8_are_the_same_in_both_files(tmp_path):
     name = "\u5377".encode("gbk")
-    text = files.prototxt(nets.v2()[:2]).encode().replace(b'name: "conv1"', b'name: "' + name + b'"')
+    text = (
+        files.prototxt(nets.v2()[:2]).encode().replace(b'name: "conv1"', b'name: "' + name + b'"')
+    )
     blobs = [files.blob(each) for each in nets.v2()[1].blobs]
     content = files.caffemodel([files.layer(name, "Convolution", blobs)])
     imported = caffe.load(

@@ -91,9 +91,7 @@ def load(
         )
     built = build(plan, done.normalize)
     taps = {old: new for old, new in built.names.items() if old != new}
-    network = models.Network(
-        built.model, done.preprocess, name, taps=taps, class_names=class_names
-    )
+    network = models.Network(built.model, done.preprocess, name, taps=taps, class_names=class_names)
     check_count(network, f"network {name!r}")
     return Imported(network, plan, done, built.names)
 

@@ -125,7 +125,9 @@ def pixels_of(
 def _numbers(mean: Sequence[float], channels: int) -> list[float]:
     numbers = [float(each) for each in mean]
     if len(numbers) not in (0, 1, channels) or not all(map(math.isfinite, numbers)):
-        raise TfkdError(f"mean: found {numbers}, wanted a number, or one for each of {channels} channels")
+        raise TfkdError(
+            f"mean: found {numbers}, wanted a number, or one for each of {channels} channels"
+        )
     return numbers
 
 

@@ -272,9 +272,7 @@ def _with_scales(
     return found, outputs
 
 
-def _in_use(
-    nodes: Sequence[Node], outputs: Mapping[str, int]
-) -> tuple[list[Node], dict[str, int]]:
+def _in_use(nodes: Sequence[Node], outputs: Mapping[str, int]) -> tuple[list[Node], dict[str, int]]:
     """The nodes that outputs need, and the outputs, by the positions that they then have."""
     needed = set(outputs.values())
     for position in range(len(nodes) - 1, -1, -1):

@@ -151,4 +151,3 @@ def listing(
         (ascii(name)[1:-1], str(values.dtype), values.shape)
         for name, values in read(checkpoint, key, prefix).items()
     ]
-

@@ -56,7 +56,9 @@ class Eltwise(Operation):
             _OPERATIONS["MAX"]: keras.layers.Maximum,
         }
         values = [
-            tensor if factor == 1 else keras.layers.Rescaling(factor, name=label.part(f"{n}"))(tensor)
+            tensor
+            if factor == 1
+            else keras.layers.Rescaling(factor, name=label.part(f"{n}"))(tensor)
             for n, (tensor, factor) in enumerate(
                 zip(inputs, self.coefficients or [1.0] * len(inputs)), start=1
             )
