@@ -152,3 +152,13 @@ def test_layers_of_one_name_get_a_number(tmp_path):
     assert names == [
         "data", "same", "same_2", "same_pad_pad_2", "same_pad", "same_pad_pad_pad", "same_pad_pad"
     ]  # fmt: skip
+
+
+def test_more_layers_than_keras_joins(tmp_path, monkeypatch):
+    # What a thousand layers do, in less time.
+    def too_deep(*arguments, **settings):
+        raise RecursionError
+
+    monkeypatch.setattr("tfkd.caffe.builder.keras.Model", too_deep)
+    with pytest.raises(caffe.CaffeFormatError, match="found 15 layers, wanted fewer one after"):
+        caffe.load(*written(tmp_path, nets.v1(), v1=True), mean=[0.0])

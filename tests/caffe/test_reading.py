@@ -8,8 +8,8 @@ import pytest
 from tests.caffe import files, nets
 from tfkd import TfkdWarning, caffe
 
-# A network "n" of a layer "c" of type "Convolution" (V2), with a blob of shape 1x1x1x2 of the numbers
-# 1.5 and -2; then a field that nobody knows.
+# A network "n" of a layer "c" of type "Convolution" (V2), with a blob of shape 1x1x1x2 of the
+# numbers 1.5 and -2; then a field that nobody knows.
 LITERAL = bytes.fromhex(
     "0a016e"  # name (1): 1 byte, "n"
     "a20626"  # layer (100)

@@ -57,7 +57,7 @@ WEIGHTS = {
     "no weights": (layers(), "found no layer with weights"),
     "both versions": (VALID + files.raw(2, b""), "both 'layer' and 'layers'"),
     "V0": (V0, "found the form V0 of Caffe's first months"),
-    "fewer numbers": (with_shape(3), "layer 'conv1', blob 0: found 2 numbers, wanted 3 for the shape 3"),
+    "fewer numbers": (with_shape(3), "layer 'conv1', blob 0: found 2 numbers, wanted 3 for"),
     "no numbers": (layers(files.raw(7, files.raw(1, b"\x02"))), "found 0 numbers, wanted 2"),
     "negative length": (with_shape(-1, -2), "found the shape -1x-2"),
     "length 0": (with_shape(0, 2), "found the shape 0x2"),
@@ -65,7 +65,7 @@ WEIGHTS = {
     "huge length": (with_shape(2**62), "found the shape 4611686018427387904"),
     "many axes": (with_shape(*[1] * 33, 2), "wanted at most 32 lengths"),
     "no shape": (layers(files.raw(5, b"\0" * 8)), "found a blob without a shape"),
-    "odd bytes": (layers(files.raw(5, b"\0" * 7) + files.number(1, 2)), "found 7 bytes for numbers"),
+    "odd bytes": (layers(files.raw(5, b"\0" * 7) + files.number(1, 2)), "found 7 bytes for"),
     "single and double": (
         layers(files.blob(ONES) + files.raw(8, b"\0" * 8)),
         "found both data and double_data",
@@ -167,7 +167,7 @@ NETWORKS = {
     "no window": (pooling(""), "found 0 numbers of kernel_size"),
     "pad of a pooling": (pooling("kernel_size: 2 pad: 2"), "wanted less than the kernel"),
     "window beyond": (pooling("kernel_size: 1 stride: 5"), "each to begin in the image"),
-    "global and kernel": (pooling("kernel_size: 2 global_pooling: true"), "both global_pooling and"),
+    "global and kernel": (pooling("kernel_size: 2 global_pooling: true"), "both global_pooling"),
     "global and stride": (pooling("stride: 2 global_pooling: true"), "with global_pooling"),
     "linear axis": (one("InnerProduct", "num_output: 4 axis: 2"), "found axis 2, wanted 1"),
     "linear inputs": (
@@ -194,7 +194,7 @@ NETWORKS = {
     ),
     "mask": (one("Pooling", "kernel_size: 2", tops=("x", "mask")), "1 bottoms and 2 tops"),
     "bottom": (convolution(bottoms=("nothing",)), "found 0 inputs that layers read"),
-    "later bottom": (one("Eltwise", "", ("data", "x")), "the bottom 'x', wanted a blob that a layer"),
+    "later bottom": (one("Eltwise", "", ("data", "x")), "the bottom 'x', wanted a blob that"),
     "top": (
         one("Concat", tops=("y",)).replace("conv1", "a")
         + 'layer { name: "b" type: "ReLU" bottom: "data" top: "y" }',

@@ -39,11 +39,12 @@ def build(plan: Plan, first: Callable | None = None) -> Built:
 
     Args:
         plan: The network.
-        first: ``first(images, name)`` is what the first layer sees of them, by a layer of that name;
-            None for the images themselves.
+        first: ``first(images, name)`` is what the first layer sees of them, by a layer of that
+            name; None for the images themselves.
 
     Raises:
-        CaffeFormatError: Where a layer of Keras has another output than the layer of Caffe.
+        CaffeFormatError: For more layers one after the other than Keras joins (about 900), and
+            where a layer of Keras has another output than the layer of Caffe.
     """
     names = _Names()
     channels, height, width = plan.shape
@@ -59,11 +60,21 @@ def build(plan: Plan, first: Callable | None = None) -> Built:
             _check(tuple(output.shape[1:]), node.shape)
             found.append(output)
     outputs = {name: found[position + 1] for name, position in plan.outputs.items()}
-    model = keras.Model(image, _named(outputs, names), name=_plain(plan.name) or _NAME)
+    model = _joined(image, _named(outputs, names), plan)
     by_layer: dict[str, str] = {}
     for node, name in zip(plan.nodes, labels):
         by_layer.setdefault(node.name, name)
     return Built(model, by_layer)
+
+
+def _joined(image, outputs, plan: Plan) -> keras.Model:
+    try:
+        return keras.Model(image, outputs, name=_plain(plan.name) or _NAME)
+    except RecursionError:
+        raise CaffeFormatError(
+            f"found {len(plan.nodes):,} layers, wanted fewer one after the other: Keras walks "
+            "through them by recursion"
+        ) from None
 
 
 class _Names:

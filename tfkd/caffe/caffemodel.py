@@ -1,4 +1,4 @@
-"""The weights of a network: a NetParameter in binary form, which Caffe writes as ``.caffemodel``."""
+"""The weights of a network: a NetParameter in binary form, in Caffe's ``.caffemodel`` files."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ def matched(network: models.Network, name: str) -> models.Network:
     """Returns a network of tfkd with the weights of another network.
 
     The layers with weights of both, in the order in which Keras lists them (by their depth), must
-    have variables of the same names and shapes. What the two compute is compared on a random image, as equal layers do not make equal
-    networks.
+    have variables of the same names and shapes. What the two compute is compared on a random image,
+    as equal layers do not make equal networks.
 
     Args:
         network: The network with weights.
@@ -74,6 +74,6 @@ def _compare(source: keras.Model, model: keras.Model, who: str) -> None:
     # Written so that NaN fails.
     if not difference <= _TOLERANCE * largest:
         raise TfkdError(
-            f"{who}: found equal layers and outputs that differ by {difference:.2e}, wanted at most "
-            f"{_TOLERANCE:g} of the largest, {largest:.4g}: it is another network"
+            f"{who}: found equal layers and outputs that differ by {difference:.2e}, wanted at "
+            f"most {_TOLERANCE:g} of the largest, {largest:.4g}: it is another network"
         )

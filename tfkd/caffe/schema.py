@@ -4,8 +4,8 @@ A description of the messages is made in place of generated code; it lies in a p
 that an installed Caffe does not get in its way. The numbers of a blob (``data``, ``diff``, ...) are
 left out: they are read straight off the file.
 
-Source: caffe.proto of BVLC's Caffe (proto2). ``PoolingParameter.ceil_mode`` is that of the SSD fork,
-where it has number 13; only texts are read for it, so that the number here is free.
+Source: caffe.proto of BVLC's Caffe (proto2). ``PoolingParameter.ceil_mode`` is that of the SSD
+fork, where it has number 13; only texts are read for it, so that the number here is free.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import numpy as np
 from tfkd.caffe.errors import CaffeFormatError
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-"""How a field is written: a number of any length, 8 bytes, a length and that many bytes, 4 bytes."""
+"""How a field is written: a number of any length, 8 bytes, a length and its bytes, 4 bytes."""
 
 _WIDTHS = {FIXED64: 8, FIXED32: 4}
 _MOST_FIELDS = 2**16
