@@ -73,7 +73,7 @@ def _size(tiny: bool) -> tuple[tuple[int, int, int], int]:
 def _network(tiny: bool) -> keras.Model:
     settings: Mapping[str, Any] = {}
     if tiny:
-        settings = {"blocks": (1, 1), "scales": 2, "growth": 2, "channels": 2}
+        settings = {"blocks": (1, 1), "scales": 1, "growth": 2, "channels": 2}
     name = "msdnet" if tiny else "msdnet_cifar_even7"
     return as_trained(name, _CLASSES, _size(tiny)[0], **settings)
 
