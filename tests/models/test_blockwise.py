@@ -132,7 +132,7 @@ def own_network():
 
 def test_a_network_of_ones_own_is_cut_and_loads_without_tfkd(tmp_path):
     model = own_network()
-    made = models.blockwise(model, ["first", "gated"])
+    made = models.blockwise(model, ["first", "gated:1"])
     found = {name: each.filters for name, each in convolutions(made).items() if name != "right"}
     # Half of five is rounded up; what a linear layer reads or weighs keeps its channels.
     assert found == {"first_narrow": 3, "first": 6, "left": 3, "mix": 8}

@@ -12,6 +12,7 @@ import keras
 
 from tfkd.errors import TfkdError, unknown
 from tfkd.models import references
+from tfkd.settings import checked
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,26 @@ def create(
             own = set(accepted) - {"num_classes", "input_shape", "name"}
             raise unknown(f"argument of network {name!r}", argument, own)
     return known.build(num_classes=int(num_classes), input_shape=input_shape, name=name, **kwargs)
+
+
+def create_other(
+    name: str, of, of_kwargs, num_classes: int, input_shape: tuple[int | None, int | None, int]
+) -> keras.Model:
+    """Builds the network that a registered one is made of.
+
+    Args:
+        name: The name of the registered one, for messages.
+        of: Its argument `of`, a name for `create`.
+        of_kwargs: Its argument `of_kwargs`: arguments of that network, or None.
+        num_classes: As for `create`.
+        input_shape: As for `create`.
+
+    Raises:
+        TfkdError: As `create`, and for arguments of other types.
+    """
+    of = checked(f"network {name!r}: of", str, of)
+    of_kwargs = checked(f"network {name!r}: of_kwargs", dict | None, of_kwargs) or {}
+    return create(of, num_classes, input_shape, **of_kwargs)
 
 
 def _is_count(value) -> bool:

@@ -46,11 +46,9 @@ def _of_another(
     receptive_field="kept",
 ):
     where = f"network {NAME!r}: "
-    of = checked(f"{where}of", str, of)
-    of_kwargs = checked(f"{where}of_kwargs", dict | None, of_kwargs) or {}
     cuts = checked(f"{where}cuts", tuple[str, ...] | None, cuts)
     ratio = checked(f"{where}ratio", Ratio, ratio)
     blocks = checked(f"{where}blocks", tuple[Count, ...] | None, blocks)
     receptive_field = checked(f"{where}receptive_field", ReceptiveField, receptive_field)
-    model = registry.create(of, num_classes, input_shape, **of_kwargs)
+    model = registry.create_other(NAME, of, of_kwargs, num_classes, input_shape)
     return blockwise(model, cuts, ratio, blocks, receptive_field, name=name)

@@ -52,11 +52,9 @@ def _of_another(
     head="linear",
 ):
     where = f"network {NAME!r}: "
-    of = checked(f"{where}of", str, of)
-    of_kwargs = checked(f"{where}of_kwargs", dict | None, of_kwargs) or {}
     taps = checked(f"{where}taps", tuple[str, ...] | None, taps)
     head = checked(f"{where}head", str, head)
-    model = registry.create(of, num_classes, input_shape, **of_kwargs)
+    model = registry.create_other(NAME, of, of_kwargs, num_classes, input_shape)
     if references.is_reference(head):
         head = references.find(head, "head")
     return multi_exit(model, _stages(model) if taps is None else taps, head, name=name)

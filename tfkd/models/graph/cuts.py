@@ -25,7 +25,7 @@ class Block:
         number: Its number, from 1 on.
         start: The tap that it reads; None is the input of the network. What stands between a cut
             and the first layer with weights after it, such as a pooling, belongs to no block.
-        end: The tap that it ends with, the cut.
+        end: The tap that it ends with, the cut, by its path.
     """
 
     number: int
@@ -55,6 +55,7 @@ def blocks(model: keras.Model, cuts: Sequence[str] | None = None) -> list[Block]
     ends = _usual(who, model) if cuts is None else list(cuts)
     if not ends:
         raise TfkdError(f"{who}: found no cuts; wanted the names of taps, shallow to deep")
+    ends = [find_tap(model, end) for end in ends]
     _check_order(who, model, ends)
     starts = [None, *(_start(model, end) for end in ends[:-1])]
     return [Block(n, *both) for n, both in enumerate(zip(starts, ends, strict=True), start=1)]
@@ -76,7 +77,7 @@ def _usual(who: str, model: keras.Model) -> list[str]:
 def _check_order(who: str, model: keras.Model, ends: Sequence[str]) -> None:
     graph = leaves(model)
     places = {**graph.by_path, **graph.outputs}
-    numbers = [places[find_tap(model, end)] for end in ends]
+    numbers = [places[end] for end in ends]
     before = None
     for end, number in zip(ends, numbers):
         if "/" in end:
@@ -88,7 +89,7 @@ def _check_order(who: str, model: keras.Model, ends: Sequence[str]) -> None:
                 f"{who}: found the cut {before[0]!r} before {end!r}; wanted each once, shallow to "
                 "deep"
             )
-        if graph.outputs[LOGITS] in _around(graph, number):
+        if graph.outputs[LOGITS] in _around(graph, number, len(graph_of(model).inputs)):
             raise TfkdError(
                 f"{who}: found that the output needs more than the cut {end!r}; wanted a tap that "
                 "everything before it passes through"
@@ -96,9 +97,9 @@ def _check_order(who: str, model: keras.Model, ends: Sequence[str]) -> None:
         before = end, number
 
 
-def _around(graph: Leaves, cut: int) -> set[int]:
+def _around(graph: Leaves, cut: int, inputs: int) -> set[int]:
     """Returns the numbers of the tensors that the inputs lead to by ways that miss a cut."""
-    found = set(range(min((min(each.outputs) for each in graph.calls), default=0)))
+    found = set(range(inputs))
     for leaf in graph.calls:
         if not found.isdisjoint(leaf.inputs):
             found.update(number for number in leaf.outputs if number != cut)
@@ -110,9 +111,8 @@ def _start(model: keras.Model, end: str) -> str:
 
     A layer with a mode, such as dropout, belongs to the block.
     """
-    found = find_tap(model, end)
     graph = calls(model)
-    (call,) = (each for each in graph if each.name == found)
+    (call,) = (each for each in graph if each.name == end)
     while True:
         readers = [each for each in graph if any(t is call.outputs[0] for t in each.inputs)]
         if len(readers) != 1 or not is_plain(readers[0]) or len(readers[0].inputs) != 1:

@@ -235,7 +235,7 @@ def _tail(model: keras.Model, piece: keras.Model, end: str) -> tuple[Call, list[
     graph = calls(model)
     inside = {id(each.operation) for each in calls(piece)}
     maker = {id(each.outputs[0]): each for each in graph if each.output is not None}
-    (call,) = (each for each in graph if each.name in (end, f"{end}:1"))
+    (call,) = (each for each in graph if each.name == end)
     tail: list[Call] = []
     while is_plain(call) and len(call.inputs) == 1:
         before = maker.get(id(call.inputs[0]))
