@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from tfkd.export.early_exit import FILE_NAME
-from tfkd.training.compare.curves import COLORS
+from tfkd.training.colors import COLORS
 from tfkd.training.compare.plan import ALONE
 from tfkd.training.run_folder import RunFolder
 
