@@ -69,8 +69,8 @@ _CROP = flags.DEFINE_enum(
     "crop",
     None,
     ["center", "whole"],
-    "How images of other sizes become those: center (the shorter side becomes 8/7 of that, then "
-    "the middle is cut out) or whole (whatever the proportions); left out: as it is recorded.",
+    "How images of other sizes become those: center (shorter side to 8/7, then the middle) or "
+    "whole (whatever the proportions); left out: as it is recorded.",
 )
 _BUDGET = flags.DEFINE_float(
     "budget",
