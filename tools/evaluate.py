@@ -59,6 +59,19 @@ _PREPROCESS = flags.DEFINE_enum(
     ["dataset", "none", "tf", "torch", "caffe"],
     "How pixels reach a SavedModel that tfkd did not export, as in student.preprocess.",
 )
+_IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size",
+    None,
+    "Height and width of the images that the network sees; left out: as it is recorded.",
+    lower_bound=1,
+)
+_CROP = flags.DEFINE_enum(
+    "crop",
+    None,
+    ["center", "whole"],
+    "How images of other sizes become those: center (the shorter side becomes 8/7 of that, then "
+    "the middle is cut out) or whole (whatever the proportions); left out: as it is recorded.",
+)
 _BUDGET = flags.DEFINE_float(
     "budget",
     None,
@@ -110,6 +123,8 @@ def main(_) -> None:
         class_names=_CLASS_NAMES.value,
         by_number=_CLASSES.value == "by_number",
         preprocess=_PREPROCESS.value,
+        image_size=_IMAGE_SIZE.value,
+        crop=_CROP.value,
         budget=_BUDGET.value,
     )
     print(reports.table(report))

@@ -42,6 +42,14 @@ _CLASS_NAMES = flags.DEFINE_string(
 _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size", None, "Height and width of images; left out: as published.", lower_bound=1
 )
+_CROP = flags.DEFINE_enum(
+    "crop",
+    None,
+    ["center", "whole"],
+    "How images of other sizes become those in an evaluation, which is recorded: center (the "
+    "shorter side becomes 8/7 of that, then the middle is cut out) or whole (whatever the "
+    "proportions); left out: as those of --data do, if that is known.",
+)
 _KEY = flags.DEFINE_string(
     "key", None, "The entry of the checkpoint that holds the weights; left out: found."
 )
@@ -70,9 +78,16 @@ def main(_) -> None:
         _NETWORK.value,
         _OUTPUT.value,
         preprocess=importing.chosen_preprocess(
-            _DATA.value, _DIRECTORY.value, _MEAN.value, _STD.value
+            _DATA.value,
+            _DIRECTORY.value,
+            _MEAN.value,
+            _STD.value,
+            network=_NETWORK.value,
+            image_size=_IMAGE_SIZE.value,
+            crop=_CROP.value,
         ),
         image_size=_IMAGE_SIZE.value,
+        crop=importing.chosen_crop(_CROP.value, _DATA.value),
         key=_KEY.value,
         prefix=_PREFIX.value,
         class_names=None if _CLASS_NAMES.value is None else read_class_names(_CLASS_NAMES.value),

@@ -9,6 +9,7 @@ from sklearn.datasets import load_digits
 import tfkd
 from tests.data.batches import images_and_labels
 from tfkd import data
+from tfkd.data.statistics import Statistics
 
 
 def arrays(size=30, seed=0, shape=(4, 4, 3), classes=3):
@@ -100,8 +101,7 @@ def test_given_names_and_statistics_are_kept():
         30,
         0,
         30,
-        (1.0, 2.0, 3.0),
-        (4.0, 5.0, 6.0),
+        Statistics.of(((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))),
         tuple("abcde"),
         "sorting",
     )

@@ -383,6 +383,10 @@ def test_damage_is_found_under_the_augmentation_imagenet(tmp_path, suffix):
     assert str(tmp_path / "train/bee" / f"8.{suffix}") in str(caught[0].message)
     assert dataset.info.train_size == 4 and len(list(dataset.train(0, 2))) == 2
     assert "9.jpg: cannot be decoded" in failure(tmp_path, **settings)
+    # Training does not read the test images, and would end before it met this one.
+    (tmp_path / "train" / "bee" / "9.jpg").unlink()
+    (tmp_path / "train" / "bee" / f"8.{suffix}").rename(tmp_path / "test" / "bee" / f"8.{suffix}")
+    assert f"test/bee/8.{suffix}: cannot be decoded" in failure(tmp_path, **settings)
 
 
 def test_the_findings_are_kept(tmp_path, monkeypatch):

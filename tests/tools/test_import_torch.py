@@ -25,6 +25,7 @@ def test_a_checkpoint_is_listed_imported_and_evaluated(call_all, tmp_path):
                 "--network=resnet8",
                 output,
                 "--image_size=8",
+                "--crop=whole",
                 "--mean=0.3",
                 "--std=0.4",
                 f"--class_names={tmp_path}/names.txt",
@@ -42,7 +43,7 @@ def test_a_checkpoint_is_listed_imported_and_evaluated(call_all, tmp_path):
     assert f"{tmp_path}/teacher/student.keras: resnet8, 10 classes, 77,754 para" in imported[1]
     described = json.loads((tmp_path / "teacher" / "network.json").read_text())
     assert described["preprocess"]["mean"] == [pytest.approx(76.5)]
-    assert described["class_names"][3] == "digit 3"
+    assert described["class_names"][3] == "digit 3" and described["crop"] == "whole"
     assert evaluated[0] == 0, evaluated[2]
     assert other[0] == 2 and "found 4 classes, wanted 10 as the network has" in other[2]
     assert wrong[0] == missing[0] == 2

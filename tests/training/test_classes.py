@@ -64,7 +64,7 @@ def told(config, capsys):
     found.obtain(train=None)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found.tell(print)
+        found.tell(print, "", {})
     lines = [str(each.message) for each in caught if each.category is TfkdWarning]
     return capsys.readouterr().out, lines
 

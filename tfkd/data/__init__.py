@@ -9,13 +9,18 @@ A training batch is a pure function of (seed, global step): a run can be resumed
 
 from tfkd.data.arrays import from_arrays
 from tfkd.data.dataset import DataInfo, DataSet
-from tfkd.data.decoding import explain
-from tfkd.data.loading import IN_MEMORY_BYTES, files, images_digest, load
+from tfkd.data.decoding import CENTER, CROPS, explain
+from tfkd.data.loading import IN_MEMORY_BYTES, crop_of, files, images_digest, load
+from tfkd.data.survey import SeveralSizes
 
 __all__ = [
+    "CENTER",
+    "CROPS",
     "IN_MEMORY_BYTES",
     "DataInfo",
     "DataSet",
+    "SeveralSizes",
+    "crop_of",
     "explain",
     "files",
     "from_arrays",

@@ -11,12 +11,13 @@ import tensorflow as tf
 
 from tfkd.data.class_choice import ClassChoice, of_classes
 from tfkd.data.dataset import DataSet
-from tfkd.data.decoding import resized
+from tfkd.data.decoding import WHOLE, resized
+from tfkd.data.histogram import mean_and_std
 from tfkd.data.holdout import Holdout, held_out, stratified
 from tfkd.data.mixing import Mixing
 from tfkd.data.source import MemoryImages
 from tfkd.data.splits import Splits
-from tfkd.data.statistics import mean_and_std
+from tfkd.data.statistics import Statistics
 from tfkd.errors import TfkdError, TfkdWarning
 
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -111,7 +112,7 @@ def digits(
         places, found = of_classes(part[1], numbers, "digits")
         return part[0][places], found
 
-    return _splits(
+    splits = _splits(
         train=of_kept(train),
         test=of_kept((images[test], labels[test])),
         validation=validation and of_kept(validation),
@@ -122,6 +123,7 @@ def digits(
         mean=None,
         std=None,
     )
+    return splits if image_size is None else dataclasses.replace(splits, crop=WHOLE)
 
 
 def _splits(train, test, validation, holdout, num_classes, class_names, name, mean, std) -> Splits:
@@ -153,7 +155,7 @@ def _splits(train, test, validation, holdout, num_classes, class_names, name, me
     if len(names) != num_classes:
         raise TfkdError(f"{name}: found {len(names)} class names, wanted {num_classes}")
     if mean is None or std is None:
-        measured = mean_and_std(train_images)
+        measured = mean_and_std([train_images])
         mean = measured[0] if mean is None else mean
         std = measured[1] if std is None else std
     for what, values in (("mean", mean), ("std", std)):
@@ -167,8 +169,7 @@ def _splits(train, test, validation, holdout, num_classes, class_names, name, me
         train=sources["train"],
         test=sources["test"],
         validation=sources.get("validation"),
-        mean=tuple(float(each) for each in mean),
-        std=tuple(float(each) for each in std),
+        statistics=Statistics.of((mean, std)),
         class_names=names,
     )
 

@@ -18,6 +18,7 @@ from tfkd.data.columns import Column
 from tfkd.data.mixing import Mixing
 from tfkd.data.sharding import Shard
 from tfkd.data.source import ExampleRefs, ImageSource
+from tfkd.data.statistics import Statistics
 from tfkd.errors import TfkdError, unknown
 
 _PARTS = ("train", "validation", "test")
@@ -34,11 +35,13 @@ class DataInfo:
         train_size: Examples of the training part, without those set apart for validation.
         validation_size: Examples of the validation part; 0 if there is none.
         test_size: Examples of the test part.
-        mean: Mean of each channel over the training part, in pixel units 0..255 (for CIFAR the
-            published value).
-        std: Standard deviation likewise.
+        statistics: Mean and standard deviation over the training part (for CIFAR the published
+            values); of a set that streams they are measured when they are first asked for.
         class_names: Names of the classes, in the order of the labels.
         task: Name of the task that the labels are for.
+        crop: How images of other sizes become those of ``image_shape``: ``center`` (the shorter
+            side becomes 8/7 of the height, then the middle is cut out), ``whole`` (whatever the
+            proportions), or None where none was resized.
     """
 
     name: str
@@ -47,10 +50,20 @@ class DataInfo:
     train_size: int
     validation_size: int
     test_size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    statistics: Statistics = dataclasses.field(repr=False)
     class_names: tuple[str, ...]
     task: str = "classification"
+    crop: str | None = None
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean of each channel over the training part, in pixel units 0..255."""
+        return self.statistics.values[0]
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation of each channel likewise."""
+        return self.statistics.values[1]
 
 
 class DataSet:
@@ -137,6 +150,11 @@ class DataSet:
                 f"batch_size: found {self.batch_size}, wanted at most {self.info.train_size}, the "
                 f"number of training images of {self.info.name}"
             )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns of the training part, see ``with_column``."""
+        return tuple(self._columns["train"])
 
     def with_column(self, name: str, array, *, test=None, validation=None) -> DataSet:
         """Returns the same data set with a further value for each training image.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -19,6 +19,10 @@ from tqdm import tqdm
 
 from tfkd.data import headers
 from tfkd.errors import TfkdError
+
+CROPS = CENTER, WHOLE = "center", "whole"
+"""How images of any size become images of one: the middle of the resized image, or the whole image
+whatever its proportions."""
 
 _CHUNK = 256
 _MARK = "unusable image file "
@@ -47,6 +51,11 @@ class Form:
     @property
     def shape(self) -> tuple[int, int, int]:
         return self.height, self.width, self.channels
+
+    @property
+    def crop(self) -> str | None:
+        """One of ``CROPS``; None for images that are not resized."""
+        return CENTER if self.center else WHOLE if self.resize else None
 
     @property
     def bytes(self) -> int:
@@ -234,6 +243,21 @@ def read_all(
     """
     images = np.zeros((len(paths), *form.shape), np.uint8)
     read = np.zeros(len(paths), bool)
+    for places, chunk in read_chunks(paths, form, orientations, _CHUNK):
+        images[places] = chunk
+        read[places] = True
+    return images, read
+
+
+def read_chunks(
+    paths: Sequence[str], form: Form, orientations: np.ndarray | None = None, size: int = 64
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields the images of files, decoded in parallel; arguments as for ``read_all``.
+
+    Yields:
+        (places, images): int32 (n,), the positions of files, and uint8 (n, H, W, C), with at most
+        ``size`` images. Files that could not be decoded in that form are left out.
+    """
     turned = orientations is not None
     if not turned:
         orientations = np.ones(len(paths), np.int32)
@@ -241,10 +265,8 @@ def read_all(
     def one(contents: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
         return _decode(contents, form, orientation if turned else None)
 
-    for places, chunk in _each(paths, orientations, one).batch(_CHUNK).as_numpy_iterator():
-        images[places] = chunk
-        read[places] = True
-    return images, read
+    decoded = _each(paths, orientations, one).prefetch(2 * size)
+    yield from decoded.batch(size).as_numpy_iterator()
 
 
 def decodable(paths: Sequence[str]) -> np.ndarray:
@@ -259,7 +281,8 @@ def decodable(paths: Sequence[str]) -> np.ndarray:
     ones = np.ones(len(paths), np.int32)
     bar = tqdm(total=len(paths), desc="decoding", unit=" images", disable=None, leave=False)
     with bar:
-        for places, _ in _each(paths, ones, one).batch(_CHUNK).as_numpy_iterator():
+        decoded = _each(paths, ones, one).prefetch(2 * _CHUNK)
+        for places, _ in decoded.batch(_CHUNK).as_numpy_iterator():
             read[places] = True
             bar.update(len(places))
     return read
@@ -284,7 +307,7 @@ def _each(
 
     # A file that fails is left out: the places that come back are those of good files.
     good = files.map(one, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return good.ignore_errors().prefetch(2 * _CHUNK)
+    return good.ignore_errors()
 
 
 def read_batch(

@@ -12,6 +12,7 @@ import hashlib
 import os
 import stat
 import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from tfkd.data import decoding, resizedcrop, survey
 from tfkd.data.class_choice import ClassChoice
 from tfkd.data.decoding import Form
 from tfkd.data.file_digest import IMAGE_ENDINGS, file_digest, stable_digest
+from tfkd.data.histogram import mean_and_std
 from tfkd.data.holdout import Holdout, held_out
 from tfkd.data.source import (
     NAMES_AND_SIZES,
@@ -30,7 +32,7 @@ from tfkd.data.source import (
     MemoryImages,
 )
 from tfkd.data.splits import Splits
-from tfkd.data.statistics import Statistics, mean_and_std
+from tfkd.data.statistics import Statistics, kept_or_measured
 from tfkd.errors import TfkdError, TfkdWarning
 
 _WANTED = "*.jpg, *.jpeg, *.png, *.webp, *.bmp or *.gif"
@@ -151,7 +153,7 @@ def load(
         image_size: (height, width) to resize to; None if all images have one size.
         skip_corrupt: Leave out files that cannot be decoded, with a warning, instead of refusing.
         in_memory_bytes: Sets that are larger when decoded stream from their files; their mean and
-            deviation are then measured on 4,096 images.
+            deviation are then measured on 4,096 images when they are asked for.
         center: Crop the center to ``image_size`` (see ``decoding.Form``).
         choice: The classes that are kept; the folder is then as if it held no others.
 
@@ -181,9 +183,10 @@ def load(
             raise TfkdError(decoding.problem(bad, Form(1, 1, 3, resize=True)))
     form = _form(found, image_size, center, skip_corrupt)
     streams = sum(len(each.paths) for each in found.values()) * form.bytes > in_memory_bytes
-    if skip_corrupt and streams:
-        _decode_all(found)
-        looked.keep()
+    if streams:
+        # Training reads its own part, and would end before it met a damaged image of another one.
+        if _decode_all([each for part, each in found.items() if skip_corrupt or part != "train"]):
+            looked.keep()
     found = {
         part: _opened(each, root / names[part], classes, form, streams, skip_corrupt)
         for part, each in found.items()
@@ -196,10 +199,17 @@ def load(
         found["validation"] = found["train"].take(apart)
         found["train"] = found["train"].take(kept)
 
-    mean, std = _statistics(found["train"], form)
+    statistics = _statistics(found["train"], form)
     sources = {part: each.source(form) for part, each in found.items()}
     validation = sources.get("validation")
-    return Splits(sources["train"], sources["test"], validation, mean, std, tuple(classes))
+    return Splits(
+        sources["train"],
+        sources["test"],
+        validation,
+        statistics,
+        tuple(classes),
+        crop=form.crop,
+    )
 
 
 class _LeftOut:
@@ -371,15 +381,20 @@ def _look(
     return looked
 
 
-def _decode_all(found: dict[str, _Split]) -> None:
-    """Decodes every image that was not decoded before, and notes which are damaged."""
-    for each in found.values():
+def _decode_all(splits: Sequence[_Split]) -> int:
+    """Decodes every image that was not decoded before, and notes which are damaged.
+
+    Returns:
+        How many were decoded.
+    """
+    count = 0
+    for each in splits:
         rest = np.flatnonzero((each.facts["kind"] > 0) & (each.facts["decoded"] == 0))
-        _note(each, rest, decoding.decodable(each.paths[rest]))
-
-
-def _note(split: _Split, places: np.ndarray, sound: np.ndarray) -> None:
-    split.facts["decoded"][places] = np.where(sound, survey.SOUND, survey.DAMAGED)
+        if len(rest):
+            sound = decoding.decodable(each.paths[rest])
+            each.facts["decoded"][rest] = np.where(sound, survey.SOUND, survey.DAMAGED)
+        count += len(rest)
+    return count
 
 
 def _form(
@@ -455,12 +470,20 @@ def _warn(message: str) -> None:
 
 def _statistics(train: _Split, form: Form) -> Statistics:
     if train.images is not None:
-        return mean_and_std(train.images)
+        return Statistics.of(mean_and_std([train.images]))
     sample = train.take(_evenly(len(train.paths), _STATISTICS_SAMPLE))
-    images, read = decoding.read_all(sample.paths, form, sample.orientations)
-    if not read.all():
-        raise TfkdError(decoding.problem(sample.paths[~read][0], form))
-    return mean_and_std(images)
+
+    def images() -> Iterator[np.ndarray]:
+        read = np.zeros(len(sample.paths), bool)
+        for places, chunk in decoding.read_chunks(sample.paths, form, sample.orientations):
+            read[places] = True
+            yield chunk
+        if not read.all():
+            raise TfkdError(decoding.problem(sample.paths[~read][0], form))
+
+    return Statistics(
+        lambda: kept_or_measured(sample.source(form).digest(), len(sample.paths), images)
+    )
 
 
 def _evenly(size: int, wanted: int) -> np.ndarray:

@@ -11,6 +11,7 @@ from tfkd.data import arrays, augmentation, folder, presets, tfds_source, tiny_i
 from tfkd.data.class_choice import ClassChoice
 from tfkd.data.data_dir import prepared_sets
 from tfkd.data.dataset import DataSet
+from tfkd.data.decoding import CENTER, WHOLE
 from tfkd.data.file_digest import Scan, scan
 from tfkd.data.holdout import Holdout
 from tfkd.data.mixing import Mixing
@@ -86,8 +87,7 @@ def load(
     """
     name = str(name)
     kind, _, path = name.partition(":")
-    if augment is None:
-        augment = "crop_flip" if kind == "folder" else presets.preset(name).augment
+    augment = _usual_augment(name) if augment is None else augment
     center = augmentation.named(augment).resized
     size = _image_size(_CROP_SIZE if center and image_size is None else image_size)
     if center:
@@ -128,6 +128,25 @@ def load(
     made = splits.data_set(name, augment, batch_size, seed, Mixing(mixup, cutmix))
     made.files = files(name, directory) if found is None else found.listing
     return made
+
+
+def crop_of(
+    name: str, augment: str | None = None, image_size: int | Sequence[int] | None = None
+) -> str | None:
+    """Returns how ``load`` resizes the images that are evaluated, as ``DataInfo.crop``.
+
+    Args:
+        name: As ``load`` takes it.
+        augment: Likewise.
+        image_size: Likewise.
+    """
+    if augmentation.named(_usual_augment(name) if augment is None else augment).resized:
+        return CENTER
+    return None if image_size is None else WHOLE
+
+
+def _usual_augment(name: str) -> str:
+    return "crop_flip" if name.startswith("folder:") else presets.preset(name).augment
 
 
 def files(name: str, directory: str | None = None) -> dict[str, Any] | None:

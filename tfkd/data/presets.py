@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from tfkd.data.statistics import Statistics
+from tfkd.data.histogram import MeanAndStd
 
 Values = tuple[float, float, float]
 
@@ -32,7 +32,7 @@ class Preset:
     manual: bool = False
 
     @property
-    def statistics(self) -> Statistics | None:
+    def statistics(self) -> MeanAndStd | None:
         """Published mean and deviation in pixel units 0..255, or None."""
         if self.mean is None or self.std is None:
             return None

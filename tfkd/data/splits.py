@@ -8,6 +8,7 @@ from tfkd.data import augmentation as augmentations
 from tfkd.data.dataset import DataInfo, DataSet
 from tfkd.data.mixing import Mixing
 from tfkd.data.source import ImageSource
+from tfkd.data.statistics import Statistics
 from tfkd.errors import TfkdError
 
 
@@ -19,19 +20,19 @@ class Splits:
         train: The training images.
         test: The test images.
         validation: The validation images, None if there are none.
-        mean: Mean of each channel of the training images, in pixel units 0..255.
-        std: Standard deviation likewise.
+        statistics: Mean and standard deviation of the training images.
         class_names: Names of the classes, in the order of the labels.
         task: Name of the task that the labels are for.
+        crop: How images are resized, as ``DataInfo.crop``.
     """
 
     train: ImageSource
     test: ImageSource
     validation: ImageSource | None
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    statistics: Statistics
     class_names: tuple[str, ...]
     task: str = "classification"
+    crop: str | None = None
 
     def with_train_size(self, count: int) -> Splits:
         """Returns the same splits with fewer training images, alike in every class.
@@ -65,10 +66,10 @@ class Splits:
             train_size=self.train.size,
             validation_size=self.validation.size if self.validation else 0,
             test_size=self.test.size,
-            mean=self.mean,
-            std=self.std,
+            statistics=self.statistics,
             class_names=self.class_names,
             task=self.task,
+            crop=self.crop,
         )
         return DataSet(
             info,

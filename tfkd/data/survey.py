@@ -38,6 +38,10 @@ _VERSION = 1
 _KEPT_FROM = 2000  # Smaller sets are looked through in a moment.
 
 
+class SeveralSizes(TfkdError):
+    """Images of several sizes, where nothing says how they become images of one."""
+
+
 class Survey:
     """The facts of the files of a set.
 
@@ -123,12 +127,12 @@ def channels(facts: np.ndarray) -> int:
 
 
 def require_one_size(paths: np.ndarray, facts: np.ndarray) -> tuple[int, int]:
-    """Returns the (height, width) of all images; raises TfkdError where they differ."""
+    """Returns the (height, width) of all images; raises SeveralSizes where they differ."""
     common, odd = sizes(facts)
     if odd.any():
         first = int(np.flatnonzero(odd)[0])
         height, width = facts["height"][first], facts["width"][first]
-        raise TfkdError(
+        raise SeveralSizes(
             f"{paths[first]}: found an image of {height} x {width} pixels, wanted {common[0]} x "
             f"{common[1]} as {np.count_nonzero(~odd)} of {len(facts)} images have; set image_size "
             f"to resize them all"

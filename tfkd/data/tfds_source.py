@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -10,15 +11,18 @@ import tensorflow as tf
 from tfkd.data import presets
 from tfkd.data.class_choice import ClassChoice, of_classes
 from tfkd.data.decoding import Form, fit
+from tfkd.data.histogram import mean_and_std
 from tfkd.data.holdout import Holdout, held_out
 from tfkd.data.records import RecordImages
 from tfkd.data.source import MemoryImages
 from tfkd.data.splits import Splits
-from tfkd.data.statistics import mean_and_std
+from tfkd.data.statistics import Statistics, kept_or_measured
+from tfkd.data.survey import SeveralSizes
 from tfkd.errors import TfkdError, did_you_mean
 
 _CHUNK = 500
 _STATISTICS_SAMPLE = 4096
+_MEASURED = 64
 
 
 def builder_for(name: str, directory: str | None):
@@ -74,7 +78,8 @@ def load(
         download: Download and prepare the set if it is not there; otherwise the network is never
             used.
         in_memory_bytes: Sets that are larger when decoded stream from their files; their mean and
-            deviation are then measured on the first 4,096 images, unless they are published.
+            deviation are then measured on the first 4,096 images when they are asked for, unless
+            they are published.
         center: Crop the center to ``image_size`` (see ``decoding.Form``).
         classes: The classes that are kept.
 
@@ -99,6 +104,8 @@ def load(
     label = builder.info.features[label_key]
     class_names = tuple(label.names or map(str, range(label.num_classes)))
     kept_classes = classes.kept(class_names, name)
+    if published is not None:
+        statistics = Statistics.of(published)
 
     sizes = {part: _count(builder, split) for part, split in names.items()}
     held = holdout.count(sizes["train"])
@@ -119,7 +126,8 @@ def load(
             sources["validation"] = RecordImages(
                 builder, names["train"], kept, sizes["train"], form
             )
-        mean, std = published or mean_and_std(_first_images(sources["train"]))
+        if published is None:
+            statistics = _measured_later(sources["train"])
     else:
         arrays = {
             part: _arrays(builder, split, (image_key, label_key), form, name)
@@ -133,16 +141,17 @@ def load(
             kept, apart = held_out(labels, holdout.count(len(labels)))
             arrays["train"] = images[kept], labels[kept]
             arrays["validation"] = images[apart], labels[apart]
-        mean, std = published or mean_and_std(arrays["train"][0])
+        if published is None:
+            statistics = Statistics.of(mean_and_std([arrays["train"][0]]))
         sources = {part: MemoryImages(*pair) for part, pair in arrays.items()}
 
     return Splits(
         train=sources["train"],
         test=sources["test"],
         validation=sources.get("validation"),
-        mean=mean,
-        std=std,
+        statistics=statistics,
         class_names=tuple(class_names[number] for number in kept_classes),
+        crop=form.crop,
     )
 
 
@@ -227,7 +236,7 @@ def _form(shape: tuple, name: str, image_size: tuple[int, int] | None, center: b
     if image_size is not None:
         return Form(*image_size, channels=channels, resize=True, center=center)
     if None in shape:
-        raise TfkdError(f"{name}: has images of several sizes; set image_size to resize them")
+        raise SeveralSizes(f"{name}: has images of several sizes; set image_size to resize them")
     return Form(shape[0], shape[1], channels, resize=False)
 
 
@@ -260,9 +269,14 @@ def _arrays(
     return images, labels
 
 
-def _first_images(source: RecordImages) -> np.ndarray:
-    refs = source.in_order().take(_STATISTICS_SAMPLE).batch(_CHUNK)
-    return np.concatenate(list(refs.map(source.pixels).as_numpy_iterator()))
+def _measured_later(train: RecordImages) -> Statistics:
+    """Returns the statistics of the first training images."""
+    sample = train.subset(min(_STATISTICS_SAMPLE, train.size))
+
+    def images() -> Iterator[np.ndarray]:
+        return sample.in_order().batch(_MEASURED).map(sample.pixels).as_numpy_iterator()
+
+    return Statistics(lambda: kept_or_measured(sample.digest(), sample.size, images))
 
 
 def _first_line(error: BaseException) -> str:

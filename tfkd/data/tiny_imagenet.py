@@ -23,6 +23,7 @@ from tfkd.data import presets, tfds_source
 from tfkd.data.class_choice import ClassChoice
 from tfkd.data.data_dir import prepared_sets, workplace
 from tfkd.data.splits import Splits
+from tfkd.data.statistics import Statistics
 from tfkd.errors import TfkdError, unknown
 
 NAME = "tiny_imagenet"
@@ -88,9 +89,9 @@ def numbered(choice: ClassChoice, place: Path) -> ClassChoice:
 def described(splits: Splits, place: Path) -> Splits:
     """Returns the splits of the folder ``place`` with the words of the classes and the preset."""
     words = _words_of(place)
-    mean, std = presets.preset(NAME).statistics
+    published = Statistics.of(presets.preset(NAME).statistics)
     names = tuple(words.get(each, each) for each in splits.class_names)
-    return dataclasses.replace(splits, class_names=names, mean=mean, std=std)
+    return dataclasses.replace(splits, class_names=names, statistics=published)
 
 
 def _words_of(place: Path) -> dict[str, str]:

@@ -21,6 +21,7 @@ from tfkd.distillers.kd import KD, kd_loss
 from tfkd.distillers.mld import MLD
 from tfkd.distillers.nkd import NKD, nkd_loss
 from tfkd.distillers.norm import NORM, norm_loss
+from tfkd.distillers.pbkd.objective import PBKD, local_loss
 from tfkd.distillers.pkkd.distiller import PKKDDistiller
 from tfkd.distillers.pkkd.objective import PKKD, blend_loss
 from tfkd.distillers.pkt import PKT, pkt_loss
@@ -53,6 +54,7 @@ __all__ = [
     "MLD",
     "NKD",
     "NORM",
+    "PBKD",
     "PKKD",
     "PKKDDistiller",
     "PKT",
@@ -88,6 +90,7 @@ __all__ = [
     "intra_class_loss",
     "ipwd_loss",
     "kd_loss",
+    "local_loss",
     "names",
     "nkd_loss",
     "pkt_loss",

@@ -175,6 +175,7 @@ def saved_model_predictor(path: str | os.PathLike, signature: str = "serving_def
     # A signature owns its variables through the loaded object, which must outlive this call.
     predict.loaded = loaded
     predict.dtype = spec.dtype
+    predict.input_shape = tuple(spec.shape[1:]) if spec.shape.rank == 4 else None
     return _named(predict, known.get("class_names"))
 
 

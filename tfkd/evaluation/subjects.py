@@ -25,6 +25,11 @@ from tfkd.models.class_names import are_same
 from tfkd.models.graph.outputs import LOGITS
 from tfkd.models.saving import load_network
 
+_CROPS = (
+    "--crop=center (the shorter side becomes 8/7 of the network's, then the middle is cut out) or "
+    "--crop=whole (whatever the proportions)"
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
@@ -42,6 +47,7 @@ class Subject:
         macs: The multiply-accumulate operations of one image, or None.
         exits: ``params`` and ``macs`` up to each exit, empty where they are unknown or there is
             one.
+        crop: How images of other sizes become its input, as ``DataInfo.crop``; None if unknown.
         points: Thresholds for leaving early that are known, of which a budget chooses; None where
             validation images must tell.
     """
@@ -56,7 +62,34 @@ class Subject:
     params: int | None = None
     macs: int | None = None
     exits: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
+    crop: str | None = None
     points: Sequence[Mapping[str, Any]] | None = None
+
+    def data_settings(self, *, image_size: int | None, crop: str | None) -> dict[str, Any]:
+        """Returns the arguments of ``tfkd.data.load`` by which images become the network's input.
+
+        Args:
+            image_size: Height and width; None for those that the network takes.
+            crop: One of ``tfkd.data.CROPS``; None for that of the network. Where it is not known,
+                images are not resized.
+
+        Raises:
+            TfkdError: When only one of both is known and the other one is given.
+        """
+        found = self.crop if crop is None else crop
+        if found is None:
+            if image_size is not None:
+                raise TfkdError(f"--image_size={image_size}: found no --crop, wanted {_CROPS}")
+            return {}
+        sides = (self.input_shape or (None, None))[:2]
+        if image_size is not None:
+            sides = image_size, image_size
+        if None in sides:
+            raise TfkdError(
+                f"--crop={found}: found a network of any image size, wanted --image_size as well"
+            )
+        # The augmentation is that of training images; with ImageNet's, centers are evaluated.
+        return {"image_size": sides, "augment": "imagenet" if found == data.CENTER else "none"}
 
     def named(self, class_names: tuple[str, ...]) -> Subject:
         """Returns the network with names for its classes; raises TfkdError if it has others."""
@@ -138,7 +171,7 @@ class Subject:
         if any(None not in side and side[0] != side[1] for side in sides):
             raise TfkdError(
                 f"data {info.name!r} to evaluate on: found images {tuple(info.image_shape)}, "
-                f"wanted {tuple(self.input_shape)} as the network takes"
+                f"wanted {tuple(self.input_shape)} as the network takes (--crop resizes them)"
             )
 
 
@@ -156,6 +189,7 @@ def run_subject(run_folder: str | os.PathLike, which: str = "last") -> Subject:
         params=known["params"],
         macs=known["macs"],
         exits=known["exits"] or {},
+        crop=network.crop or _crop_of_run(run_folder),
     )
 
 
@@ -173,6 +207,7 @@ def saved_model_subject(path: str | os.PathLike) -> Subject:
             predict,
             tasks.Classification(),
             tasks.Classification.name,
+            input_shape=predict.input_shape,
             takes_pixels=predict.dtype == tf.uint8,
         )
     return Subject(
@@ -185,6 +220,7 @@ def saved_model_subject(path: str | os.PathLike) -> Subject:
         params=known["params"],
         macs=known["macs"],
         exits=known["exits"] or {},
+        crop=known["crop"],
         points=(known["early_exit"] or {}).get("points"),
     )
 
@@ -210,6 +246,35 @@ def run_data_settings(run_folder: str | os.PathLike) -> dict:
     training_alone = {"batch_size", "seed", "mixup", "cutmix", "download"}
     accepted = inspect.signature(data.load).parameters.keys() - training_alone
     return {key: value for key, value in recorded.items() if key in accepted}
+
+
+def _crop_of_run(run_folder: str | os.PathLike) -> str | None:
+    """Returns how a run whose network does not say so had its images resized."""
+    try:
+        found = run_data_settings(run_folder)
+    except TfkdError:
+        return None
+    return data.crop_of(found["name"], found.get("augment"), found.get("image_size"))
+
+
+def load_data(settings: Mapping[str, Any], batch_size: int) -> data.DataSet:
+    """Returns the data to evaluate on.
+
+    Args:
+        settings: The arguments of ``tfkd.data.load``.
+        batch_size: Images in a batch.
+
+    Raises:
+        TfkdError: As ``tfkd.data.load``; for images of several sizes where nothing says how they
+            become images of one.
+    """
+    try:
+        return data.load(**settings, batch_size=batch_size)
+    except data.SeveralSizes:
+        raise TfkdError(
+            f"data {settings['name']!r} to evaluate on: found images of several sizes, and nothing "
+            f"says how they reach the network; wanted {_CROPS}"
+        ) from None
 
 
 def best_selected_on(run_folder: str | os.PathLike) -> str | None:

@@ -49,6 +49,7 @@ def write(
         "outputs": dict(outputs),
         "class_names": None if class_names is None else list(class_names),
         "preprocess": network.preprocess.to_config(),
+        "crop": network.crop,
         "fold": fold,
         "adder": adder,
         **(further or {}),
@@ -98,11 +99,12 @@ def describe(directory: str | os.PathLike) -> dict:
         A dict with ``name``, ``task``, ``input_shape`` ``[height, width, channels]``, ``outputs``
         (the shape of each output of the signatures after the batch axis), ``num_classes`` (the
         width of ``logits``, or None), ``class_names`` (a list or None), ``preprocess`` (a config of
-        ``Preprocess``), ``fold``, ``adder`` ("plain", "op", or None without adder layers),
-        ``params``, ``macs`` (of one image; both None for a network of any image size), ``exits``
-        (``params`` and ``macs`` up to each exit; None for a network with one), ``early_exit`` (None
-        where no signature leaves early, otherwise a dict with ``points``, of which a budget chooses
-        one: a list, or None without ``early_exit_budget``) and ``versions``.
+        ``Preprocess``), ``crop`` (as ``Network.crop``), ``fold``, ``adder`` ("plain", "op", or None
+        without adder layers), ``params``, ``macs`` (of one image; both None for a network of any
+        image size), ``exits`` (``params`` and ``macs`` up to each exit; None for a network with
+        one), ``early_exit`` (None where no signature leaves early, otherwise a dict with
+        ``points``, of which a budget chooses one: a list, or None without ``early_exit_budget``)
+        and ``versions``.
 
     Raises:
         TfkdError: When the folder is not such an export.
@@ -126,6 +128,7 @@ def describe(directory: str | os.PathLike) -> dict:
         "outputs": {"logits": classes, "probabilities": classes},
         "exits": None,
         "early_exit": None,
+        "crop": None,
     }
     return usual | description
 

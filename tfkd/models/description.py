@@ -41,7 +41,8 @@ def load_description(run_folder: str | os.PathLike, which: str = "last") -> dict
         A dict with ``name``, ``task``, ``preprocess`` (a config of ``Preprocess``), ``taps``
         (further names of taps), ``input_shape`` ``[height, width, channels]``, ``outputs`` (the
         shape of each after the batch axis), ``num_classes`` (the width of ``logits``, or None),
-        ``class_names`` (a list or None) and ``files`` (the file of each network by its word).
+        ``class_names`` (a list or None), ``crop`` (as ``Network.crop``) and ``files`` (the file of
+        each network by its word).
 
     Raises:
         TfkdError: When the folder or the file is missing or is something else.
@@ -61,6 +62,7 @@ def load_description(run_folder: str | os.PathLike, which: str = "last") -> dict
         known |= {
             "task": content.get("task", "classification"),
             "taps": content.get("taps", {}),
+            "crop": content.get("crop"),
             "outputs": {str(name): list(sizes) for name, sizes in outputs.items()},
             **content.get("differences", {}).get(which, {}),
             "files": _listed(path.parent, content.get("files")),
@@ -113,7 +115,8 @@ def description_in_file(path: str | os.PathLike) -> dict[str, Any] | None:
     if known is None:
         return None
     try:
-        return {key: known[key] for key in (*_FIELDS, "task", "taps", "outputs")}
+        found = {key: known[key] for key in (*_FIELDS, "task", "taps", "outputs")}
+        return {**found, "crop": known.get("crop")}
     except (LookupError, TypeError) as error:
         raise TfkdError(
             f"network file {str(path)!r}: found something else in its {_METADATA} "
@@ -166,6 +169,7 @@ def described(network: Network) -> dict[str, Any]:
         "outputs": outputs,
         "num_classes": class_width(outputs),
         "class_names": None if network.class_names is None else list(network.class_names),
+        "crop": network.crop,
     }
 
 

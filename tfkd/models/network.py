@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import keras
 
-from tfkd.errors import TfkdError
+from tfkd.data import CROPS
+from tfkd.errors import TfkdError, unknown
 from tfkd.models.graph.taps import LOGITS, find_tap, tap_names
 from tfkd.models.preprocess import Preprocess
 
@@ -26,6 +27,8 @@ class Network:
         task: What its outputs mean, as `tfkd.tasks.find` takes it.
         class_names: The names of its classes, in the order of the logits; None where they are not
             known: they are then those of the data, and of other networks, by their numbers.
+        crop: How images of other sizes become its input in an evaluation, as ``DataInfo.crop``;
+            None where that is not known.
 
     Raises:
         TfkdError: If `model` is not a Keras model, or has no tap that `taps` names.
@@ -37,6 +40,7 @@ class Network:
     taps: Mapping[str, str] = field(default_factory=dict, hash=False)
     task: str = "classification"
     class_names: tuple[str, ...] | None = None
+    crop: str | None = None
 
     def __post_init__(self):
         if not isinstance(self.model, keras.Model):
@@ -46,6 +50,8 @@ class Network:
         object.__setattr__(self, "taps", dict(self.taps))
         if self.class_names is not None:
             object.__setattr__(self, "class_names", tuple(map(str, self.class_names)))
+        if self.crop not in (None, *CROPS):
+            raise unknown(f"crop of network {self.name!r}", self.crop, CROPS)
         for name, path in self.taps.items():
             if not isinstance(name, str):
                 raise TfkdError(f"taps of network {self.name!r}: found {name!r}, wanted a name")

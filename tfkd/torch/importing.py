@@ -12,12 +12,11 @@ from tfkd import data, models
 from tfkd.core.classes import check_count
 from tfkd.data import presets
 from tfkd.errors import TfkdError, TfkdWarning
-from tfkd.models.saving import DESCRIPTION, USUAL_FILES, save_network_file
+from tfkd.models import registry
+from tfkd.models.imported import output_file
+from tfkd.models.saving import save_network_file
 from tfkd.torch.checkpoint import read
 from tfkd.torch.porting import port
-
-_SUFFIX = ".keras"
-_RUN = "config.json"
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,7 @@ def import_checkpoint(
     key: str | None = None,
     prefix: str = "",
     class_names: Sequence[str] | None = None,
+    crop: str | None = None,
     **kwargs,
 ) -> Imported:
     """Writes a network with the weights of a file of PyTorch's.
@@ -63,16 +63,15 @@ def import_checkpoint(
         key: The entry of the checkpoint that is the state dict; None finds it.
         prefix: Takes only the names that begin so, without it.
         class_names: The names of the classes in the order of the logits, if they are known.
+        crop: How images of other sizes become its input, as `tfkd.data.DataInfo.crop`, if that is
+            known.
         **kwargs: The network's own arguments.
 
     Raises:
         TfkdError: As `read` and `port`; for names of another number of classes; and for a folder
             that holds something else.
     """
-    output = Path(output)
-    is_file = output.suffix == _SUFFIX
-    path = output if is_file else output / USUAL_FILES["last"]
-    _check_free(path.parent, path.name)
+    path = output_file(output)
     weights = read(checkpoint, key, prefix)
     try:
         model = port(weights, network, image_size=image_size, **kwargs)
@@ -92,7 +91,7 @@ def import_checkpoint(
             f"network {network!r}: found {len(preprocess.mean)} means for images of {channels} "
             "channels, wanted one of each"
         )
-    ported = models.Network(model, preprocess, network, class_names=class_names)
+    ported = models.Network(model, preprocess, network, class_names=class_names, crop=crop)
     check_count(ported, f"network {network!r}")
     return Imported(save_network_file(ported, path), ported, models.cost(model).params)
 
@@ -102,6 +101,10 @@ def chosen_preprocess(
     directory: str | None = None,
     mean: Sequence[float | str] | None = None,
     std: Sequence[float | str] | None = None,
+    *,
+    network: str | None = None,
+    image_size: int | None = None,
+    crop: str | None = None,
 ) -> models.Preprocess | None:
     """The preprocessing that a user names by a data set, or by its numbers.
 
@@ -112,6 +115,10 @@ def chosen_preprocess(
         mean: Instead of `name`, of each channel or of all, for pixels between 0 and 1, as in
             torchvision's Normalize.
         std: The deviation, likewise.
+        network: The name of the network.
+        image_size: Height and width of its images; None for those that it was published for.
+        crop: How the images of a data set without published values become those, one of
+            `tfkd.data.CROPS`; None leaves them as they are.
 
     Returns:
         The preprocessing, or None if nothing is named.
@@ -121,19 +128,43 @@ def chosen_preprocess(
             data set without published values that cannot be loaded.
     """
     if mean is None and std is None:
-        return None if name is None else _of_data(name, directory)
+        return None if name is None else _of_data(name, directory, network, image_size, crop)
     if name is not None or mean is None or std is None:
         raise TfkdError("wanted either the mean and the deviation, or a data set that tells them")
     means, deviations = _numbers("mean", mean), _numbers("deviation", std)
     return models.Preprocess([255 * each for each in means], [255 * each for each in deviations])
 
 
-def _of_data(name: str, directory: str | None) -> models.Preprocess:
+def _of_data(
+    name: str, directory: str | None, network: str, image_size: int | None, crop: str | None
+) -> models.Preprocess:
     published = presets.preset(name).statistics
-    if published is None:
-        info = data.load(name, directory=directory).info
-        published = info.mean, info.std
-    return models.Preprocess(*published)
+    if published is not None:
+        return models.Preprocess(*published)
+    settings = {}
+    if crop is not None:
+        settings = {
+            "image_size": image_size or registry.entry(network).default_shape[0],
+            "augment": "imagenet" if crop == data.CENTER else "none",
+        }
+    try:
+        info = data.load(name, directory=directory, **settings).info
+    except data.SeveralSizes:
+        raise TfkdError(
+            f"data {name!r} to measure mean and deviation of: found images of several sizes, "
+            "wanted --crop=center or --crop=whole, as the network sees them"
+        ) from None
+    return models.Preprocess(info.mean, info.std)
+
+
+def chosen_crop(crop: str | None, name: str | None) -> str | None:
+    """The crop that a user names, or that of the evaluation on a data set; None if unknown.
+
+    Args:
+        crop: One of `tfkd.data.CROPS`.
+        name: The data set, as a config's `data.name`.
+    """
+    return data.crop_of(name) if crop is None and name is not None else crop
 
 
 def _numbers(what: str, values: Sequence[float | str]) -> list[float]:
@@ -156,20 +187,3 @@ def listing(
         (ascii(name)[1:-1], str(values.dtype), values.shape)
         for name, values in read(checkpoint, key, prefix).items()
     ]
-
-
-def _check_free(folder: Path, file: str) -> None:
-    """Checks that a folder holds nothing but an earlier import to the same file."""
-    if not folder.is_dir():
-        return
-    if (folder / _RUN).exists():
-        raise TfkdError(
-            f"folder {str(folder)!r}: found a training run, wanted a new folder or an earlier "
-            "import"
-        )
-    others = sorted(path.name for path in folder.glob(f"*{_SUFFIX}") if path.name != file)
-    if others and (folder / DESCRIPTION).exists():
-        raise TfkdError(
-            f"folder {str(folder)!r}: found {others[0]!r}, which {DESCRIPTION} describes, wanted a "
-            "new folder or an earlier import"
-        )

@@ -155,7 +155,7 @@ def _fresh(
                 layer.synchronized = False
     seen = preprocess(config.student.preprocess, model, info)
     taps = to_dict(fields.taps)
-    return models.Network(model, seen, name, taps, task, class_names(info, task))
+    return models.Network(model, seen, name, taps, task, class_names(info, task), info.crop)
 
 
 def check_fits(network: models.Network, info: data.DataInfo, who: str) -> None:

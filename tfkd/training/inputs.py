@@ -6,7 +6,8 @@ every checkpoint and in ``result.json``, under ``inputs``:
 ``data``
     Each part by the number of its images and a digest (:meth:`tfkd.data.DataSet.identity`), the
     names of the classes, and ``listing``, the names and sizes of all files, which a finished run is
-    compared by first.
+    compared by first. ``statistics``, where the run has asked for them, are the mean and deviation
+    that it goes on with.
 ``teachers``
     Of each teacher the fields of its own config as they are read; of its file the weights, layers,
     pixels and class names; and ``obtained``, the same of the network that taught in the end,
@@ -43,8 +44,7 @@ from tfkd import data, models
 from tfkd.core import registry, tasks
 from tfkd.errors import TfkdError
 from tfkd.models import digests, references
-from tfkd.models.families import multi_exit
-from tfkd.models.registry import builder
+from tfkd.models.registry import builder, definitions
 from tfkd.models.saving import USUAL_FILES, load_description
 from tfkd.training import build, teachers
 from tfkd.training import config as configs
@@ -98,6 +98,13 @@ def record(config: ml_collections.ConfigDict, dataset: data.DataSet | None = Non
 def _plain(found: Record) -> Record:
     """Returns a record as JSON gives it back."""
     return json.loads(json.dumps(found))
+
+
+def digest(found: Record) -> str:
+    """Returns a digest of what a record says, but for where it lies and what follows from it."""
+    of_data = {key: found["data"].get(key) for key in ("parts", "classes")}
+    text = json.dumps({**found, "data": of_data}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _images(dataset: data.DataSet) -> Record:
@@ -258,7 +265,7 @@ class Inputs:
     ) -> None:
         self.record = record(config, dataset)
         self.accepted: list[str] = []
-        self._config, self._folder, self._say = config, folder, say
+        self._config, self._folder, self._dataset, self._say = config, folder, dataset, say
         self._told: list[str] = []
         self._said = False
 
@@ -274,6 +281,7 @@ class Inputs:
         if meta is None:
             return
         there = meta.get(RECORD)
+        self._recall_statistics(there)
         if there is not None:
             lines = changes(there, self.record)
             _check_trainable(self._config, self._folder, there, self.record)
@@ -324,9 +332,19 @@ class Inputs:
         self.record["teachers"] = _plain(_teachers(self._config))
         for found, network in zip(self.record["teachers"].values(), networks):
             found[_OBTAINED] = _plain(digests.of_network(network))
+        measured = self._dataset.info.statistics.known
+        if measured is not None:
+            self.record["data"]["statistics"] = _plain(measured)
         taught_by = [each.get(_OBTAINED) for each in self.record["teachers"].values()]
         self._refuse_differing(strategy, {"teachers": taught_by})
         self.check()
+
+    def _recall_statistics(self, there: Record | None) -> None:
+        """Takes mean and deviation from the record where it has them of the same images."""
+        of_data = {} if there is None else there["data"]
+        same = of_data.get("parts", {}).get("train") == self.record["data"]["parts"]["train"]
+        if same and "statistics" in of_data:
+            self._dataset.info.statistics.recall(of_data["statistics"])
 
     def _refuse_differing(self, strategy: tf.distribute.Strategy, found: Record) -> None:
         differing = strategies.differing(strategy, found)
@@ -492,8 +510,7 @@ def _definitions(config: ml_collections.ConfigDict) -> Iterator[tuple[str, str, 
     for section, fields in _networks(config).items():
         if fields.name:
             yield f"{section}.name {fields.name}", fields.name, builder(fields.name)
-        if fields.name == multi_exit.NAME:
-            for key, definition in multi_exit.definitions(fields.kwargs).items():
+            for key, definition in definitions(fields.name, fields.kwargs).items():
                 name = fields.kwargs[key]
                 yield f"{section}.kwargs.{key} {name}", name, definition
     if config.task is not None:

@@ -21,6 +21,11 @@ from tfkd.training.config import methods, vary
 SETS = ("cifar100", "imagenet")
 """The sets of images that hyper-parameters were published for."""
 
+OF_EXITS = (
+    "deep_supervision", "dbt", "dbt_constant", "dense_kd", "hdkd", "hmsdnet", "hdbt", "imta",
+)  # fmt: skip
+"""The presets for networks with several exits."""
+
 SELF_TEACHER = "self_teacher"
 """Stands for a teacher that is the student's own architecture, trained alone before."""
 
@@ -118,6 +123,8 @@ _CIFAR100 = {
     "wcord": Preset("wcord"),
     "wcord_kd": Preset("wcord", also=_KD),
     "sskd": Preset("sskd"),
+    # Lambda of a reproduction; no value was published. Every block has a stage of train.epochs.
+    "pbkd": Preset("pbkd", 0.005),
     # No published values. Its ablation: the losses, the variable itself, whose place KD at the same
     # temperature and weight takes, and stored classes that are as sharp as the teacher.
     "auxvar": Preset("auxvar", search=_AUXVAR_SEARCH),
@@ -126,7 +133,7 @@ _CIFAR100 = {
     "auxvar_no_variable": Preset("kd", settings={"temperature": 4.0}),
     "auxvar_untied": Preset("auxvar", settings={"query_temperature": 1.0}),
     "auxvar_bayes_head": Preset("auxvar", settings={"head": "bayes"}),
-    # For networks with several exits: MSDNets, or any by the network multi_exit.
+    # Those of OF_EXITS, for MSDNets, or any network by the network multi_exit.
     "deep_supervision": Preset("deep_supervision", teacher=False),
     "dbt": Preset("dbt", teacher=False),
     "dbt_constant": Preset("dbt", settings={"form": "constant"}, teacher=False),

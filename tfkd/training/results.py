@@ -21,7 +21,6 @@ from tfkd.training import config as configs
 from tfkd.training.experiment import Experiment
 from tfkd.training.run_folder import RunFolder
 from tfkd.training.run_state import Progress
-from tfkd.training.train_loop import TrainLoop
 
 LAST, BEST, TEACHER = "last", "best", "teacher"
 
@@ -104,7 +103,6 @@ def result(
     experiment: Experiment,
     distiller: Distiller,
     student: models.Network,
-    loop: TrainLoop,
     progress: Progress,
     found: evaluation.Evaluation,
     variants: Mapping[str, models.Network],
@@ -116,7 +114,6 @@ def result(
         experiment: The experiment.
         distiller: Its distiller.
         student: The student of the last epoch as it was saved.
-        loop: Its stages.
         progress: The finished training.
         found: See :func:`scores`.
         variants: The variants as they are saved, by their words.
@@ -147,10 +144,7 @@ def result(
         if teacher is None
         else float(found.scores[TEACHER][score.key]),
         "agreement": None,
-        "stages": [
-            {"name": stage.name, "epochs": loop.timeline.epochs(number), "steps": length}
-            for number, (stage, length) in enumerate(zip(loop.stages, loop.timeline.lengths))
-        ],
+        "stages": progress.stage_rows(),
         "epochs": state.epoch,
         "steps": state.step,
         "images_per_second": round(state.images_per_second, 1),

@@ -21,6 +21,9 @@ from tfkd.training.run_folder import RunFolder
 
 Train = Callable[[ml_collections.ConfigDict, Path], dict]
 Say = Callable[..., None]
+Worth = dict[str, Any]
+"""What teachers are worth: ``of``, a digest of what the run was made of, ``summaries`` on the test
+images, one a teacher, and ``doubts``, lines or None."""
 
 _TRIED_ON = 500
 
@@ -58,9 +61,20 @@ class Teaching(abc.ABC):
             folder: The run folder, where a teacher that was trained is written.
         """
 
-    def tell(self, say: Say) -> None:
-        """Says before training what the teachers are worth, if that is known by then."""
-        del say
+    def tell(self, say: Say, of: str, known: Worth) -> Worth:
+        """Says before training what the teachers are worth, if that is known by then.
+
+        Args:
+            say: Prints a line.
+            of: A digest of what the run is made of.
+            known: What the newest checkpoint holds of their worth; it is measured again only where
+                the run was made of something else.
+
+        Returns:
+            What the checkpoints are to hold of it, as JSON can.
+        """
+        del say, of, known
+        return {}
 
     def tell_in_the_end(self, scores: Mapping[str, Any], task: Task, say: Say) -> None:
         """Says after training what a teacher is worth that was not told before.
@@ -96,37 +110,51 @@ class TrainedBefore(Teaching):
     def finished(self, folder: RunFolder) -> Predict | None:
         return self._together
 
-    def tell(self, say: Say) -> None:
-        together = [(f"mean of {len(self._networks)} teachers", self._together)]
+    def tell(self, say: Say, of: str, known: Worth) -> Worth:
+        if not self._networks:
+            return {}
+        dataset, task = self._experiment.dataset, self._task()
         named = [(f"teacher {each.name}", evaluation.predictor(each)) for each in self._networks]
-        for who, predict in named + together if len(named) > 1 else named:
-            dataset, task = self._experiment.dataset, self._task()
-            found = evaluation.scores(predict, dataset.test(), task)
-            say(f"{who}: {task.summary(found)} on {dataset.info.name} test", flush=True)
+        listed = list(named)
+        if len(named) > 1:
+            listed.append((f"mean of {len(named)} teachers", self._together))
+        before = " (measured before)" if known.get("of") == of else ""
+        worth = known if before else {"of": of, "summaries": [], "doubts": []}
+        summaries, doubts = worth["summaries"], worth["doubts"]
+        for number, (who, predict) in enumerate(listed):
+            if not before:
+                summaries.append(task.summary(evaluation.scores(predict, dataset.test(), task)))
+            say(f"{who}: {summaries[number]} on {dataset.info.name} test{before}", flush=True)
         for where in teachers.chosen_on_test(self._experiment.config):
             say(f"{where}.which=best: {results.CHOSEN_ON_TEST}", flush=True)
         for network, (who, predict) in zip(self._networks, named):
             build.tell_of_pixels(who, network, say)
-            self._doubt(who, network, predict)
+            if not before:
+                doubts.append(self._doubt(who, network, predict))
+        for doubt in filter(None, doubts):
+            warnings.warn(doubt, TfkdWarning, stacklevel=2)
+        return worth
 
-    def _doubt(self, who: str, network: models.Network, predict: Predict) -> None:
-        """Warns of a teacher that hardly knows the student's classes, where names do not tell."""
+    def _doubt(self, who: str, network: models.Network, predict: Predict) -> str | None:
+        """Returns a line on a teacher that hardly knows the student's classes, else None.
+
+        Where names tell, it is not tried.
+        """
         dataset = self._experiment.dataset
         task = tasks.create(network.task, network)
         least = task.doubtful(task.facts(network))
         names = build.class_names(dataset.info, self._experiment.task)
         if least is None or (names is not None and network.class_names == names):
-            return
+            return None
         found = evaluation.scores(predict, dataset.sample(_TRIED_ON), task)
-        if found[task.score.key] < least:
-            warnings.warn(
-                f"{who}: {task.summary(found)} on {found['count']} training images of "
-                f"{dataset.info.name}, hardly more than a guess: its classes may be others, or in "
-                "another order (teacher.class_names names them), or its pixels others "
-                "(teacher.preprocess)",
-                TfkdWarning,
-                stacklevel=2,
-            )
+        if not found[task.score.key] < least:
+            return None
+        return (
+            f"{who}: {task.summary(found)} on {found['count']} training images of "
+            f"{dataset.info.name}, hardly more than a guess: its classes may be others, or in "
+            "another order (teacher.class_names names them), or its pixels others "
+            "(teacher.preprocess)"
+        )
 
     def _task(self) -> Task:
         return tasks.create(self._experiment.task, self._networks[0])
