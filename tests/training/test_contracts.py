@@ -276,7 +276,8 @@ def test_a_method_may_end_in_a_second_student(whole):
     ratio = first / second
     np.testing.assert_allclose(ratio, np.full_like(ratio, ratio.mean()), rtol=1e-4)
     scored = result(folder)["variants"]["cool"]
-    assert scored["top1"] == result(folder)["top1_last"]
+    for key, whose in (("top1", "top1_last"), ("params", "params"), ("macs", "macs")):
+        assert scored[key] == result(folder)[whose]
     assert scored["loss"] != result(folder)["loss_last"]
     records = np.load(folder / "records.npz")["calibrated/weight"]
     assert records.shape == (2, 2) and not np.array_equal(records[0], records[1])

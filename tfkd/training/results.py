@@ -105,7 +105,7 @@ def result(
     student: models.Network,
     progress: Progress,
     found: evaluation.Evaluation,
-    variants: Sequence[str],
+    variants: Mapping[str, models.Network],
     teacher: str | None,
 ) -> dict[str, Any]:
     """Returns the content of ``result.json``.
@@ -116,7 +116,7 @@ def result(
         student: The student of the last epoch as it was saved.
         progress: The finished training.
         found: See :func:`scores`.
-        variants: Words of the variants.
+        variants: The variants as they are saved, by their words.
         teacher: Name of the teacher, or of all of them; ``None`` without one.
     """
     config, info = experiment.config, experiment.dataset.info
@@ -165,10 +165,18 @@ def result(
     if teacher is not None and found.agreements:
         content["agreement"] = float(found.agreement(LAST, TEACHER))
     if variants:
-        content["variants"] = {word: _numbers(found.scores[word]) for word in variants}
+        content["variants"] = {
+            word: {**_numbers(found.scores[word]), **_size(network.model)}
+            for word, network in variants.items()
+        }
     if "exits" in last:
         content["exits"] = _exits(student.model, last["exits"])
     return content
+
+
+def _size(model: keras.Model) -> dict[str, int]:
+    cost = models.cost(model)
+    return {"params": cost.params, "macs": cost.macs}
 
 
 def _numbers(scores: Mapping[str, Any]) -> dict[str, float]:

@@ -165,7 +165,8 @@ def _train(
         path = export.save_run(folder.path, folder.export, **configs.to_dict(config.export))
         say(f"exported the student to {path}", flush=True)
     names = " + ".join(each.name for each in taught_by) or None
-    result = results.result(experiment, distiller, saved, progress, found, variants, names)
+    further = {word: students[word] for word in variants}
+    result = results.result(experiment, distiller, saved, progress, found, further, names)
     folder.write_json("result.json", result)
     say(f"{folder.path}: {result['summary']}", flush=True)
     return result

@@ -1,5 +1,7 @@
 """Images of another set as a network sees them: resized, with the channels that it takes."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -57,6 +59,18 @@ def test_colors_become_gray_where_the_network_takes_gray(tmp_path):
     # Nobody else is given other channels than the images have.
     with pytest.raises(TfkdError, match=r"found images \(8, 8, 3\) of folder:.*wanted \(8, 8, 1\)"):
         features(given, ["pooled"], data.load(f"folder:{tmp_path}/data", batch_size=4))
+
+
+def test_the_center_is_cut_out_for_a_network_that_was_evaluated_on_centers(tmp_path):
+    given = dataclasses.replace(network(side=7), crop=data.CENTER)
+    name = shades.write(tmp_path / "data")
+    centers = data.load(name, image_size=7, augment="imagenet", batch_size=4)
+    images, _ = images_and_labels(centers.test())
+    found = transfer.embeddings(given, name, batch_size=4)
+    np.testing.assert_allclose(found.test, by_hand(given, images), rtol=1e-5, atol=1e-6)
+    whole = transfer.embeddings(dataclasses.replace(given, crop=None), name, batch_size=4)
+    assert np.abs(found.test - whole.test).max() > 1e-3
+    assert len(transfer.embeddings(given, "digits", classes=["1", "2"]).test) > 0
 
 
 def test_a_feature_that_is_no_vector_or_not_finite_is_refused():

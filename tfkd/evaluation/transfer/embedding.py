@@ -46,8 +46,9 @@ def embeddings(
 ) -> Embeddings:
     """Returns the images of a set as a network sees them, in inference mode and un-augmented.
 
-    They are resized to the input of the network (bilinear, antialiased); gray images become three
-    equal channels where it takes RGB, RGB ones gray where it takes gray.
+    They are resized to the input of the network as it was evaluated in its training: whole, or, but
+    for digits, the center where that was cut out. Gray images become three equal channels where it
+    takes RGB, RGB ones gray where it takes gray.
 
     Args:
         network: The network, whose last layers are not run.
@@ -63,11 +64,14 @@ def embeddings(
         TfkdError: For a set that is missing, a tap that is not there or no vector, or features that
             are not finite.
     """
+    # The augmentation is that of training images, which is not asked for; with ImageNet's, centers
+    # are cut out of images of full size, which digits are not.
+    center = network.crop == data.CENTER and name != "digits"
     dataset = data.load(
         name,
         classes=classes,
         image_size=_size(network),
-        augment="none",
+        augment="imagenet" if center else "none",
         directory=None if directory is None else str(directory),
         batch_size=batch_size,
     )
