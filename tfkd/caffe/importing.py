@@ -81,7 +81,7 @@ def load(
     folder = Path(prototxt).parent
     with within(f"prototxt {str(prototxt)!r}"):
         done = pixels_of(definition.transform, plan.shape, folder=folder, **pixels)
-    name = plan.name or Path(prototxt).stem
+    name = " ".join(plan.name.split()) or Path(prototxt).stem
     if done.is_unknown:
         warnings.warn(
             f"{name} is recorded as taking pixels 0..255 without a mean, for neither the prototxt "

@@ -13,6 +13,7 @@ import numpy as np
 
 from tfkd import models
 from tfkd.caffe.importing import Imported
+from tfkd.caffe.layers.inner_product import InnerProduct
 from tfkd.errors import TfkdError, reason
 
 TOLERANCE = 1e-4
@@ -46,9 +47,15 @@ def check(
         What was found for each layer, the furthest apart first.
 
     Raises:
-        TfkdError: When OpenCV is not installed, cannot read the files, or an output of a layer
-            differs by more than 1e-4 of its largest value.
+        TfkdError: When OpenCV is not installed, cannot read the files or reads them otherwise than
+            Caffe, or an output of a layer differs by more than 1e-4 of its largest value.
     """
+    for node in imported.plan.nodes:
+        if isinstance(node.operation, InnerProduct) and node.operation.transpose:
+            raise TfkdError(
+                f"layer {node.name!r}: found transpose: true, which OpenCV does not heed, wanted no "
+                "comparison with it"
+            )
     names = {node.name: imported.layers[node.name] for node in imported.plan.nodes}
     random = np.random.default_rng(0)
     channels, *sides = imported.plan.shape
