@@ -53,8 +53,8 @@ def check(
     for node in imported.plan.nodes:
         if isinstance(node.operation, InnerProduct) and node.operation.transpose:
             raise TfkdError(
-                f"layer {node.name!r}: found transpose: true, which OpenCV does not heed, wanted no "
-                "comparison with it"
+                f"layer {node.name!r}: found transpose: true, which OpenCV does not heed, wanted "
+                "no comparison with it"
             )
     names = {node.name: imported.layers[node.name] for node in imported.plan.nodes}
     random = np.random.default_rng(0)
