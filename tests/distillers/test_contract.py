@@ -524,6 +524,7 @@ def test_dense_labels_are_refused_or_mean_what_class_numbers_do(name, settings):
     np.testing.assert_allclose(values[1], values[0], rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, settings",
     [

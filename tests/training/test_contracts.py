@@ -104,6 +104,7 @@ def test_one_two_and_three_replicas_end_alike(
     assert_close(on_three / role, whole(role))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("role", "after"),
     [("blockwise", 3), ("blockwise", 8), ("blockwise", 17), ("blockwise", 21)]
