@@ -38,15 +38,8 @@ def load(root, **settings):
 
 
 def windows(height, width, count=4000):
-    @tf.function
-    def drawn():
-        return tf.map_fn(
-            lambda row: resizedcrop.window(row, tf.constant(height), tf.constant(width)),
-            resizedcrop.draw(0, "image", 0, tf.range(count)),
-            fn_output_signature=tf.int32,
-        )
-
-    return drawn().numpy()
+    draws = resizedcrop.draw(0, "image", 0, tf.range(count))
+    return resizedcrop.windows(draws, tf.fill([count], height), tf.fill([count], width)).numpy()
 
 
 def test_rectangles_have_the_areas_and_shapes_of_the_recipe():
@@ -102,7 +95,8 @@ def test_a_crop_is_the_resized_rectangle_of_the_whole_image(kind):
     decode = tf.function(lambda row: resizedcrop.decode(contents, row, FORM))
     mirrored = []
     for row in resizedcrop.draw(1, "image", 0, tf.range(12)):
-        top, left, rows, columns = resizedcrop.window(row, *whole.shape[:2]).numpy()
+        sizes = [tf.constant([side]) for side in whole.shape[:2]]
+        top, left, rows, columns = resizedcrop.windows(row[None], *sizes)[0].numpy()
         part = tf.cast(whole[top : top + rows, left : left + columns], tf.float32)
         wanted = tf.round(tf.image.resize(part, (16, 16), antialias=True)).numpy()
         found = decode(row).numpy()

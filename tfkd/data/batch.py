@@ -81,7 +81,7 @@ class Batch:
         """
         if self.augmentation.resized:
             draws = resizedcrop.draw(self.seed, stream, self.epoch, self.index)
-            return self.source.resized_crops(self.refs, draws)
+            return self.source.resized_crops(self.refs, draws, self.augmentation.fast)
         placement = augmentations.draw(
             self.augmentation,
             self.seed,

@@ -63,10 +63,19 @@ class Form:
         return self.height * self.width * self.channels
 
 
-def resized(images: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """Returns uint8 images, (h, w, C) or (B, h, w, C), in the size (height, width)."""
-    scaled = tf.image.resize(tf.cast(images, tf.float32), size, antialias=True)
-    return tf.cast(tf.clip_by_value(tf.round(scaled), 0, 255), tf.uint8)
+def resized(images: tf.Tensor, size: tuple[int, int], antialias: bool = True) -> tf.Tensor:
+    """Returns uint8 images, (h, w, C) or (B, h, w, C), in the size (height, width); bilinear."""
+    scaled = tf.image.resize(images, size, antialias=antialias)
+    # In one pass: cut to 0..255, rounded half to even, and cast.
+    whole = tf.raw_ops.QuantizeV2(
+        input=scaled,
+        min_range=0.0,
+        max_range=255.0,
+        T=tf.quint8,
+        mode="SCALED",
+        round_mode="HALF_TO_EVEN",
+    )
+    return tf.bitcast(whole.output, tf.uint8)
 
 
 def fit(image: tf.Tensor, form: Form) -> tf.Tensor:
@@ -201,28 +210,38 @@ def stored_window(
     """Returns where a rectangle of the upright image lies in the stored one.
 
     Args:
-        window: int32 (4,): first row, first column, rows, columns.
-        orientation: int32 scalar, 1 to 8.
-        height: Rows of the upright image.
+        window: int32 (..., 4): first row, first column, rows, columns.
+        orientation: int32 (...), 1 to 8.
+        height: Rows of the upright image, int32 (...).
         width: Columns of the upright image.
     """
     on_side, upside_down, mirrored = _turns(orientation)
-    top, left, rows, columns = tf.unstack(window)
+    top, left, rows, columns = tf.unstack(window, axis=-1)
     top = tf.where(upside_down, height - top - rows, top)
     left = tf.where(mirrored, width - left - columns, left)
-    turned = tf.stack([left, top, columns, rows])
-    return tf.where(on_side, turned, tf.stack([top, left, rows, columns]))
+    turned = tf.stack([left, top, columns, rows], -1)
+    return tf.where(on_side[..., None], turned, tf.stack([top, left, rows, columns], -1))
 
 
 def _turns(orientation: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Returns whether rows and columns change places, and whether rows, columns are reversed."""
     return tuple(
-        tf.reduce_any(orientation == numbers)
+        tf.reduce_any(orientation[..., None] == numbers, -1)
         for numbers in ([5, 6, 7, 8], [3, 4, 7, 8], [2, 3, 6, 7])
     )
 
 
-def _decode(contents: tf.Tensor, form: Form, orientation: tf.Tensor | None) -> tf.Tensor:
+def decode(contents: tf.Tensor, form: Form, orientation: tf.Tensor | None = None) -> tf.Tensor:
+    """Returns the image of one file in a form.
+
+    Args:
+        contents: A file, as for ``decode_whole``.
+        form: The form.
+        orientation: int32 scalar, see ``upright``; None for an upright image.
+
+    Raises (when it runs):
+        tf.errors.InvalidArgumentError: It cannot be decoded, or not in that form.
+    """
     image = decode_whole(contents, form.channels)
     return fit(image if orientation is None else upright(image, orientation), form)
 
@@ -263,7 +282,7 @@ def read_chunks(
         orientations = np.ones(len(paths), np.int32)
 
     def one(contents: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-        return _decode(contents, form, orientation if turned else None)
+        return decode(contents, form, orientation if turned else None)
 
     decoded = _each(paths, orientations, one).prefetch(2 * size)
     yield from decoded.batch(size).as_numpy_iterator()
@@ -310,53 +329,38 @@ def _each(
     return good.ignore_errors()
 
 
-def read_batch(
-    paths: tf.Tensor,
-    form: Form,
-    orientations: tf.Tensor | None = None,
-    draws: tf.Tensor | None = None,
-    decode: Callable[..., tf.Tensor] | None = None,
+def each_of(
+    make: Callable[..., tf.Tensor], rows: Sequence[tf.Tensor], names: tf.Tensor, form: Form
 ) -> tf.Tensor:
-    """Decodes a batch of files inside a graph.
+    """Makes the images of a batch inside a graph, one by one.
 
     Args:
-        paths: Strings (B,).
+        make: Makes an image, uint8 (H, W, C), of its row of each of ``rows``.
+        rows: Tensors (B, ...).
+        names: Strings (B,), what each image is called if it cannot be made, such as its file.
         form: Size and channels of the images.
-        orientations: int32 (B,), see ``upright``; None if all are upright.
-        draws: (B, ...), an argument of ``decode`` for each image.
-        decode: Makes an image of contents, row of draws, form and orientation (or None); None
-            decodes it whole.
 
     Returns:
         uint8 (B, H, W, C).
 
     Raises (when it runs):
-        tf.errors.InvalidArgumentError: A file could not be decoded in that form; the message names
-            it, and ``explain`` turns it into a TfkdError.
+        tf.errors.InvalidArgumentError: An image could not be made; the message names it, and
+            ``explain`` turns it into a TfkdError.
     """
-    batch = paths.shape[0]
-    draws = tf.zeros([batch]) if draws is None else draws
-    turns = () if orientations is None else (orientations,)
-    files = tf.data.Dataset.from_tensor_slices((tf.range(batch), paths, draws, *turns))
-
-    def one(place, path, drawn, orientation=None) -> tuple[tf.Tensor, tf.Tensor]:
-        contents = tf.io.read_file(path)
-        if decode is None:
-            return place, _decode(contents, form, orientation)
-        return place, decode(contents, drawn, form, orientation)
-
-    decoded = files.map(one)
-    # The last element serves batches of which no file can be read.
+    batch = tf.shape(names)[0]
+    numbered = tf.data.Dataset.from_tensor_slices((tf.range(batch), *rows))
+    made = numbered.map(lambda place, *row: (place, make(*row)))
+    # The last element serves batches of which no image can be made.
     last = tf.data.Dataset.from_tensors((batch, tf.zeros(form.shape, tf.uint8)))
-    decoded = decoded.ignore_errors().concatenate(last).batch(batch + 1)
-    places, images = decoded.get_single_element()
+    made = made.ignore_errors().concatenate(last).batch(tf.cast(batch + 1, tf.int64))
+    places, images = made.get_single_element()
     missing = tf.ones([batch + 1], tf.bool)
     missing = tf.tensor_scatter_nd_update(missing, places[:, None], tf.zeros_like(places, tf.bool))
-    bad = tf.boolean_mask(paths, missing[:-1])
+    bad = tf.boolean_mask(names, missing[:-1])
     wanted = f"> {form.height} x {form.width} x {form.channels} resize {form.resize:d}"
     message = tf.strings.join([_MARK, "<", tf.strings.reduce_join(bad[:1]), wanted])
     with tf.control_dependencies([tf.debugging.Assert(tf.size(bad) == 0, [message])]):
-        return tf.ensure_shape(images[:-1], [batch, *form.shape])
+        return tf.ensure_shape(images[:-1], [names.shape[0], *form.shape])
 
 
 def problem(path: str, form: Form) -> str:

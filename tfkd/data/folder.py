@@ -46,16 +46,23 @@ class FileImages(IndexedSource):
         paths: np.ndarray,
         labels: np.ndarray,
         form: Form,
+        sizes: np.ndarray,
         orientations: np.ndarray | None = None,
     ):
-        """Keeps the paths, strings (N,), the labels and orientations, integers (N,).
+        """Keeps what is known of the files.
 
-        Orientations are those of ``decoding.upright``; None if all images are upright.
+        Args:
+            paths: Strings (N,).
+            labels: Integers (N,).
+            form: Size and channels of the images.
+            sizes: Integers (N, 2), height and width of the upright images.
+            orientations: Integers (N,), those of ``decoding.upright``; None if all are upright.
         """
         super().__init__(labels, form.shape)
         self._form = form
         with tf.device("CPU:0"):
             self._paths = tf.constant(paths.tolist())
+            self._sizes = tf.constant(sizes, tf.int32)
             self._orientations = None
             if orientations is not None:
                 self._orientations = tf.constant(orientations, tf.int32)
@@ -64,7 +71,8 @@ class FileImages(IndexedSource):
         paths = np.asarray([path.decode() for path in self._paths.numpy()[positions]])
         turned = self._orientations
         turned = None if turned is None else turned.numpy()[positions]
-        return FileImages(paths, self._labels.numpy()[positions], self._form, turned)
+        labels, sizes = (each.numpy()[positions] for each in (self._labels, self._sizes))
+        return FileImages(paths, labels, self._form, sizes, turned)
 
     def digest(self) -> str:
         digest = hashlib.sha256(repr(self._form).encode())
@@ -87,11 +95,32 @@ class FileImages(IndexedSource):
 
     def pixels(self, refs: ExampleRefs) -> tf.Tensor:
         paths, orientations = self._files(refs)
-        return decoding.read_batch(paths, self._form, orientations)
+        turns = () if orientations is None else (orientations,)
 
-    def resized_crops(self, refs: ExampleRefs, draws: tf.Tensor) -> tf.Tensor:
+        def make(path: tf.Tensor, *turn: tf.Tensor) -> tf.Tensor:
+            return decoding.decode(tf.io.read_file(path), self._form, *turn)
+
+        return decoding.each_of(make, (paths, *turns), paths, self._form)
+
+    def resized_crops(self, refs: ExampleRefs, draws: tf.Tensor, fast: bool) -> tf.Tensor:
         paths, orientations = self._files(refs)
-        return decoding.read_batch(paths, self._form, orientations, draws, resizedcrop.decode)
+        turns = () if orientations is None else (orientations,)
+        height, width = tf.unstack(tf.gather(self._sizes, refs["index"]), axis=1)
+        places = resizedcrop.stored_windows(draws, height, width, orientations)
+
+        def make(
+            path: tf.Tensor, drawn: tf.Tensor, place: tf.Tensor, turn: tf.Tensor | None = None
+        ) -> tf.Tensor:
+            return resizedcrop.decode(
+                tf.io.read_file(path),
+                drawn,
+                self._form,
+                fast=fast,
+                orientation=turn,
+                jpeg_window=place,
+            )
+
+        return decoding.each_of(make, (paths, draws, places, *turns), paths, self._form)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +151,8 @@ class _Split:
 
     def source(self, form: Form) -> ImageSource:
         if self.images is None:
-            return FileImages(self.paths, self.labels, form, self.orientations)
+            sizes = np.stack([self.facts["height"], self.facts["width"]], 1)
+            return FileImages(self.paths, self.labels, form, sizes, self.orientations)
         return MemoryImages(self.images, self.labels)
 
 

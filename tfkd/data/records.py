@@ -137,11 +137,11 @@ class RecordImages(ImageSource):
         facts = (files, self._start, self._stop, self._form, self._keys)
         return hashlib.sha256(repr(facts).encode()).hexdigest(), NAMES_AND_SIZES
 
-    def resized_crops(self, refs: ExampleRefs, draws: tf.Tensor) -> tf.Tensor:
+    def resized_crops(self, refs: ExampleRefs, draws: tf.Tensor, fast: bool) -> tf.Tensor:
         def one(each: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
             record, drawn = each
             contents = self._encoded(record)[self._keys[0]]
-            return resizedcrop.decode(contents, drawn, self._form)
+            return resizedcrop.decode(contents, drawn, self._form, fast=fast)
 
         kind = tf.TensorSpec(self.image_shape, tf.uint8)
         return tf.map_fn(one, (refs["record"], draws), fn_output_signature=kind)

@@ -102,7 +102,7 @@ class ImageSource(abc.ABC):
         del refs
         return crop_pixels(pixels, placement, augmentation)
 
-    def resized_crops(self, refs: ExampleRefs, draws: tf.Tensor) -> tf.Tensor:
+    def resized_crops(self, refs: ExampleRefs, draws: tf.Tensor, fast: bool) -> tf.Tensor:
         """Returns resized random rectangles of the images, uint8 (B, H, W, C).
 
         Only for a source whose ``check`` accepts an augmentation with ``resized``.
@@ -110,6 +110,8 @@ class ImageSource(abc.ABC):
         Args:
             refs: The examples.
             draws: The rows of ``resizedcrop.draw`` for them.
+            fast: Whether they are decoded and resized by the faster means; see
+                ``resizedcrop.decode``.
         """
         raise NotImplementedError
 
