@@ -1,4 +1,4 @@
-"""Decoding of image files, many at a time; errors name the file.
+"""Decoding of image files.
 
 The kind of a file is decided by its content. JPEG and PNG are decoded as ever by TensorFlow's
 ``decode_jpeg`` with the accurate transform; of 16 bits a channel the upper 8 are kept. WebP, BMP
@@ -10,22 +10,17 @@ upright where their orientation is given.
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from tfkd.data import headers
-from tfkd.errors import TfkdError
-
 CROPS = CENTER, WHOLE = "center", "whole"
 """How images of any size become images of one: the middle of the resized image, or the whole image
 whatever its proportions."""
 
 _CHUNK = 256
-_MARK = "unusable image file "
 
 
 @dataclasses.dataclass(frozen=True)
@@ -327,75 +322,3 @@ def _each(
     # A file that fails is left out: the places that come back are those of good files.
     good = files.map(one, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return good.ignore_errors()
-
-
-def each_of(
-    make: Callable[..., tf.Tensor], rows: Sequence[tf.Tensor], names: tf.Tensor, form: Form
-) -> tf.Tensor:
-    """Makes the images of a batch inside a graph, one by one.
-
-    Args:
-        make: Makes an image, uint8 (H, W, C), of its row of each of ``rows``.
-        rows: Tensors (B, ...).
-        names: Strings (B,), what each image is called if it cannot be made, such as its file.
-        form: Size and channels of the images.
-
-    Returns:
-        uint8 (B, H, W, C).
-
-    Raises (when it runs):
-        tf.errors.InvalidArgumentError: An image could not be made; the message names it, and
-            ``explain`` turns it into a TfkdError.
-    """
-    batch = tf.shape(names)[0]
-    numbered = tf.data.Dataset.from_tensor_slices((tf.range(batch), *rows))
-    made = numbered.map(lambda place, *row: (place, make(*row)))
-    # The last element serves batches of which no image can be made.
-    last = tf.data.Dataset.from_tensors((batch, tf.zeros(form.shape, tf.uint8)))
-    made = made.ignore_errors().concatenate(last).batch(tf.cast(batch + 1, tf.int64))
-    places, images = made.get_single_element()
-    missing = tf.ones([batch + 1], tf.bool)
-    missing = tf.tensor_scatter_nd_update(missing, places[:, None], tf.zeros_like(places, tf.bool))
-    bad = tf.boolean_mask(names, missing[:-1])
-    wanted = f"> {form.height} x {form.width} x {form.channels} resize {form.resize:d}"
-    message = tf.strings.join([_MARK, "<", tf.strings.reduce_join(bad[:1]), wanted])
-    with tf.control_dependencies([tf.debugging.Assert(tf.size(bad) == 0, [message])]):
-        return tf.ensure_shape(images[:-1], [names.shape[0], *form.shape])
-
-
-def problem(path: str, form: Form) -> str:
-    """Returns the line about a file that could not be decoded in a form."""
-    try:
-        header = headers.read(path)
-    except headers.Unreadable as error:
-        return f"{path}: cannot be decoded, found {error}, wanted {headers.WANTED}"
-    if not decodable([path])[0]:
-        return f"{path}: cannot be decoded, found a damaged image, wanted {headers.WANTED}"
-    if (header.height, header.width) != (form.height, form.width) and not form.resize:
-        return (
-            f"{path}: found an image of {header.height} x {header.width} pixels, wanted "
-            f"{form.height} x {form.width} as the others have; set image_size to resize them all"
-        )
-    return f"{path}: cannot be decoded with {form.channels} channels"
-
-
-def explain(error: BaseException) -> TfkdError | None:
-    """Returns the one-line error behind a failure of a streamed input pipeline.
-
-    A streamed image is first decoded in the middle of a run, where TensorFlow reports a bad one by
-    a long InvalidArgumentError.
-
-    Args:
-        error: The error that iterating raised.
-
-    Returns:
-        A TfkdError that names the image file, or None if the failure is another one.
-    """
-    found = re.search(
-        re.escape(_MARK) + r"<(.*?)> (\d+) x (\d+) x (\d+) resize (\d)", str(error), re.DOTALL
-    )
-    if found is None:
-        return None
-    path, *form = found.groups()
-    height, width, channels, resize = map(int, form)
-    return TfkdError(problem(path, Form(height, width, channels, bool(resize))))

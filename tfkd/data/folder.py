@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tfkd.data import decoding, resizedcrop, survey
+from tfkd.data import decoding, one_by_one, resizedcrop, survey
 from tfkd.data.decoding import Form
 from tfkd.data.file_digest import IMAGE_ENDINGS, file_digest, stable_digest
 from tfkd.data.histogram import mean_and_std
@@ -27,7 +27,7 @@ from tfkd.data.source import (
     NAMES_AND_SIZES,
     ExampleRefs,
     ImageSource,
-    IndexedSource,
+    LabeledSource,
     MemoryImages,
 )
 from tfkd.data.splits import Splits
@@ -38,7 +38,7 @@ _WANTED = "*.jpg, *.jpeg, *.png, *.webp, *.bmp or *.gif"
 _STATISTICS_SAMPLE = 4096
 
 
-class FileImages(IndexedSource):
+class FileImages(LabeledSource):
     """Image files, decoded whenever a batch needs them."""
 
     def __init__(
@@ -100,7 +100,7 @@ class FileImages(IndexedSource):
         def make(path: tf.Tensor, *turn: tf.Tensor) -> tf.Tensor:
             return decoding.decode(tf.io.read_file(path), self._form, *turn)
 
-        return decoding.each_of(make, (paths, *turns), paths, self._form)
+        return one_by_one.each_of(make, (paths, *turns), paths, self._form)
 
     def resized_crops(self, refs: ExampleRefs, draws: tf.Tensor, fast: bool) -> tf.Tensor:
         paths, orientations = self._files(refs)
@@ -120,7 +120,7 @@ class FileImages(IndexedSource):
                 jpeg_window=place,
             )
 
-        return decoding.each_of(make, (paths, draws, places, *turns), paths, self._form)
+        return one_by_one.each_of(make, (paths, draws, places, *turns), paths, self._form)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,7 +206,7 @@ def load(
     for each in found.values():
         if not skip_corrupt and not each.facts["kind"].all():
             bad = each.paths[np.argmin(each.facts["kind"])]
-            raise TfkdError(decoding.problem(bad, Form(1, 1, 3, resize=True)))
+            raise TfkdError(one_by_one.problem(bad, Form(1, 1, 3, resize=True)))
     form = _form(found, image_size, center, skip_corrupt)
     streams = sum(len(each.paths) for each in found.values()) * form.bytes > in_memory_bytes
     if streams:
@@ -457,7 +457,7 @@ def _opened(
     unread = split.paths[~read]
     sound = decoding.decodable(unread)
     if not skip_corrupt or sound.any():
-        raise TfkdError(decoding.problem(unread[np.argmax(sound)], form))
+        raise TfkdError(one_by_one.problem(unread[np.argmax(sound)], form))
     _warn(
         f"{folder}: skipped {len(unread)} of {len(read)} images that cannot be decoded, "
         f"the first of them {unread[0]}"
@@ -495,7 +495,7 @@ def _statistics(train: _Split, form: Form) -> Statistics:
             read[places] = True
             yield chunk
         if not read.all():
-            raise TfkdError(decoding.problem(sample.paths[~read][0], form))
+            raise TfkdError(one_by_one.problem(sample.paths[~read][0], form))
 
     return Statistics(
         lambda: kept_or_measured(sample.source(form).digest(), len(sample.paths), images)

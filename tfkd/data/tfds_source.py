@@ -12,7 +12,7 @@ from tfkd.data import presets
 from tfkd.data.decoding import Form, fit
 from tfkd.data.histogram import mean_and_std
 from tfkd.data.holdout import Holdout, held_out
-from tfkd.data.records import RecordImages
+from tfkd.data.records import RecordImages, index_of
 from tfkd.data.source import MemoryImages
 from tfkd.data.splits import Splits
 from tfkd.data.statistics import Statistics, kept_or_measured
@@ -103,17 +103,17 @@ def load(
     sizes = {part: _count(builder, split) for part, split in names.items()}
     held = holdout.count(sizes["train"])
     if sum(sizes.values()) * form.bytes > in_memory_bytes:
-        # Tensorflow-datasets shuffles a set when it writes it: its end is a random sample.
-        kept = sizes["train"] - held
+        features, keys = builder.info.features, (image_key, label_key)
         sources = {
-            part: RecordImages(builder, split, 0, sizes[part], form)
+            part: RecordImages(
+                index_of(builder, split), features, keys, np.arange(sizes[part]), form
+            )
             for part, split in names.items()
         }
-        sources["train"] = RecordImages(builder, names["train"], 0, kept, form)
         if held:
-            sources["validation"] = RecordImages(
-                builder, names["train"], kept, sizes["train"], form
-            )
+            kept, apart = held_out(sources["train"].all_labels(), held)
+            sources["validation"] = sources["train"].at(apart)
+            sources["train"] = sources["train"].at(kept)
         if published is None:
             statistics = _measured_later(sources["train"])
     else:
