@@ -1,7 +1,7 @@
 # make env    makes .venv with the pinned dependencies
 # make demo   makes .venv, then trains, distils and exports on real digits
 # make op     makes .venv, then compiles the adder op, which happens at its first use otherwise
-# make test   makes .venv, then runs the whole suite, in two processes (JOBS=4: in four)
+# make test   makes .venv, then runs the whole suite, in three processes (JOBS=2: in two)
 # make lint   makes .venv, then checks form, likely bugs and types (ruff, mypy)
 # make clean  removes what these made, but no run folder
 #
@@ -10,7 +10,7 @@
 
 VENV ?= .venv
 PYTHON ?=
-JOBS ?= 2
+JOBS ?= 3
 SUITABLE = import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
 .PHONY: help env demo op test lint clean

@@ -1,4 +1,4 @@
-"""Every logit method on a tenth of the CIFAR-10 images, small enough for two CPU cores.
+"""Every method on a tenth of the CIFAR-10 images, small enough for two CPU cores.
 
 Data: ``folder:PATH`` with train/CLASS/*.jpg and test/CLASS/*.jpg. 1,000 training images are held
 out to choose the best epoch and 5,000 of the others are trained on; all are resized to 16x16. All
@@ -13,7 +13,9 @@ Command: python tools/compare.py --config=configs/cifar10_folder.py --workdir=ru
     --methods=kd,dkd,dist --config.data.name=folder:/data/cifar10
 
 Argument: ``METHOD`` or ``METHOD,STUDENT`` (default ``kd,resnet8``), or ``teacher``. METHOD is one
-of ``tfkd.training.published.names()``, with its published weights for CIFAR-100, or ``plain``;
+of ``tfkd.training.published.names()``, with its published weights for CIFAR-100, or ``plain``
+(``auxvar``, ``auxvar_elbo``, ``auxvar_infonce``, ``auxvar_no_variable``, ``auxvar_untied`` are the
+ablation of AuxVar, whose queue holds 1,024 images here);
 STUDENT is the name of a network (``kd,vgg8``). Warm-ups and stages of methods keep the
 share that they have of 240 epochs. With the word ``smoke`` (``kd,smoke``) one epoch on 40 digits of
 scikit-learn.
@@ -49,6 +51,8 @@ def get_config(argument: str = ""):
         config.train.epochs = 16
     elif words.method != "plain":
         preset = published.apply(config, words.method, teacher="resnet20", student=student)
+        if preset.method == "auxvar":
+            config.methods.auxvar.queue_size = 1024  # 4,096 would be most of these images.
         teacher = words.argument("teacher")
         if preset.teacher == published.SELF_TEACHER:
             teacher = words.argument("plain", *([words.student] if words.student else []))

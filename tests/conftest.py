@@ -18,6 +18,10 @@ tf.config.set_logical_device_configuration(
 )
 
 
+# Tracing makes objects by the million, of which few are garbage.
+gc.set_threshold(50_000, 20, 50)
+
+
 @pytest.fixture(autouse=True)
 def fixed_seed():
     """Starts every test from the same random state."""

@@ -11,6 +11,8 @@ from xml.etree import ElementTree
 import pytest
 
 import tfkd
+from tests.caffe import files as caffe_files
+from tests.caffe import nets
 from tests.fixtures import pages
 from tfkd.evaluation import reports
 from tfkd.models.saving import load_network
@@ -25,6 +27,22 @@ WITH_PYTHON = [
     if pages.blocks(page, "python") and page != "README.md"
 ]
 SECTIONS = ("data", "student", "teacher", "train", "export", "compare")
+
+
+def prepare_caffe(folder):
+    make = nets.Maker(0)
+    make.image(3, 8, 8)
+    make.convolution("stage/conv", "data", (4, 3, 3, 3), kernel_size=3)
+    make.linear("fc", "stage/conv", 10, 4 * 36)
+    make.add("Softmax", "prob", "fc")
+    (folder / "deploy.prototxt").write_text(caffe_files.prototxt(make.layers))
+    (folder / "net.caffemodel").write_bytes(caffe_files.weights(make.layers))
+
+
+def check_caffe(names, folder):
+    assert names["logits"].shape == (2, 10)
+    assert names["features"].output["stage/conv"].shape == (None, 6, 6, 4)
+    assert isinstance(names["distiller"], tfkd.Distiller)
 
 
 def check_usage(names, folder):
@@ -61,10 +79,16 @@ def check_early_exit(names, folder):
     exported = folder / "runs/msdnet/export"
     exported = reports.report(saved_model=exported, data_name="digits", budget=400_000)
     assert run["early_exit"]["validation_macs"] <= 400_000
+    speeds = [exported["early_exit"].pop(f"images_per_second{of}") for of in ("", "_of_all")]
+    assert min(speeds) > 0
     assert exported["early_exit"] == pytest.approx(run["early_exit"], rel=0.01)
 
 
+PREPARATIONS = {"docs/caffe.md": prepare_caffe}
+"""What a page takes to be there already."""
+
 CHECKS = {
+    "docs/caffe.md": check_caffe,
     "docs/usage.md": check_usage,
     "docs/architecture.md": check_architecture,
     "docs/early_exit.md": check_early_exit,
@@ -74,6 +98,7 @@ CHECKS = {
 
 @pytest.mark.parametrize("page", WITH_PYTHON)
 def test_python_of_a_page_runs_as_printed(page, tmp_path):
+    PREPARATIONS.get(page, lambda folder: None)(tmp_path)
     with pages.registries_restored():
         names = pages.run_blocks(page, pages.blocks(page, "python"), tmp_path)
         CHECKS[page](names, tmp_path)

@@ -173,7 +173,7 @@ def test_make_runs_the_demo_and_the_suite_in_the_environment(tmp_path):
     assert lines == [
         f"{tmp_path}/bin/python tools/compare.py --config=configs/quickstart.py "
         "--workdir=runs/quickstart",
-        f"{tmp_path}/bin/python -m pytest -q --numprocesses=2 --dist=loadfile "
+        f"{tmp_path}/bin/python -m pytest -q --numprocesses=3 --dist=loadfile "
         "--no-loadscope-reorder --durations=15 tests",
     ]
 

@@ -1,8 +1,14 @@
-"""Measures a run folder's student or a SavedModel on a data set.
+"""Measures a run folder's student or a SavedModel on a data set, or what its features are worth.
 
 python tools/evaluate.py --run=runs/quickstart/distilled/seed0
 python tools/evaluate.py --saved_model=runs/quickstart/export --data=digits --json=scores.json
 python tools/evaluate.py --run=runs/msdnet --budget=2e7
+python tools/evaluate.py --run=runs/methods --probe=stl10 --probe=digits --markdown=probes.md
+
+With --probe the student is a frozen backbone: its pooled features of the images of another data
+set, which are resized to its input, train a linear layer by the published protocol, nearest
+neighbors and a logistic regression. They are formed once and kept (--cache); --run may be given
+several times, and the folder of a comparison stands for all its runs.
 """
 
 from __future__ import annotations
@@ -16,7 +22,12 @@ from absl import flags
 
 from tools import entry
 
-_RUN = flags.DEFINE_string("run", None, "The run folder: the --workdir of a training run.")
+_RUN = flags.DEFINE_multi_string(
+    "run",
+    None,
+    "The run folder: the --workdir of a training run. With --probe there may be several, and "
+    "folders of comparisons.",
+)
 _WHICH = flags.DEFINE_string(
     "which",
     "last",
@@ -58,8 +69,8 @@ _CROP = flags.DEFINE_enum(
     "crop",
     None,
     ["center", "whole"],
-    "How images of other sizes become those: center (the shorter side becomes 8/7 of that, then "
-    "the middle is cut out) or whole (whatever the proportions); left out: as it is recorded.",
+    "How images of other sizes become those: center (shorter side to 8/7, then the middle) or "
+    "whole (whatever the proportions); left out: as it is recorded.",
 )
 _BUDGET = flags.DEFINE_float(
     "budget",
@@ -67,15 +78,42 @@ _BUDGET = flags.DEFINE_float(
     "MACs of an image in the mean: every image leaves a network with exits where it is sure, by "
     "the most accurate thresholds that cost no more on the validation images.",
 )
+_PROBE = flags.DEFINE_multi_string(
+    "probe",
+    None,
+    "A data set to probe the features on, as in a config's data.name: stl10, tiny_imagenet, "
+    "folder:PATH, digits, ...; may be given several times.",
+)
+_PROBE_CLASSES = flags.DEFINE_list(
+    "probe_classes", None, "Names of the classes to keep of the data sets of --probe."
+)
+_TAP = flags.DEFINE_string("tap", "pooled", "The feature that --probe looks at.")
+_CACHE = flags.DEFINE_string(
+    "cache", None, "Folder that keeps the features of --probe; by default one of the user's cache."
+)
+_MARKDOWN = flags.DEFINE_string("markdown", None, "A file to write the table of --probe to.")
 _JSON = flags.DEFINE_string("json", None, "A file to write the numbers to.")
+
+_OF_PROBES = ("probe_classes", "tap", "cache", "markdown")
+_NOT_OF_PROBES = (
+    "saved_model", "data", "split", "classes", "class_names", "preprocess", "budget",
+)  # fmt: skip
 
 
 def main(_) -> None:
-    """Evaluates, prints a table and writes the JSON file."""
+    """Evaluates, prints a table and writes the files."""
+    if _PROBE.value:
+        _probe()
+        return
+    from tfkd.errors import TfkdError
     from tfkd.evaluation import reports
 
+    _refuse(_OF_PROBES, "without --probe, which alone has a use for it")
+    runs = _RUN.value or [None]
+    if len(runs) > 1:
+        raise TfkdError(f"--run: found {len(runs)} of them, wanted one (several go with --probe)")
     report = reports.report(
-        run=_RUN.value,
+        run=runs[0],
         which=_WHICH.value,
         saved_model=_SAVED_MODEL.value,
         data_name=_DATA.value,
@@ -92,6 +130,41 @@ def main(_) -> None:
     print(reports.table(report))
     if _JSON.value:
         reports.write_report(report, _JSON.value)
+
+
+def _probe() -> None:
+    from tfkd import files
+    from tfkd.errors import TfkdError
+    from tfkd.evaluation import transfer
+
+    _refuse(_NOT_OF_PROBES, "beside --probe, which has no use for it")
+    if not _RUN.value:
+        raise TfkdError("network to probe: found no --run, wanted one or more")
+    rows = transfer.probe_runs(
+        _RUN.value,
+        _PROBE.value,
+        which=_WHICH.value,
+        classes=_PROBE_CLASSES.value,
+        directory=_DIRECTORY.value,
+        tap=_TAP.value,
+        cache=_CACHE.value or files.cache() / "features",
+        batch_size=_BATCH_SIZE.value,
+    )
+    table = transfer.as_markdown(rows)
+    print(f"\n{table}", end="")
+    if _JSON.value:
+        transfer.write_rows(rows, _JSON.value)
+    if _MARKDOWN.value:
+        files.write(_MARKDOWN.value, table)
+
+
+def _refuse(names: tuple[str, ...], why: str) -> None:
+    """Refuses flags that would have no effect."""
+    from tfkd.errors import TfkdError
+
+    given = [name for name in names if flags.FLAGS[name].present]
+    if given:
+        raise TfkdError(f"--{given[0]}: found it {why}, wanted it unset")
 
 
 if __name__ == "__main__":

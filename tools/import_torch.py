@@ -46,9 +46,8 @@ _CROP = flags.DEFINE_enum(
     "crop",
     None,
     ["center", "whole"],
-    "How images of other sizes become those in an evaluation, which is recorded: center (the "
-    "shorter side becomes 8/7 of that, then the middle is cut out) or whole (whatever the "
-    "proportions); left out: as those of --data do, if that is known.",
+    "How images of other sizes are evaluated, which is recorded: center (shorter side to 8/7, then "
+    "the middle) or whole; left out: as those of --data are.",
 )
 _KEY = flags.DEFINE_string(
     "key", None, "The entry of the checkpoint that holds the weights; left out: found."

@@ -114,7 +114,7 @@ def layers(draw):
     }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(layers())
 def test_any_layer(layer):
     """The ops and the fallback agree with float64."""

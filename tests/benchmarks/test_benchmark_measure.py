@@ -58,6 +58,16 @@ def test_the_cases_take_turns():
     assert set(clock.turns[-3:]) == names and set(clock.turns[-6:-3]) == names
 
 
+def test_a_case_of_several_units_counts_one():
+    clock = Clock()
+    cases = [
+        Case(name, clock.case(name, 6.0).run, units=units) for name, units in (("a", 1), ("b", 3))
+    ]
+    rows = measure(Experiment("trial", "unit", cases, [Comparison("b", ("a",))]), 1, 0.5, clock)
+    assert [row.milliseconds for row in rows] == pytest.approx([6000.0, 2000.0])
+    assert rows[-1].ratio == pytest.approx(1 / 3)
+
+
 def test_the_rows_are_written_with_their_machine(tmp_path):
     clock = Clock()
     rows = measure(experiment(clock, goal=0.5), 2, 0.5, clock)

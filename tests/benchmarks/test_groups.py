@@ -1,18 +1,17 @@
 """Every group of benchmarks runs, at its smallest size, and names what it compares."""
 
 import math
-import os
 
 import pytest
 
 from tfkd import benchmarks, models
 from tfkd.adder import compiled_ops
-from tfkd.benchmarks import plain_networks, processor
-from tfkd.benchmarks.groups import adder, features
+from tfkd.benchmarks import memory, plain_networks, processor
+from tfkd.benchmarks.groups import adder, blockwise, features, multiexit
 from tfkd.benchmarks.groups import distillers as methods
 from tfkd.training import published
 
-QUICK = ("data", "export", "kd", "models")
+QUICK = ("blockwise", "data", "export", "kd", "models")
 
 
 @pytest.mark.slow
@@ -48,13 +47,25 @@ def test_adder_layers_are_compared_with_convolutions(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("passes", ["forward", "forward and backward"])
-def test_memory_of_a_layer_is_a_number(passes, capsys):
+def test_memory_of_a_layer_is_a_number(passes):
     if compiled_ops.operations() is None:
         pytest.skip("the adder op cannot be compiled here")
-    if not os.path.exists("/proc/self/clear_refs"):
+    if not memory.is_told():
         pytest.skip("this system does not tell how much memory was needed")
-    adder.memory.print_extra_memory(0, "adder", passes, tiny=True)
-    assert float(capsys.readouterr().out) >= 0
+    assert adder.memory.of_layer(0, "adder", passes, tiny=True) >= 0
+
+
+@pytest.mark.slow
+def test_the_import_of_a_caffemodel_is_measured_with_its_memory():
+    rows = {row.name: row for row in benchmarks.run("caffe", rounds=1, turn=0.0, tiny=True)}
+    assert list(rows) == [
+        "keras.models.load_model",
+        "import without saving",
+        "import with saving",
+    ]
+    for row in list(rows.values())[1:]:
+        assert row.facts["wanted"] == "below 20 s"
+        assert row.facts["peak / file"] > 0 or not memory.is_told()
 
 
 @pytest.mark.slow
@@ -81,6 +92,41 @@ def test_feature_methods_are_compared_with_kd_and_their_arithmetic():
     }
 
 
+@pytest.mark.slow
+def test_methods_of_exits_are_compared_with_a_plain_step(monkeypatch):
+    # Each of these numbers is measured in a process of its own, which takes seconds.
+    monkeypatch.setattr(multiexit, "memory_of_steps", lambda tiny: {"dbt": 1.1, "hdkd": 2.6})
+    monkeypatch.setattr(multiexit, "METHODS", ("dbt", "hdkd"))
+    (experiment,) = multiexit.experiments(tiny=True)
+    for case in experiment.cases:
+        case.run()
+    experiment.check()
+    compared = {each.case: each for each in experiment.comparisons}
+    stock, plain, *others = experiment.cases
+    assert compared["plain"].baseline == (stock.name,) and compared["plain"].goal == 1.0
+    assert [case.name for case in others[:-1]] == list(multiexit.METHODS)
+    now_and_then = others[-1]
+    assert now_and_then.units == 5
+    assert all(compared[case.name].baseline == ("plain",) for case in others)
+    goals = [compared[case.name].goal for case in others]
+    assert goals == [1.05, 4.0, 1.8]
+    unsound = {name for name, each in compared.items() if not each.sound}
+    assert unsound == {"hdkd", now_and_then.name}, "more memory than wanted"
+
+
+@pytest.mark.slow
+def test_both_heads_of_auxvar_are_compared():
+    (row,) = (
+        row
+        for row in benchmarks.run(
+            "bayes_head", rounds=1, turn=0.0, tiny=True, show=lambda rows: None
+        )
+        if row.baseline
+    )
+    assert (row.name, row.baseline) == ("bayes", "linear") and row.ratio > 0
+    assert row.facts == {"more parameters": 0, "more MACs": 0}
+
+
 def test_the_plain_networks_are_the_same_networks():
     shape = (8, 8, 3)
     for name, plain in (
@@ -93,7 +139,8 @@ def test_the_plain_networks_are_the_same_networks():
 
 def test_every_published_method_is_measured():
     own = {published.preset(name).method for name in published.names()}
-    assert own <= {"kd", *methods.METHODS, *features.METHODS}
+    measured = {"kd", *methods.METHODS, *features.METHODS, *multiexit.METHODS, *blockwise.METHODS}
+    assert own <= measured
 
 
 def test_a_processor_without_bfloat16_is_known_by_its_flags(monkeypatch, tmp_path):

@@ -136,6 +136,8 @@ def test_networks_and_heads_are_told_with_their_names_for_taps(network, labels, 
     assert spec.network("student").taps == {"mine": "stage1"}
     assert spec.network("student").preprocess == student.preprocess
     assert spec.network("teacher:1").name == "two"
+    assert spec.network("teacher:1").model is not teachers[1]
+    assert spec.network("teacher:1", as_given=True).model is teachers[1]
     head = spec.head("student", "mine")
     feature = tfkd.models.tapped(student.model, ["stage1"])(images)["stage1"]
     np.testing.assert_allclose(head(feature), student.model(images), rtol=1e-4, atol=1e-5)

@@ -97,6 +97,8 @@ def test_the_network_of_a_stage_has_to_go_with_the_student(network):
         ({"recipe": ["learning_rate"]}, "found recipe=.*, wanted a dict of fields"),
         ({"student_loss_weight": -1.0}, "student_loss_weight: found -1.0, wanted a number >= 0"),
         ({"evaluate": "no"}, "evaluate: found 'no', wanted True or False"),
+        ({"cached": "local"}, "found cached='local', wanted a list of names"),
+        ({"cache_bytes": -1}, "stage 's': cache_bytes: found -1, wanted a whole number >= 0"),
         ({"columns": ("hidden",)}, r"found columns \['hidden'\] without data"),
     ],
 )

@@ -1,5 +1,7 @@
 """Tasks: what labels, losses, metrics and scores are."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -28,7 +30,7 @@ def cross_entropy(labels, logits):
     return float(np.mean(loss))
 
 
-def test_the_label_loss_of_every_exit_is_added_and_logged(network, images, labels):
+def test_the_label_loss_of_every_exit_is_added_and_logged(network, images, labels, capsys):
     student = several_exits(network, 11)
     distiller = tfkd.Distiller(None, student)
     assert distiller.task.name == "multi_exit"
@@ -43,9 +45,17 @@ def test_the_label_loss_of_every_exit_is_added_and_logged(network, images, label
     np.testing.assert_allclose(found["accuracy"], right["logits"], rtol=1e-6)
     np.testing.assert_allclose(found["exit10_accuracy"], right["exit10"], rtol=1e-6)
     np.testing.assert_allclose(found["mean_accuracy"], np.mean(list(right.values())), rtol=1e-5)
-    logged = distiller.fit(images, labels, **FIT).history
+    capsys.readouterr()
+    settings = {**FIT, "verbose": 2, "validation_data": (images, labels)}
+    logged = distiller.fit(images, labels, **settings).history
     parts = [logged[f"student_loss/{name}"][0] for name in exits]
     np.testing.assert_allclose(logged["student_loss"][0], np.sum(parts), rtol=1e-5)
+    # What is logged of each exit would fill several lines of a terminal.
+    brief = ["accuracy", "loss", "mean_accuracy"]
+    shown = re.findall(r"(\w+): ", capsys.readouterr().out)
+    assert shown == [*brief, *(f"val_{name}" for name in brief)]
+    distiller.evaluate(images, labels, verbose=2)
+    assert re.findall(r"(\w+): ", capsys.readouterr().out) == brief
 
 
 def test_methods_of_one_output_distil_into_the_deepest_exit(network, images, labels):

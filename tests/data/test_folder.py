@@ -196,8 +196,9 @@ def test_skipped_steps_decode_nothing(tmp_path):
     assert batches[3]["image"].shape == next(iter(dataset.train(3, 4)))["image"].shape
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "text"])
-@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize(
+    "damage, suffix", [("cut", ".jpg"), ("cut", ".png"), ("empty", ".jpg"), ("text", ".png")]
+)
 def test_a_corrupt_image_is_named_and_skipped_only_on_request(tmp_path, damage, suffix, capfd):
     make(tmp_path, suffix)
     bad = tmp_path / "train" / "bee" / f"02{suffix}"

@@ -393,6 +393,19 @@ def test_streamed_records_have_columns(folder, settings):
         np.testing.assert_array_equal(found[:count], values[:count])
 
 
+def test_some_classes_are_kept_of_a_set_in_memory_and_not_of_one_that_streams(folder):
+    whole = load(folder)
+    images, labels = images_and_labels(whole.train_evaluation())
+    some = load(folder, classes=["z", "x"], validation_size=10)
+    assert some.info.class_names == ("x", "z")
+    assert some.info.train_size == np.isin(labels, [0, 2]).sum() - 10
+    kept, numbers = images_and_labels(some.train_evaluation())
+    places = [np.flatnonzero((images == image).all(axis=(1, 2, 3)))[0] for image in kept]
+    np.testing.assert_array_equal(labels[places], np.array([0, 2])[numbers])
+    with pytest.raises(tfkd.TfkdError, match="tiny_pictures: found a choice of classes of a set"):
+        load(folder, classes=["z", "x"], in_memory_bytes=0)
+
+
 def test_images_of_several_sizes_need_a_size(folder):
     assert "image_size" in failure("tiny_sizes", directory=folder)
     for in_memory_bytes in (data.IN_MEMORY_BYTES, 0):

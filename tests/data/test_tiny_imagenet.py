@@ -132,6 +132,19 @@ def test_tiny_imagenet_is_resized_and_split_like_any_other_set(archive, tmp_path
     assert np.median(np.abs(image - wanted)) < 8
 
 
+def test_classes_are_chosen_by_words_or_numbers(archive, tmp_path):
+    place = prepare("tiny_imagenet", [archive], str(tmp_path / "sets"))
+    settings = {"directory": str(tmp_path / "sets"), "batch_size": 4}
+    words = WORDS[ORDER[0]], WORDS[ORDER[1]]
+    some = data.load("tiny_imagenet", classes=[words[1], ORDER[0]], **settings)
+    assert some.info.class_names == words
+    with pytest.raises(tfkd.TfkdError, match="unknown class of tiny_imagenet 'Egyptian'; did you"):
+        data.load("tiny_imagenet", classes=["Egyptian", ORDER[0]], **settings)
+    (place / "classes.txt").write_text("".join(f"{each}\tcrane\n" for each in ORDER))
+    with pytest.raises(tfkd.TfkdError, match="found 'crane', which n.* and n.* are called"):
+        data.load("tiny_imagenet", classes=["crane", ORDER[0]], **settings)
+
+
 def test_an_unprepared_set_fails_with_two_ways_out(tmp_path):
     with pytest.raises(tfkd.TfkdError) as caught:
         data.load("tiny_imagenet", directory=str(tmp_path))

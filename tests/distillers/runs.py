@@ -97,7 +97,7 @@ def _in_rows(batch: dict) -> dict:
 
 def distiller_of(
     objective: Objective,
-    *,
+    *others: Objective,
     teacher: bool | None = None,
     widths: tuple[int, int] = (4, 6),
     seed: int = 1,
@@ -105,10 +105,13 @@ def distiller_of(
     eager: bool = False,
     **settings,
 ) -> Distiller:
-    """A compiled distiller of an objective; a method of exits has a student with three of them.
+    """A compiled distiller of an objective.
+
+    A method of exits has a student with three of them, and is in its stage, if it has one.
 
     Args:
         objective: The objective.
+        *others: What is added to it.
         teacher: Whether there is a teacher; by default where the objective needs one.
         widths: Of student and teacher.
         seed: Of the student's first weights; the teacher's are always the same.
@@ -126,7 +129,10 @@ def distiller_of(
     kind = objective.distiller_class or Distiller
     settings.setdefault("train_size", IMAGES)
     settings.setdefault("train_labels", train_labels())
-    made = kind(taught_by, student, objective, **settings)
+    made = kind(taught_by, student, [objective, *others], **settings)
+    if isinstance(objective, OfExits):
+        for stage in objective.stages() or ():
+            made.enter_stage(stage)
     made.compile(keras.optimizers.SGD(learning_rate, momentum=0.9), run_eagerly=eager)
     return made
 

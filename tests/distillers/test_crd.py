@@ -321,9 +321,9 @@ def test_queue_holds_the_last_embeddings_and_wraps_around():
         labels += given
     assert int(objective.kept.next.numpy()) == 9 % 5
     places = np.arange(4, 9) % 5
-    np.testing.assert_array_equal(np.array(objective.kept.labels)[places], labels[4:])
+    np.testing.assert_array_equal(np.array(objective.kept.numbers)[places], labels[4:])
     np.testing.assert_array_equal(
-        np.array(objective.kept.teacher)[places], np.concatenate(vectors)[4:]
+        np.array(objective.kept.rows["teacher"])[places], np.concatenate(vectors)[4:]
     )
 
 
@@ -331,8 +331,8 @@ def test_batch_may_be_larger_than_the_queue():
     objective = queue_of(2)
     _, carry = step(objective, *features(5), [0, 1, 2, 3, 1])
     vectors = np.array(carry["vectors"]["student"])
-    np.testing.assert_array_equal(objective.kept.labels, [1, 3])
-    np.testing.assert_array_equal(objective.kept.student, vectors[[4, 3]])
+    np.testing.assert_array_equal(objective.kept.numbers, [1, 3])
+    np.testing.assert_array_equal(objective.kept.rows["student"], vectors[[4, 3]])
 
 
 def test_queue_gives_only_what_was_written_and_is_of_other_classes():
@@ -343,7 +343,10 @@ def test_queue_gives_only_what_was_written_and_is_of_other_classes():
     assert losses["crd"] == 0 and not np.any(objective.partition.values)
     student, teacher = features(3, seed=1)
     index_of = {0: [1], 1: [0], 3: [0, 1]}
-    kept = [np.array(each)[:2] for each in (objective.kept.teacher, objective.kept.student)]
+    kept = [
+        np.array(each)[:2]
+        for each in (objective.kept.rows["teacher"], objective.kept.rows["student"])
+    ]
     heads = objective.student_head, objective.teacher_head
     vectors = [
         unit(given @ head.get_weights()[0] + head.get_weights()[1])

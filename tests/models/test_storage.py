@@ -53,6 +53,7 @@ def test_a_network_comes_back_as_it_was(network, images, tmp_path):
     found = loaded.model.predict(loaded.preprocess(images), verbose=0)
     np.testing.assert_array_equal(found, expected)
     assert json.loads((path.parent / "network.json").read_text()) == {
+        "crop": None,
         "name": "tiny",
         "task": "classification",
         "preprocess": PREPROCESS.to_config(),

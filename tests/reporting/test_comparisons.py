@@ -80,6 +80,25 @@ def test_gains_pair_the_seeds(tmp_path):
     assert kd == ["`kd`", "-1.00"]
 
 
+def test_variants_have_lines_and_any_role_may_be_compared_with(tmp_path):
+    def bayes(score):
+        return {"bayes": dict(score=score, top1=score, loss=1.0, params=2646, macs=40016)}
+
+    rows = [row("kd", 0, 75.0), row("kd", 1, 77.0), row("teacher", 0, 90.0)]
+    rows += [row("auxvar", seed, 78.0, variants=bayes(74.0 + 4 * seed)) for seed in (0, 1)]
+    write(tmp_path / "runs" / "summary.json", {"columns": COLUMNS, "rows": rows})
+    header, _, *found = lines(comparison(tmp_path, "runs", ["score", "over_kd", "params"]))
+    assert header == ["role", "top-1 %", "over kd", "parameters"]
+    assert found == [
+        ["`teacher`", "90.00", "-", "2,646"],
+        ["`auxvar`", "78.00 ± 0.00", "+2.00 ± 1.41", "2,646"],
+        ["`kd`", "76.00 ± 1.41", "-", "2,646"],
+        ["`auxvar (bayes)`", "76.00 ± 2.83", "+0.00 ± 1.41", "2,646"],
+    ]
+    with pytest.raises(TfkdError, match="unknown column 'over_dk'; did you mean 'over_kd'"):
+        comparison(tmp_path, "runs", ["over_dk"])
+
+
 def test_networks_and_teachers_are_those_of_the_runs(earlier):
     for role in SCORES:
         kwargs = {"widths": [4, 8], "adder": True} if role != "teacher" else {}

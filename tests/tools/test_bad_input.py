@@ -32,6 +32,11 @@ CASES = {
     ),
     "type": (["--config.train.epochs=many"], "config field train.epochs: found 'many', wanted int"),
     "data set": (["--config.data.name=digit"], "unknown data set 'digit'; did you mean 'digits'?"),
+    "class": (["--config.data.classes=('3','x')"], "unknown class of digits 'x' (known: 0, 1, 2"),
+    "numbers of classes": (
+        ["--config.data.classes=3,5"],
+        "data.classes: found (3, 5), wanted a list of strings or None",
+    ),
     "image size": (
         ["--config.student.name=resnet8", "--config.data.image_size=2"],
         "network 'resnet8': found input_shape=(2, 2, 1); wanted an image of 4x4 pixels or more",

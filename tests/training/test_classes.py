@@ -9,6 +9,7 @@ import pytest
 
 from tests.fixtures import shades
 from tfkd import TfkdError, TfkdWarning, evaluation
+from tfkd.evaluation import reports
 from tfkd.models.saving import load_network, save_network
 from tfkd.training import build, config_checks, run, teachers, teaching
 from tfkd.training import config as configs
@@ -106,6 +107,22 @@ def test_a_folder_whose_classes_were_renamed_is_other_data(folders, tmp_path):
     config = shades.config(name, teacher__workdir=folders["same"])
     with pytest.raises(TfkdError, match="found the classes 'ant', 'bee', 'cat' and 1 more, wanted"):
         teachers.sketch(config, build.data_set(config).info)
+
+
+def test_a_run_on_some_classes_names_these_and_is_no_run_on_others(data_name, folders, tmp_path):
+    classes = ("dog", "ant", "cat")
+    config = shades.config(data_name, methods={}, data__classes=classes)
+    result = run(config, tmp_path / "run")
+    assert result["inputs"]["data"]["classes"] == ["ant", "cat", "dog"]
+    assert load_network(tmp_path / "run").class_names == ("ant", "cat", "dog")
+    assert reports.report(run=tmp_path / "run")["images"] == 6
+    run(config, tmp_path / "run")
+    others = configs.override(config, data__classes=("ant", "bee", "cat"))
+    with pytest.raises(TfkdError, match="another config: data.classes is"):
+        run(others, tmp_path / "run")
+    taught = shades.config(data_name, data__classes=classes, teacher__workdir=folders["same"])
+    with pytest.raises(TfkdError, match="teacher shades has 4 classes, but folder:.* has 3"):
+        run(taught, tmp_path / "taught")
 
 
 @pytest.mark.parametrize("name", ["unknown order", "numbers"])

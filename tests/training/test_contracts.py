@@ -66,7 +66,7 @@ def on_three(teacher, tmp_path_factory):
     root = tmp_path_factory.mktemp("three")
     command = [sys.executable, FIXTURES / "replicated_runs.py", "3", root, teacher, *ROLES]
     environment = {**os.environ, "PYTHONPATH": str(FIXTURES.parents[1])}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     return root
 
@@ -145,12 +145,19 @@ def test_a_loss_that_is_not_finite_ends_the_run(role, contract, tmp_path):
 def test_stages_run_hybrids_in_the_order_asked_for(whole, contract, tmp_path):
     folder = whole("blockwise")
     listed = [row["stage"] for row in rows(folder)]
-    assert listed == ["replace2", "replace1", "replace3", "classifier", "classifier"]
-    assert result(folder)["stages"] == [
-        *({"name": f"replace{n}", "epochs": 1, "steps": 7} for n in (2, 1, 3)),
-        {"name": "classifier", "epochs": 2, "steps": 10},
-    ]
+    assert listed == ["block2", "block1", "block3", "classifier", "classifier"]
+    stages = result(folder)["stages"]
+    lengths = [(each["name"], each["epochs"], each["steps"]) for each in stages]
+    assert lengths == [*((f"block{n}", 1, 7) for n in (2, 1, 3)), ("classifier", 2, 10)]
     assert result(folder)["steps"] == 31
+    # What a stage runs costs less with every block, and in the end what the student costs.
+    saved = models.cost(load_network(folder).model)
+    assert stages[0]["macs"] > stages[1]["macs"] > stages[2]["macs"] == saved.macs
+    assert [each["params"] for each in stages[2:]] == [saved.params] * 2
+    scores = [100 * float(row["val_accuracy"]) for row in rows(folder)]
+    np.testing.assert_allclose([each["score"] for each in stages], [*scores[:3], scores[4]])
+    picture = tf.io.decode_png((folder / "stages.png").read_bytes(), channels=3).numpy()
+    assert np.sum(np.all(picture == (184, 190, 201), axis=-1)) > 5000  # The bars of the costs.
     # The recipe of a stage: a constant rate of its own, then that of the run.
     rates = [float(row["learning_rate"]) for row in rows(folder)]
     np.testing.assert_allclose(rates[:4], [0.02, 0.02, 0.02, 0.1], rtol=1e-6)
@@ -158,11 +165,27 @@ def test_stages_run_hybrids_in_the_order_asked_for(whole, contract, tmp_path):
     assert all(value > 0 for value in local[:3]) and local[3:] == [0.0, 0.0]
     run(contract("blockwise,3,1,2"), tmp_path / "other", "one")
     assert [row["stage"] for row in rows(tmp_path / "other")][:3] == [
-        "replace3",
-        "replace1",
-        "replace2",
+        "block3",
+        "block1",
+        "block2",
     ]
-    assert result(folder)["params"] == models.cost(load_network(folder).model).params
+    assert result(folder)["params"] == saved.params
+
+
+def test_what_a_stage_keeps_of_its_frozen_parts_changes_no_weight(
+    whole, contract, tmp_path, capsys
+):
+    run(contract("blockwise"), tmp_path / "kept", "one")
+    told = [line for line in capsys.readouterr().out.splitlines() if "of all images" in line]
+    assert [line.split(":")[0] for line in told] == [f"stage block{n}" for n in (2, 2, 1, 3, 3)]
+    images = 1337 * 4
+    assert told[0].endswith(
+        f"reference of all images, {images * 512:,} bytes: computed once, in memory"
+    )
+    run(contract("blockwise", methods__blockwise__stage_cache_bytes=0), tmp_path / "all", "one")
+    assert "of all images" not in capsys.readouterr().out
+    for found, wanted in zip(weights(tmp_path / "kept"), weights(tmp_path / "all"), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_a_hybrid_stage_trains_its_block_alone(contract, stopped, tmp_path):
@@ -183,9 +206,7 @@ def test_a_hybrid_stage_trains_its_block_alone(contract, stopped, tmp_path):
 
 def test_lengths_of_stages_leave_no_room_for_epochs(contract, tmp_path):
     config = contract("blockwise", train__epochs=3)
-    message = (
-        "train.epochs: found 3 beside blockwise, whose stages set their own lengths .replace2 1"
-    )
+    message = "train.epochs: found 3 beside blockwise, whose stages set their own lengths .block2 1"
     with pytest.raises(TfkdError, match=message):
         run(config, tmp_path / "run", "one")
     assert not (tmp_path / "run").exists()
@@ -255,7 +276,8 @@ def test_a_method_may_end_in_a_second_student(whole):
     ratio = first / second
     np.testing.assert_allclose(ratio, np.full_like(ratio, ratio.mean()), rtol=1e-4)
     scored = result(folder)["variants"]["cool"]
-    assert scored["top1"] == result(folder)["top1_last"]
+    for key, whose in (("top1", "top1_last"), ("params", "params"), ("macs", "macs")):
+        assert scored[key] == result(folder)[whose]
     assert scored["loss"] != result(folder)["loss_last"]
     records = np.load(folder / "records.npz")["calibrated/weight"]
     assert records.shape == (2, 2) and not np.array_equal(records[0], records[1])
@@ -352,6 +374,7 @@ def test_wrong_experiments_are_refused_before_a_teacher_is_trained(
     if change in stages:
         monkeypatch.setattr(distillers.KD, "stages", lambda self: stages[change])
     config = contract("exits", teacher__workdir=str(tmp_path / "teacher"))
+    config.methods = configs.methods(kd={})
     if change == "which":
         config.teacher.which = "bst"
     with pytest.raises(TfkdError, match=message):

@@ -11,6 +11,7 @@ from tfkd import TfkdError
 from tfkd.training import config as configs
 from tfkd.training import config_checks, published, run
 from tfkd.training.run_folder import comparable
+from tfkd.tuning import space
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -84,6 +85,10 @@ def test_every_method_of_logits_has_a_preset():
         ("diffkd", "imagenet", 1.0, 1.0, {"kd_weight": 1.0, "latent_width": 1024}),
         ("crd", "cifar100", 0.8, 1.0, {"temperature": 0.07, "width": 128, "negatives": None}),
         ("wcord", "cifar100", 1.0, 1.0, {"global_weight": 0.8, "local_weight": 0.05}),
+        ("auxvar", "cifar100", 1.0, 1.0, {"kappa": 10.0, "queue_size": 4096}),
+        ("auxvar", "imagenet", 1.0, 1.0, {"objective": "marginal", "queue_size": 16384}),
+        ("auxvar_untied", "imagenet", 1.0, 1.0, {"query_temperature": 1.0, "queue_size": 16384}),
+        ("auxvar_no_variable", "cifar100", 1.0, 1.0, {"temperature": 4.0}),
         ("uskd", "imagenet", 1.0, 1.0, {"target_weight": 1.0, "weak_weight": 0.005}),
         ("sp", "cifar100", 3000.0, 1.0, {}),
         ("rkd", "cifar100", 1.0, 1.0, {"distance_weight": 25.0, "angle_weight": 50.0}),
@@ -227,6 +232,17 @@ def test_imagenet_pairs():
         assert (config.train.epochs, config.train.batch_size) == (100, 256)
         weights = {"resnet18": 0.5, "mobilenetv1": 2.0}
         assert config.methods.dkd.nontarget_weight == weights[student]
+
+
+def test_auxvar_comes_with_what_is_searched_and_its_queue_follows_the_images():
+    config = load("auxvar,resnet56,resnet20")
+    found = {each.name: each.values for each in space.dimensions(config)}
+    assert found["methods.auxvar.kappa"] == (5.0, 10.0, 14.3, 20.0)
+    assert found["methods.auxvar.temperature"] == (1.0, 2.0, 4.0)
+    assert found["methods.auxvar.weight"] == (0.5, 1.0, 2.0, 4.0)
+    assert found["methods.auxvar.queue_size"] == (1024, 4096, 16384)
+    assert not load("kd,resnet56,resnet20").search_space
+    assert load("auxvar_elbo", "cifar10_folder").methods.auxvar.queue_size == 1024
 
 
 def test_every_method_has_an_experiment_on_a_folder():

@@ -147,7 +147,7 @@ def staged(experiment, tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("argument", "after"),
-    [("phases", 3), ("phases", 10), ("phases", 13), ("sskd", 3), ("sskd", 24)],
+    [("phases", 3), ("phases", 13), ("sskd", 3), ("sskd", 24)],
 )
 def test_within_either_stage(argument, after, staged, experiment, same_run, stopped, tmp_path):
     config = experiment(argument, **OFTEN)

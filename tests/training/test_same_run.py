@@ -214,6 +214,9 @@ def test_the_network_that_exits_are_put_on_counts(images, experiment, tmp_path, 
         "student.kwargs.of mine.py:small: mine.py was edited",
         "student.kwargs.head mine.py:head: mine.py was edited",
     ]
+    config.student.name = "blockwise"
+    found = inputs.record(config, build.data_set(config))["code"]
+    assert list(found) == ["student.kwargs.of mine.py:small"]
 
 
 def small_teacher(class_names="abcd", activation="relu", pixels=None):

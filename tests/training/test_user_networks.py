@@ -17,6 +17,7 @@ from tfkd.training import config as configs
 NETWORKS = Path(__file__).parents[1] / "fixtures" / "user_networks.py"
 TAPS = {"pre_pool": "last_maps", "pooled": "average"}
 MOBILENET = "keras.applications:MobileNetV2"
+SHALLOWER = "keras.applications:MobileNet"
 
 
 @pytest.fixture
@@ -176,7 +177,7 @@ def test_mobilenet_of_keras_applications_is_distilled_continued_saved_and_export
 ):
     weights_file = tmp_path / "teacher.weights.h5"
     keras.utils.set_random_seed(3)
-    models.create(MOBILENET, 10, (32, 32, 1), alpha=0.35).save_weights(weights_file)
+    models.create(SHALLOWER, 10, (32, 32, 1), alpha=0.25).save_weights(weights_file)
     taps = {"pre_pool": "out_relu", "pooled": "global_average_pooling2d"}
     config = configs.override(
         configs.load(f"{NETWORKS.parent}/tiny_experiment.py:noisy"),
@@ -185,10 +186,10 @@ def test_mobilenet_of_keras_applications_is_distilled_continued_saved_and_export
         student__name=MOBILENET,
         student__kwargs={"alpha": 0.35},
         student__taps=taps,
-        teacher__name=MOBILENET,
-        teacher__kwargs={"alpha": 0.35},
+        teacher__name=SHALLOWER,
+        teacher__kwargs={"alpha": 0.25},
         teacher__weights=str(weights_file),
-        teacher__taps=taps,
+        teacher__taps={**taps, "pre_pool": "conv_pw_13_relu"},
         teacher__config=None,
         methods=configs.methods(kd=dict(weight=0.9), noisy=dict(weight=0.1)),
         train__epochs=1,
@@ -196,7 +197,7 @@ def test_mobilenet_of_keras_applications_is_distilled_continued_saved_and_export
         train__checkpoint_seconds=0.0,
     )
     whole = run(configs.override(config, export__enabled=True), tmp_path / "whole")
-    assert whole["student"] == whole["teacher"] == MOBILENET
+    assert (whole["student"], whole["teacher"]) == (MOBILENET, SHALLOWER)
     stopped(config, tmp_path / "cut", after=2)
     run(config, tmp_path / "cut")
     for one, other in zip(weights(tmp_path / "whole"), weights(tmp_path / "cut"), strict=True):

@@ -105,8 +105,9 @@ def test_flags_add_dimensions(experiment):
 def test_the_weight_of_every_published_method_can_be_searched(name):
     config = configs.default()
     preset = published.apply(config, name)
+    shipped = {tuple(each["fields"]) for each in config.search_space}  # The method's own space.
     found = spread(extended(config, ["weights"]))
-    assert list(found) == [(f"methods.{each}.weight",) for each in config.methods]
+    assert set(found) == shipped | {(f"methods.{each}.weight",) for each in config.methods}
     weight = config.methods[preset.method].weight
     values = found[f"methods.{preset.method}.weight",]
     np.testing.assert_allclose(values, [weight / 4, weight / 2, weight, 2 * weight, 4 * weight])

@@ -19,11 +19,13 @@ class Case:
         run: Does the work once (a step, a batch) and returns when it is done.
         prepare: Called before each turn and not timed: empties the buffers that filled up while
             other cases had their turns.
+        units: How many of the experiment's units one run is; times are those of one unit.
     """
 
     name: str
     run: Callable[[], object]
     prepare: Callable[[], object] | None = None
+    units: int = 1
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Experiment:
 
     Attributes:
         name: What is measured.
-        unit: What one run of a case is, such as "step of 64 images".
+        unit: What is timed, such as "step of 64 images"; one run of a case, or each of several.
         cases: The cases, in the order of their turns.
         comparisons: What is compared.
         check: Called after the measurement; raises where a case did not do its work.
@@ -76,8 +78,8 @@ class Row:
     Attributes:
         experiment: Name of the experiment.
         name: Name of the comparison, or of a case that is only a baseline.
-        unit: What one run is.
-        milliseconds: Median time of one run.
+        unit: What is timed.
+        milliseconds: Median time of one unit.
         fastest: Its least time, in milliseconds.
         baseline: Name of the baseline; None for a case that has none, as are the following four.
         ratio: Of the medians: time over time, or with direction ">=" speed over speed.
@@ -144,7 +146,7 @@ def _check_names(experiment: Experiment) -> None:
 def _seconds(
     cases: Sequence[Case], rounds: int, turn: float, clock: Callable[[], float]
 ) -> dict[str, list[float]]:
-    """Returns the seconds of one run of each case, once for each round."""
+    """Returns the seconds of one unit of each case, once for each round."""
     for case in cases:
         case.run()  # Whatever is made at the first run (graphs, caches) is not counted.
     found: dict[str, list[float]] = {case.name: [] for case in cases}
@@ -155,7 +157,7 @@ def _seconds(
 
 
 def _turn(case: Case, seconds: float, clock: Callable[[], float]) -> float:
-    """Returns the mean time of a run, over runs until the turn has lasted its time."""
+    """Returns the mean time of a unit, over runs until the turn has lasted its time."""
     if case.prepare is not None:
         case.prepare()
     runs, start = 0, clock()
@@ -164,7 +166,7 @@ def _turn(case: Case, seconds: float, clock: Callable[[], float]) -> float:
         runs += 1
         passed = clock() - start
         if passed >= seconds:
-            return passed / runs
+            return passed / (runs * case.units)
 
 
 def _row(

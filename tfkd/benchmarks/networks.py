@@ -8,7 +8,7 @@ import numpy as np
 from tfkd import models
 
 
-def as_trained(name: str, classes: int, shape: tuple[int, int, int]) -> keras.Model:
+def as_trained(name: str, classes: int, shape: tuple[int, int, int], **settings) -> keras.Model:
     """Returns a network whose batch normalization holds numbers as after training.
 
     Fresh ones are 0 and 1. TensorFlow would leave out a folded network's additions of 0, and with
@@ -18,8 +18,9 @@ def as_trained(name: str, classes: int, shape: tuple[int, int, int]) -> keras.Mo
         name: A name of `tfkd.models`.
         classes: Number of logits.
         shape: Height, width and channels of an image.
+        **settings: Further arguments of the network.
     """
-    model = models.create(name, classes, shape)
+    model = models.create(name, classes, shape, **settings)
     generator = np.random.default_rng(0)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):

@@ -23,7 +23,8 @@ class Batch:
         shape: Height, width and channels of an image.
         batch_size: Number of images.
         classes: Number of classes.
-        keys: What else the batch holds: ``index``, and images of further views.
+        keys: What else the batch holds: ``index``, images of further views, and ``heldout_image``
+            with ``heldout_label``, as many as there are images.
     """
 
     def __init__(
@@ -43,6 +44,9 @@ class Batch:
         }
         if "index" in keys:
             extras["index"] = np.arange(batch_size, dtype=np.int32)
+        if "heldout_image" in keys:
+            extras["heldout_image"] = generator.integers(0, 256, pixels.shape, np.uint8)
+            extras["heldout_label"] = generator.integers(0, classes, batch_size, np.int32)
         self.classes = classes
         self.images = PREPROCESS(pixels)
         self.arrays = {"image": pixels, "label": labels, **extras}
@@ -56,8 +60,12 @@ def sgd() -> keras.optimizers.Optimizer:
 
 
 def distiller(teacher, student, losses, weights=0.9, label_weight=0.1, **settings):
-    """Returns a compiled distiller; arguments as those of `tfkd.Distiller`."""
-    made = core.Distiller(teacher, student, losses, weights, label_weight, **settings)
+    """Returns a compiled distiller, of the class of a method with a step of its own.
+
+    Arguments are those of `tfkd.Distiller`.
+    """
+    kind = getattr(losses, "distiller_class", None) or core.Distiller
+    made = kind(teacher, student, losses, weights, label_weight, **settings)
     made.compile(sgd())
     return made
 

@@ -19,6 +19,7 @@ from tfkd.core.networks import Networks
 from tfkd.core.objective import Finish, Objective, Requires, Spec
 from tfkd.core.stage import Stage
 from tfkd.core.state import by_role
+from tfkd.core.step.cached_taps import check_constant
 from tfkd.core.step.clock import NO_LIMIT, Clock
 from tfkd.core.step.freezing import frozen_layers
 from tfkd.core.step.losses import OWN, names_of
@@ -363,20 +364,8 @@ class Distiller(Steps, Trainer, keras.Model):
         return own + compiled
 
     def network(self, name: str, *, as_given: bool = False) -> models.Network:
-        """Returns the student or a teacher.
-
-        Args:
-            name: ``"student"``, ``"teacher"`` or, of several, ``"teacher:1"``.
-            as_given: Whether a frozen teacher is wanted as it was given, instead of the folded copy
-                that is run.
-
-        Raises:
-            TfkdError: For another name.
-        """
-        run = self._networks.network(name)
-        if name == "student" or not as_given:
-            return run
-        return self._networks.teachers[self._networks.names.index(name)]
+        """Returns the student or a teacher: :meth:`tfkd.core.networks.Networks.network`."""
+        return self._networks.network(name, as_given=as_given)
 
     def enter_stage(self, stage: Stage | None) -> None:
         """Makes a stage the current one; ``compile`` again afterwards.
@@ -385,8 +374,8 @@ class Distiller(Steps, Trainer, keras.Model):
             stage: The stage, or ``None`` for all objectives and variables.
 
         Raises:
-            TfkdError: When it names an objective that is not there, or its network does not go with
-                the student or lacks a tap.
+            TfkdError: When it names an objective that is not there, its network does not go with
+                the student or lacks a tap, or a cached tap depends on what the stage trains.
         """
         if stage is not None:
             names = [objective.name for objective in self.objectives]
@@ -409,6 +398,9 @@ class Distiller(Steps, Trainer, keras.Model):
                 self._test_means = TermMeans(names, "test_losses", self.weighted_names)
         if stage is not None and not self.trained_variables:
             raise TfkdError(f"stage {stage.name!r}: found nothing to train, wanted variables")
+        if stage is not None and stage.cached:
+            who = f"stage {stage.name!r}"
+            check_constant(self.stage_network, stage.cached, self.trained_variables, who)
         self.train_function = self.test_function = None
 
     def _make_plan(self) -> ViewPlan:
@@ -419,7 +411,10 @@ class Distiller(Steps, Trainer, keras.Model):
             own = taps.setdefault(STUDENT, [])
             own.extend(tap for tap in self.stage.taps if tap not in own)
         main_rows_of = view_of_main_rows(needs)
-        return self._networks.plan(self.stage_network, taps, main_rows_of=main_rows_of)
+        cached = () if self.stage is None else self.stage.cached
+        return self._networks.plan(
+            self.stage_network, taps, main_rows_of=main_rows_of, cached=cached
+        )
 
     @property
     def stage_name(self) -> str | None:

@@ -212,8 +212,13 @@ class Networks:
                 "student has"
             )
 
-    def network(self, name: str) -> models.Network:
-        """Returns the student or a teacher, as it is run.
+    def network(self, name: str, *, as_given: bool = False) -> models.Network:
+        """Returns the student or a teacher.
+
+        Args:
+            name: ``"student"``, ``"teacher"`` or, of several, ``"teacher:1"``.
+            as_given: Whether a frozen teacher is wanted as it was given, instead of the folded copy
+                that is run.
 
         Raises:
             TfkdError: For another name; ``"teacher"`` where there are several.
@@ -222,7 +227,7 @@ class Networks:
             return self.student
         if name not in self.names:
             raise unknown("network", name, ["student", *self.names])
-        return self.run_teachers[self.names.index(name)]
+        return (self.teachers if as_given else self.run_teachers)[self.names.index(name)]
 
     def head(self, name: str, start: str = "pre_pool") -> keras.Model:
         """Returns the sub-model of ``student`` or a teacher from a tap to the logits."""
@@ -265,6 +270,7 @@ class Networks:
         *,
         companions: bool = True,
         main_rows_of: str | None = None,
+        cached: Sequence[str] = (),
     ) -> ViewPlan:
         """Returns how each network is run on each view to give the taps asked for.
 
@@ -273,6 +279,7 @@ class Networks:
             taps: For each network and view the taps that are read.
             companions: Whether the objectives' own networks are there by now.
             main_rows_of: The view whose rows stand for the main view in training steps.
+            cached: Taps of the student that batches of training may bring along.
 
         Raises:
             TfkdError: For a tap or network that is not there.
@@ -288,6 +295,7 @@ class Networks:
             trainable_teacher=self.trainable_teacher,
             main_rows_of=main_rows_of,
             of_teachers=self._teacher_layer_ids(),
+            cached=cached,
         )
 
     def _teacher_layer_ids(self) -> set[int]:

@@ -116,7 +116,8 @@ class Spec:
         head: ``head("teacher" | "student", start="pre_pool")`` is the sub-model from a tap to the
             logits.
         network: ``network("student" | "teacher" | "teacher:1")`` is the
-            :class:`tfkd.models.Network` behind a name, as it is run.
+            :class:`tfkd.models.Network` behind a name, as it is run; with ``as_given=True`` a
+            teacher as it was given, whose layers are not folded.
         train_labels: Label of each training image, int ``(train_size,)``, or ``None`` where nobody
             asked for them.
     """
@@ -128,7 +129,7 @@ class Spec:
     batch_size: int | None
     seed: int
     head: Callable[..., keras.Model]
-    network: Callable[[str], models.Network]
+    network: Callable[..., models.Network]
     train_labels: np.ndarray | None = None
 
 
@@ -157,12 +158,12 @@ class Finish:
         data: The :class:`tfkd.data.DataSet`, whose ``train_evaluation()`` gives the training images
             un-augmented and in order; ``None`` where a distiller is used without one.
         network: ``network("student" | "teacher" | ...)`` is the :class:`tfkd.models.Network` behind
-            a name, as it was run.
+            a name, as it was run, or ``as_given=True``.
         seed: Seed of the run.
     """
 
     data: Any
-    network: Callable[[str], models.Network]
+    network: Callable[..., models.Network]
     seed: int
 
 

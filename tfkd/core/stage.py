@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import keras
 
 from tfkd import models
 from tfkd.errors import TfkdError
-from tfkd.settings import NonNegative, checked
+from tfkd.settings import NonNegative, Range, checked
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,12 @@ class Stage:
             that is continued within the stage makes it again, so it may depend on frozen parts
             alone.
         columns: Names of the columns that ``data`` adds and objectives read.
+        cached: Taps of ``network``, or of the student, that are functions of the image alone while
+            the stage trains, nearest the output first. Where training images come as they are
+            stored, a run computes each of them once for every image, as far as ``cache_bytes``
+            hold them, and adds them to the batches; what only they need is then not run.
+        cache_bytes: Bytes that the cached taps of the stage may take.
+        cache_folder: A folder that keeps them on disk; ``None`` keeps them in memory.
         evaluate: Whether the epochs of the stage are evaluated, and may be the best; ``False``
             where the student means nothing yet. If the label loss has weight 0 and no objective
             reads the student either, the stage does not run it; its label loss and metrics are 0.
@@ -57,6 +63,9 @@ class Stage:
     taps: tuple[str, ...] = ()
     data: Callable[[keras.Model, Any], Any] | None = None
     columns: tuple[str, ...] = ()
+    cached: tuple[str, ...] = ()
+    cache_bytes: int = 0
+    cache_folder: str | None = None
     evaluate: bool = True
 
     def __post_init__(self) -> None:
@@ -67,7 +76,7 @@ class Stage:
             given = getattr(self, field_name)
             if given is not None and not callable(given):
                 raise TfkdError(f"{where}: found {field_name}={given!r}, wanted a function")
-        for field_name in ("objectives", "taps", "columns"):
+        for field_name in ("objectives", "taps", "columns", "cached"):
             given = getattr(self, field_name)
             listed = isinstance(given, (tuple, list)) and all(isinstance(e, str) for e in given)
             if not listed and not (given is None and field_name == "objectives"):
@@ -75,6 +84,8 @@ class Stage:
         if not isinstance(self.recipe, Mapping):
             raise TfkdError(f"{where}: found recipe={self.recipe!r}, wanted a dict of fields")
         checked(f"{where}: evaluate", bool, self.evaluate)
+        checked(f"{where}: cache_bytes", Annotated[int, Range(low=0)], self.cache_bytes)
+        checked(f"{where}: cache_folder", str | None, self.cache_folder)
         checked(f"{where}: student_loss_weight", NonNegative | None, self.student_loss_weight)
         if self.columns and self.data is None:
             raise TfkdError(

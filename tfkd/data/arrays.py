@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from tfkd.data.class_choice import ClassChoice, of_classes
 from tfkd.data.dataset import DataSet
 from tfkd.data.decoding import WHOLE, resized
 from tfkd.data.histogram import mean_and_std
@@ -76,7 +77,9 @@ def from_arrays(
     return splits.data_set(name, augment, batch_size, seed, Mixing(mixup, cutmix))
 
 
-def digits(holdout: Holdout, image_size: tuple[int, int] | None) -> Splits:
+def digits(
+    holdout: Holdout, image_size: tuple[int, int] | None, classes: ClassChoice = ClassChoice()
+) -> Splits:
     """Returns scikit-learn's handwritten digits.
 
     1,797 gray images of 8 x 8 pixels; the values 0..16 become 0..255. The set has no official
@@ -86,6 +89,7 @@ def digits(holdout: Holdout, image_size: tuple[int, int] | None) -> Splits:
     Args:
         holdout: How many of the 1,437 images that are no test images are for validation.
         image_size: (height, width) to resize to, or None.
+        classes: The digits that are kept; which images are for testing does not depend on them.
     """
     from sklearn.datasets import load_digits  # costs half a second, wanted here only
 
@@ -101,13 +105,20 @@ def digits(holdout: Holdout, image_size: tuple[int, int] | None) -> Splits:
         kept, apart = stratified(labels[rest], _DIGITS_HELD_OUT)
         validation = train[0][apart], train[1][apart]
         train = train[0][kept], train[1][kept]
+    names = tuple(map(str, range(10)))
+    numbers = classes.kept(names, "digits")
+
+    def of_kept(part: Arrays) -> Arrays:
+        places, found = of_classes(part[1], numbers, "digits")
+        return part[0][places], found
+
     splits = _splits(
-        train=train,
-        test=(images[test], labels[test]),
-        validation=validation,
+        train=of_kept(train),
+        test=of_kept((images[test], labels[test])),
+        validation=validation and of_kept(validation),
         holdout=holdout,
-        num_classes=10,
-        class_names=None,
+        num_classes=len(numbers),
+        class_names=[names[number] for number in numbers],
         name="digits",
         mean=None,
         std=None,

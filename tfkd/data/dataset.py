@@ -125,9 +125,20 @@ class DataSet:
         No image is decoded. Of record files that stream, the first use on a machine reads all
         records.
         """
-        labels = self._sources["train"].all_labels()
+        labels = self.labels("train")
         labels.setflags(write=False)
         return labels
+
+    def labels(self, part: str) -> np.ndarray:
+        """Returns the labels of a part in index order, int32; decodes no image.
+
+        Args:
+            part: "train", "validation" or "test".
+
+        Raises:
+            TfkdError: There is no such part.
+        """
+        return self._source(part).all_labels()
 
     def check_training(self) -> None:
         """Checks that there is something to train on; evaluation works with any batch size.
@@ -140,6 +151,11 @@ class DataSet:
                 f"batch_size: found {self.batch_size}, wanted at most {self.info.train_size}, the "
                 f"number of training images of {self.info.name}"
             )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns of the training part, see ``with_column``."""
+        return tuple(self._columns["train"])
 
     def with_column(self, name: str, array, *, test=None, validation=None) -> DataSet:
         """Returns the same data set with a further value for each training image.

@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfkd.data import decoding, one_by_one, resizedcrop, survey
+from tfkd.data.class_choice import ClassChoice
 from tfkd.data.decoding import Form
 from tfkd.data.file_digest import IMAGE_ENDINGS, file_digest, stable_digest
 from tfkd.data.histogram import mean_and_std
@@ -165,6 +166,7 @@ def load(
     skip_corrupt: bool,
     in_memory_bytes: int,
     center: bool = False,
+    choice: ClassChoice = ClassChoice(),
 ) -> Splits:
     """Opens a folder of images.
 
@@ -183,6 +185,7 @@ def load(
         in_memory_bytes: Sets that are larger when decoded stream from their files; their mean and
             deviation are then measured on 4,096 images when they are asked for.
         center: Crop the center to ``image_size`` (see ``decoding.Form``).
+        choice: The classes that are kept; the folder is then as if it held no others.
 
     Raises:
         TfkdError: A split, a class or an image is missing or cannot be used; the message names it.
@@ -199,9 +202,10 @@ def load(
         )
     if holdout.given:
         names.pop("validation", None)
-    classes = _class_names(root / names["train"])
-    found = {part: _listed(root / name, classes, left_out) for part, name in names.items()}
-    looked = _look(root, state, found)
+    known = _class_names(root / names["train"])
+    classes = [known[number] for number in choice.kept(known, f"folder:{path}")]
+    found = {part: _listed(root / name, known, classes, left_out) for part, name in names.items()}
+    looked = _look(root, state, found, classes if choice else None)
 
     for each in found.values():
         if not skip_corrupt and not each.facts["kind"].all():
@@ -350,10 +354,17 @@ def _class_names(folder: Path, left_out: _LeftOut | None = None) -> list[str]:
     return names
 
 
-def _listed(folder: Path, classes: list[str], left_out: _LeftOut) -> _Split:
-    """Returns the image files of one split; raises TfkdError for a class that has none."""
+def _listed(folder: Path, known: list[str], classes: list[str], left_out: _LeftOut) -> _Split:
+    """Returns the image files of one split; raises TfkdError for a class that has none.
+
+    Args:
+        folder: The folder of the split.
+        known: The classes of the training split.
+        classes: Those that are kept.
+        left_out: Takes in what is no image.
+    """
     present = _class_names(folder, left_out)
-    surplus = sorted(set(present) - set(classes))
+    surplus = sorted(set(present) - set(known))
     if surplus:
         raise TfkdError(
             f"{folder / surplus[0]}: a class that the training split does not have; "
@@ -386,9 +397,12 @@ def _listed(folder: Path, classes: list[str], left_out: _LeftOut) -> _Split:
     return _Split(np.array(paths, dtype=object), np.array(labels, dtype=np.int32), facts)
 
 
-def _look(root: Path, state: str | None, found: dict[str, _Split]) -> survey.Survey:
+def _look(
+    root: Path, state: str | None, found: dict[str, _Split], kept: list[str] | None
+) -> survey.Survey:
     """Looks through all files; the splits then hold views of the facts of the survey."""
-    looked = survey.Survey(root, state, np.concatenate([each.paths for each in found.values()]))
+    paths = np.concatenate([each.paths for each in found.values()])
+    looked = survey.Survey(root, state, paths, kept)
     start = 0
     for part, each in found.items():
         stop = start + len(each.paths)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tfkd.data import arrays, augmentation, folder, presets, tfds_source, tiny_imagenet
+from tfkd.data.class_choice import ClassChoice
 from tfkd.data.data_dir import prepared_sets
 from tfkd.data.dataset import DataSet
 from tfkd.data.decoding import CENTER, WHOLE
@@ -33,6 +34,7 @@ def load(
     validation_split: float | None = None,
     validation_size: int | None = None,
     train_size: int | None = None,
+    classes: Sequence[str] | None = None,
     image_size: int | Sequence[int] | None = None,
     augment: str | None = None,
     mixup: float = 0.0,
@@ -61,6 +63,8 @@ def load(
         validation_size: Number of them; at most one of the two is given.
         train_size: Number of the remaining training images to keep, alike in every class and the
             same ones whatever the seed; None keeps all.
+        classes: Names of the classes to keep, in any order; they are numbered from 0 in the order
+            of the set, which is as if it held no others. Not for record files that stream.
         image_size: Height and width to resize to (bilinear, antialiased), one number or two; None
             keeps the size, which all images must then share. With the augmentation "imagenet",
             the side of the crops, 224 unless given.
@@ -98,20 +102,21 @@ def load(
                 f"image_size: found {image_size!r}, wanted one number, because augment={augment!r} "
                 f"cuts squares"
             )
-    holdout = Holdout(validation_split, validation_size)
+    holdout, choice = Holdout(validation_split, validation_size), ClassChoice.of(classes)
     settings = (holdout, size, skip_corrupt, in_memory_bytes, center)
     found = None
     if kind == "folder":
         found = _look(path)
-        splits = _from_folder(path, found and found.state, *settings)
+        splits = _from_folder(path, found and found.state, *settings, choice)
     elif name == tiny_imagenet.NAME:
         place = tiny_imagenet.find(directory)
         found = scan(place)
-        splits = _from_folder(str(place), found and found.state, *settings)
+        choice = tiny_imagenet.numbered(choice, place)
+        splits = _from_folder(str(place), found and found.state, *settings, choice)
         splits = tiny_imagenet.described(splits, place)
     elif name == "digits":
         _tell_of_skipping(name, skip_corrupt)
-        splits = arrays.digits(holdout, size)
+        splits = arrays.digits(holdout, size, choice)
     else:
         _tell_of_skipping(name, skip_corrupt)
         splits = tfds_source.load(
@@ -122,6 +127,7 @@ def load(
             download=download,
             in_memory_bytes=in_memory_bytes,
             center=center,
+            classes=choice,
         )
     if train_size is not None:
         splits = splits.with_train_size(train_size)
@@ -217,13 +223,14 @@ def _from_folder(
     skip_corrupt: bool,
     in_memory_bytes: int,
     center: bool,
+    choice: ClassChoice,
 ) -> Splits:
     """Returns the splits of a folder; the last ones are kept for the next run of a comparison.
 
     Args:
         path: The folder.
         state: Its ``Scan.state``: a changed folder is read again.
-        holdout, image_size, skip_corrupt, in_memory_bytes, center: As for ``folder.load``.
+        holdout, image_size, skip_corrupt, in_memory_bytes, center, choice: As for ``folder.load``.
     """
     return folder.load(
         path,
@@ -233,6 +240,7 @@ def _from_folder(
         skip_corrupt=skip_corrupt,
         in_memory_bytes=in_memory_bytes,
         center=center,
+        choice=choice,
     )
 
 

@@ -74,6 +74,14 @@ def record_names(paths: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
     return tf.strings.join([_RECORD, tf.strings.as_string(numbers), " of ", paths])
 
 
+def damaged(path: str, number: int) -> TfkdError:
+    """Returns the error about a record by its file and its position there."""
+    return TfkdError(
+        f"{_RECORD}{number} of {path}: cannot be decoded, found a damaged record or image, wanted "
+        f"{headers.WANTED}"
+    )
+
+
 def problem(path: str, form: Form) -> str:
     """Returns the line about a file that could not be decoded in a form."""
     try:
@@ -108,9 +116,8 @@ def explain(error: BaseException) -> TfkdError | None:
     if found is None:
         return None
     path, *form = found.groups()
-    if re.match(rf"{_RECORD}\d+ of ", path):
-        return TfkdError(
-            f"{path}: cannot be decoded, found a damaged record or image, wanted {headers.WANTED}"
-        )
+    record = re.fullmatch(rf"{_RECORD}(\d+) of (.*)", path, re.DOTALL)
+    if record is not None:
+        return damaged(record[2], int(record[1]))
     height, width, channels, resize = map(int, form)
     return TfkdError(problem(path, Form(height, width, channels, bool(resize))))

@@ -7,10 +7,11 @@ of its checksum. Only the lengths are read here, and kept in the cache.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import struct
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -18,6 +19,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from tfkd import files
+from tfkd.data import one_by_one
 from tfkd.data.file_digest import file_digest
 from tfkd.errors import TfkdError
 
@@ -25,6 +27,7 @@ HEADER, FRAME = 12, 16
 """Bytes before the content of a record, and around it."""
 
 _VERSION = 1
+_GZIP = b"\x1f\x8b"
 _KEPT_FROM = 2000  # Smaller splits are looked through in a moment.
 _READERS = 8
 _CHUNK = 1024
@@ -53,7 +56,7 @@ class RecordIndex:
         """
         self.paths = list(paths)
         digest = file_digest(self.paths)
-        self._state = f"{_VERSION} {digest}"
+        self._state = f"{_VERSION} {digest} {_ends(self.paths)}"
         self._place = files.cache() / "records" / f"{digest[:32]}.npz"
         size = int(sum(counts))
         kept = self._kept(size) if size >= _KEPT_FROM else {}
@@ -85,25 +88,47 @@ class RecordIndex:
 
         Args:
             parse: Makes the labels, int32 (b,), of records, strings (b,), inside a graph.
+
+        Raises:
+            TfkdError: A record is damaged or has no label.
         """
         if self._labels is None:
-            records = tf.data.TFRecordDataset(self.paths).batch(_CHUNK)
-            parsed = records.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-            found = [np.zeros(0, np.int32)]
+            found = np.zeros(len(self.length), np.int32)
+            read = 0
             bar = tqdm(
-                total=len(self.length),
-                desc="reading labels",
-                unit=" records",
-                disable=None,
-                leave=False,
+                total=len(found), desc="reading labels", unit=" records", disable=None, leave=False
             )
-            with bar:
-                for chunk in parsed.prefetch(tf.data.AUTOTUNE).as_numpy_iterator():
-                    found.append(chunk)
-                    bar.update(len(chunk))
-            self._labels = np.concatenate(found)
+            try:
+                with bar:
+                    for chunk in self._parsed(parse, 0, _CHUNK):
+                        found[read : read + len(chunk)] = chunk
+                        read += len(chunk)
+                        bar.update(len(chunk))
+            except (tf.errors.DataLossError, tf.errors.InvalidArgumentError):
+                raise self._damaged(parse, read) from None
+            self._labels = found
             self._keep()
         return self._labels
+
+    def _parsed(
+        self, parse: Callable[[tf.Tensor], tf.Tensor], first: int, size: int
+    ) -> Iterator[np.ndarray]:
+        """Yields the labels of the records from one on, in chunks of a size."""
+        records = tf.data.TFRecordDataset(self.paths).skip(first).batch(size)
+        parsed = records.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return parsed.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+
+    def _damaged(self, parse: Callable[[tf.Tensor], tf.Tensor], first: int) -> TfkdError:
+        """Returns the error about the first damaged record, of which those before one are none."""
+        bad = first
+        try:
+            for _ in self._parsed(parse, first, 1):
+                bad += 1
+        except (tf.errors.DataLossError, tf.errors.InvalidArgumentError):
+            return one_by_one.damaged(self.paths[self.file[bad]], int(self.number[bad]))
+        return TfkdError(
+            f"{self.paths[0]} and those beside it: could be read only at a second try; start again"
+        )
 
     def _keep(self) -> None:
         """Keeps what was found for later runs; where there is no room, they look themselves."""
@@ -128,6 +153,16 @@ class RecordIndex:
         return {key: each for key, each in found.items() if each.shape == (count,)}
 
 
+def _ends(paths: Sequence[str]) -> str:
+    """Returns a digest of the last bytes of files: the checksums of their last records."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            file.seek(-min(FRAME, os.fstat(file.fileno()).st_size), os.SEEK_END)
+            digest.update(file.read() + b"\0")
+    return digest.hexdigest()
+
+
 def _lengths(path: str, count: int) -> np.ndarray:
     """Returns the length of each record of a file, int64 (count,)."""
     found = np.zeros(count, np.int64)
@@ -140,6 +175,8 @@ def _lengths(path: str, count: int) -> np.ndarray:
                 if len(header) == HEADER:
                     found[number] = min(struct.unpack_from("<Q", header)[0], size)
                 place += int(found[number]) + FRAME
+                if number == 0 and place > size and header.startswith(_GZIP):
+                    raise TfkdError(f"{path}: found a file compressed by gzip, {wanted}")
                 if len(header) < HEADER or place > size:
                     raise TfkdError(f"{path}: found {number} whole records, {wanted}")
     except OSError as error:

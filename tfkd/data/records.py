@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from tfkd.data import decoding, one_by_one, resizedcrop
+from tfkd.data import class_choice, decoding, one_by_one, resizedcrop
 from tfkd.data.decoding import Form
 from tfkd.data.file_digest import file_digest, stable_digest
 from tfkd.data.record_index import FRAME, RecordIndex
@@ -17,11 +18,18 @@ from tfkd.errors import TfkdError
 _RECORD, _IMAGE, _LABEL = "record", "encoded", "label"
 
 
-def index_of(builder, split: str) -> RecordIndex:
-    """Returns the index of a split of a prepared tensorflow-datasets builder.
+def opened(builder, split: str, keys: tuple[str, str], form: Form) -> RecordImages:
+    """Returns a whole split of a prepared tensorflow-datasets builder.
+
+    Args:
+        builder: The builder.
+        split: Name of the split.
+        keys: The names of image and label among its features.
+        form: Size and channels of the images.
 
     Raises:
-        TfkdError: The split is not stored as TFRecord files, or one of them is not whole.
+        TfkdError: The split is not stored as TFRecord files, one of them is not whole, or the
+            records are empty, unlabeled or of another kind.
     """
     if builder.info.file_format.value != "tfrecord":
         raise TfkdError(
@@ -29,7 +37,21 @@ def index_of(builder, split: str) -> RecordIndex:
             f"large for memory; wanted tfrecord files"
         )
     facts = builder.info.splits[split]
-    return RecordIndex([str(path) for path in facts.filepaths], facts.shard_lengths)
+    index = RecordIndex([str(path) for path in facts.filepaths], facts.shard_lengths)
+    where = f"{builder.name}: the split {split!r}"
+    if not len(index.length):
+        raise TfkdError(f"{where}: found no examples, wanted one or more")
+    source = RecordImages(index, builder.info.features, keys, np.arange(len(index.length)), form)
+    try:
+        label = int(source.labels({"index": tf.zeros([1], tf.int32)})[0])
+    except tf.errors.InvalidArgumentError as error:
+        raise one_by_one.explain(error) or TfkdError(
+            f"{where}: found records without {' and '.join(keys)}, wanted those of its features; "
+            f"prepare the set anew"
+        ) from None
+    if label < 0:
+        raise TfkdError(f"{where}: has no labels (found {label})")
+    return source
 
 
 class RecordImages(ImageSource):
@@ -42,7 +64,13 @@ class RecordImages(ImageSource):
     order = 2
 
     def __init__(
-        self, index: RecordIndex, features, keys: tuple[str, str], positions: np.ndarray, form: Form
+        self,
+        index: RecordIndex,
+        features,
+        keys: tuple[str, str],
+        positions: np.ndarray,
+        form: Form,
+        classes: Sequence[int] | None = None,
     ):
         """Keeps where the records lie.
 
@@ -52,10 +80,13 @@ class RecordImages(ImageSource):
             keys: The names of image and label among them.
             positions: Integers (n,): the records, counted in the order of the files.
             form: Size and channels of the images.
+            classes: Numbers of the classes that the records are of, ascending, which become the
+                labels 0, 1, ...; None for all.
         """
         super().__init__(len(positions), form.shape)
         self._index, self._features, self._keys = index, features, keys
         self._positions, self._form = np.asarray(positions, np.int64), form
+        self._classes = None if classes is None else tuple(map(int, classes))
         # The input pipeline runs on the host, also where the networks do not.
         with tf.device("CPU:0"):
             self._paths = tf.constant(index.paths)
@@ -65,9 +96,15 @@ class RecordImages(ImageSource):
             )
 
     def at(self, positions: np.ndarray) -> RecordImages:
-        return RecordImages(
-            self._index, self._features, self._keys, self._positions[positions], self._form
-        )
+        return self._of(self._positions[positions], self._classes)
+
+    def of_classes(self, kept: Sequence[int], where: str) -> RecordImages:
+        """Returns the source of some classes of one that holds all; see ``class_choice``."""
+        places, _ = class_choice.of_classes(self.all_labels(), kept, where)
+        return self._of(self._positions[places], kept)
+
+    def _of(self, positions: np.ndarray, classes: Sequence[int] | None) -> RecordImages:
+        return RecordImages(self._index, self._features, self._keys, positions, self._form, classes)
 
     def subset(self, count: int) -> RecordImages:
         """Returns a source of the first examples: the files were shuffled when written."""
@@ -101,6 +138,10 @@ class RecordImages(ImageSource):
             )
             kind = tf.TensorSpec([], tf.string)
             record = tf.data.experimental.from_variant(records, kind).take(1)
+            # Another length: the file has changed since it was indexed.
+            record = record.filter(
+                lambda found: tf.strings.length(found) == tf.cast(length, "int32")
+            )
             return tf.data.Dataset.zip(tf.data.Dataset.from_tensors(place), record)
 
         read = places.flat_map(one)
@@ -130,7 +171,8 @@ class RecordImages(ImageSource):
         return one_by_one.each_of(make, (refs[_IMAGE], draws), names, self._form)
 
     def labels(self, refs: ExampleRefs) -> tf.Tensor:
-        return self.fetched(refs)[_LABEL]
+        labels = self.fetched(refs)[_LABEL]
+        return labels if self._classes is None else tf.searchsorted(self._classes, labels)
 
     def all_labels(self) -> np.ndarray:
         kind = {self._keys[1]: tf.io.FixedLenFeature([], tf.int64)}
@@ -138,7 +180,10 @@ class RecordImages(ImageSource):
         def parse(records: tf.Tensor) -> tf.Tensor:
             return tf.cast(tf.io.parse_example(records, kind)[self._keys[1]], tf.int32)
 
-        return self._index.labels(parse)[self._positions]
+        labels = self._index.labels(parse)[self._positions]
+        if self._classes is None:
+            return labels
+        return np.searchsorted(self._classes, labels).astype(np.int32)
 
     def digest(self) -> str:
         return self._digest(file_digest(self._index.paths))
@@ -152,4 +197,6 @@ class RecordImages(ImageSource):
         if not np.array_equal(self._positions, np.arange(start, stop)):
             places = (hashlib.sha256(self._positions.tobytes()).hexdigest(),)
         facts = (files, *places, self._form, self._keys)
+        if self._classes is not None:
+            facts += (self._classes,)
         return hashlib.sha256(repr(facts).encode()).hexdigest()

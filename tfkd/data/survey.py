@@ -49,15 +49,21 @@ class Survey:
         facts: Structured array (N,) of type ``FACTS``.
     """
 
-    def __init__(self, root: Path, state: str | None, paths: Sequence[str]):
+    def __init__(
+        self, root: Path, state: str | None, paths: Sequence[str], kept: Sequence[str] | None = None
+    ):
         """Reads every header, or what was kept of an earlier look.
 
         Args:
             root: The folder of the set, which names the kept file.
             state: Changes whenever a file of the set does.
             paths: The files (N,), in UTF-8.
+            kept: The classes that are looked at, where they are not all; of each choice the facts
+                are kept apart.
         """
         place = hashlib.sha256(os.path.abspath(root).encode("utf-8", "surrogateescape"))
+        for name in kept or ():
+            place.update(f"\0{name}".encode())
         self._file = files.cache() / "folders" / f"{place.hexdigest()[:32]}.npz"
         listed = hashlib.sha256("\0".join(paths).encode())
         self._state = f"{_VERSION} {state} {listed.hexdigest()}"

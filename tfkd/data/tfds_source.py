@@ -8,11 +8,12 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from tfkd.data import presets
+from tfkd.data import one_by_one, presets, records
+from tfkd.data.class_choice import ClassChoice, of_classes
 from tfkd.data.decoding import Form, fit
 from tfkd.data.histogram import mean_and_std
 from tfkd.data.holdout import Holdout, held_out
-from tfkd.data.records import RecordImages, index_of
+from tfkd.data.records import RecordImages
 from tfkd.data.source import MemoryImages
 from tfkd.data.splits import Splits
 from tfkd.data.statistics import Statistics, kept_or_measured
@@ -61,6 +62,7 @@ def load(
     download: bool,
     in_memory_bytes: int,
     center: bool = False,
+    classes: ClassChoice = ClassChoice(),
 ) -> Splits:
     """Opens a set of tensorflow-datasets.
 
@@ -79,9 +81,11 @@ def load(
             deviation are then measured on the first 4,096 images when they are asked for, unless
             they are published.
         center: Crop the center to ``image_size`` (see ``decoding.Form``).
+        classes: The classes that are kept.
 
     Raises:
-        TfkdError: The set is unknown, not prepared, or not one of image classification.
+        TfkdError: The set is unknown, not prepared, or not one of image classification; or its
+            record files are not whole.
     """
     builder = builder_for(name, directory)
     image_key, label_key = _keys(builder, name)
@@ -97,21 +101,26 @@ def load(
         names.pop("validation", None)
     form = _form(builder.info.features[image_key].shape, name, image_size, center)
     published = presets.preset(name).statistics
+    label = builder.info.features[label_key]
+    class_names = tuple(label.names or map(str, range(label.num_classes)))
+    kept_classes = classes.kept(class_names, name)
     if published is not None:
         statistics = Statistics.of(published)
 
     sizes = {part: _count(builder, split) for part, split in names.items()}
-    held = holdout.count(sizes["train"])
     if sum(sizes.values()) * form.bytes > in_memory_bytes:
-        features, keys = builder.info.features, (image_key, label_key)
         sources = {
-            part: RecordImages(
-                index_of(builder, split), features, keys, np.arange(sizes[part]), form
-            )
+            part: records.opened(builder, split, (image_key, label_key), form)
             for part, split in names.items()
         }
-        if held:
-            kept, apart = held_out(sources["train"].all_labels(), held)
+        if classes:
+            sources = {
+                part: source.of_classes(kept_classes, f"{name}, {part}")
+                for part, source in sources.items()
+            }
+        if holdout:
+            count = holdout.count(sources["train"].size)
+            kept, apart = held_out(sources["train"].all_labels(), count)
             sources["validation"] = sources["train"].at(apart)
             sources["train"] = sources["train"].at(kept)
         if published is None:
@@ -121,23 +130,24 @@ def load(
             part: _arrays(builder, split, (image_key, label_key), form, name)
             for part, split in names.items()
         }
-        if held:
+        for part, (images, labels) in arrays.items():
+            places, labels = of_classes(labels, kept_classes, f"{name}, {part}")
+            arrays[part] = (images if len(places) == len(images) else images[places]), labels
+        if holdout:
             images, labels = arrays["train"]
-            kept, apart = held_out(labels, held)
+            kept, apart = held_out(labels, holdout.count(len(labels)))
             arrays["train"] = images[kept], labels[kept]
             arrays["validation"] = images[apart], labels[apart]
         if published is None:
             statistics = Statistics.of(mean_and_std([arrays["train"][0]]))
         sources = {part: MemoryImages(*pair) for part, pair in arrays.items()}
 
-    classes = tuple(builder.info.features[label_key].names or ())
-    count = builder.info.features[label_key].num_classes
     return Splits(
         train=sources["train"],
         test=sources["test"],
         validation=sources.get("validation"),
         statistics=statistics,
-        class_names=classes or tuple(map(str, range(count))),
+        class_names=tuple(class_names[number] for number in kept_classes),
         crop=form.crop,
     )
 
@@ -261,7 +271,12 @@ def _measured_later(train: RecordImages) -> Statistics:
     sample = train.subset(min(_STATISTICS_SAMPLE, train.size))
 
     def images() -> Iterator[np.ndarray]:
-        return sample.in_order().batch(_MEASURED).map(sample.pixels).as_numpy_iterator()
+        refs = sample.in_order().batch(_MEASURED)
+        chunks = refs.map(sample.pixels, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        try:
+            yield from chunks.as_numpy_iterator()
+        except tf.errors.InvalidArgumentError as error:
+            raise one_by_one.explain(error) or error from None
 
     return Statistics(lambda: kept_or_measured(sample.digest(), sample.size, images))
 

@@ -20,10 +20,11 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 from tfkd.data import presets, tfds_source
+from tfkd.data.class_choice import ClassChoice
 from tfkd.data.data_dir import prepared_sets, workplace
 from tfkd.data.splits import Splits
 from tfkd.data.statistics import Statistics
-from tfkd.errors import TfkdError
+from tfkd.errors import TfkdError, unknown
 
 NAME = "tiny_imagenet"
 
@@ -61,13 +62,42 @@ def find(directory: str | None) -> Path:
     return place
 
 
+def numbered(choice: ClassChoice, place: Path) -> ClassChoice:
+    """Returns a choice of classes by their WordNet numbers, as the folder ``place`` names them.
+
+    Args:
+        choice: By these numbers or by the words of the classes.
+        place: The folder of images.
+    """
+    if choice.names is None:
+        return choice
+    words = _words_of(place)
+    called = {
+        name: [each for each in words if name in (each, words[each])] for name in choice.names
+    }
+    for name, numbers in called.items():
+        if not numbers:
+            raise unknown(f"class of {NAME}", name, words.values())
+        if len(numbers) > 1:
+            raise TfkdError(
+                f"classes: found {name!r}, which {' and '.join(numbers)} of {NAME} are called, "
+                "wanted the WordNet number"
+            )
+    return ClassChoice(tuple(number for numbers in called.values() for number in numbers))
+
+
 def described(splits: Splits, place: Path) -> Splits:
     """Returns the splits of the folder ``place`` with the words of the classes and the preset."""
-    lines = (place / _CLASSES).read_text("utf-8").splitlines()
-    words = dict(line.split("\t", 1) for line in lines)
+    words = _words_of(place)
     published = Statistics.of(presets.preset(NAME).statistics)
     names = tuple(words.get(each, each) for each in splits.class_names)
     return dataclasses.replace(splits, class_names=names, statistics=published)
+
+
+def _words_of(place: Path) -> dict[str, str]:
+    """Returns the words of each class of a prepared folder, by its WordNet number."""
+    lines = (place / _CLASSES).read_text("utf-8").splitlines()
+    return dict(line.split("\t", 1) for line in lines)
 
 
 def prepare(archive: str, directory: str | None = None) -> Path:

@@ -2,6 +2,7 @@
 
 from tfkd.core.registry import create, names
 from tfkd.distillers.at import AT, at_loss, attention_map
+from tfkd.distillers.auxvar.objective import AuxVar
 from tfkd.distillers.cocord import CoCoRD
 from tfkd.distillers.crd import CRD, crd_loss
 from tfkd.distillers.cs_kd import CSKD, cs_kd_loss
@@ -20,6 +21,7 @@ from tfkd.distillers.kd import KD, kd_loss
 from tfkd.distillers.mld import MLD
 from tfkd.distillers.nkd import NKD, nkd_loss
 from tfkd.distillers.norm import NORM, norm_loss
+from tfkd.distillers.pbkd.objective import PBKD, local_loss
 from tfkd.distillers.pkkd.distiller import PKKDDistiller
 from tfkd.distillers.pkkd.objective import PKKD, blend_loss
 from tfkd.distillers.pkt import PKT, pkt_loss
@@ -52,6 +54,7 @@ __all__ = [
     "MLD",
     "NKD",
     "NORM",
+    "PBKD",
     "PKKD",
     "PKKDDistiller",
     "PKT",
@@ -63,6 +66,7 @@ __all__ = [
     "USKD",
     "VID",
     "WSLD",
+    "AuxVar",
     "CoCoRD",
     "DeepSupervision",
     "DenseKD",
@@ -86,6 +90,7 @@ __all__ = [
     "intra_class_loss",
     "ipwd_loss",
     "kd_loss",
+    "local_loss",
     "names",
     "nkd_loss",
     "pkt_loss",

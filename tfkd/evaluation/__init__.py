@@ -1,6 +1,7 @@
-"""Evaluation: scores of networks and SavedModels, their agreement, and features of images."""
+"""Evaluation: scores of networks and SavedModels, agreement, features, and transfer by probes."""
 
 from tfkd.core.tasks.exit_choice import cheapest, exits_taken, within_budget
+from tfkd.evaluation import transfer
 from tfkd.evaluation.early_exit import (
     ExitAnswers,
     accuracy_over_cost,
@@ -27,5 +28,6 @@ __all__ = [
     "predictor",
     "saved_model_predictor",
     "scores",
+    "transfer",
     "within_budget",
 ]

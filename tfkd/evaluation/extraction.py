@@ -27,6 +27,9 @@ from tfkd.files import writing
 
 Features = dict[str, np.ndarray]
 
+_CONVERSIONS = {(1, 3): tf.image.grayscale_to_rgb, (3, 1): tf.image.rgb_to_grayscale}
+"""What becomes of images, by their channels and those that a network takes."""
+
 
 def features(
     network: models.Network | keras.Model,
@@ -35,6 +38,7 @@ def features(
     cache: str | os.PathLike | None = None,
     part: str = "train",
     batch_size: int | None = None,
+    convert_channels: bool = False,
 ) -> Features:
     """Returns taps of a network for every image of a part, un-augmented and in index order.
 
@@ -53,6 +57,8 @@ def features(
             by name, size and time): those of another network or other images never match.
         part: "train", "validation" or "test".
         batch_size: Images in a batch; None for those of the data set.
+        convert_channels: Whether a network of RGB is given gray images as three equal channels, and
+            one of gray images the brightness of RGB ones; such images are otherwise refused.
 
     Returns:
         Float32 arrays (images, ...) by tap; with a cache they are memory-mapped and read-only. The
@@ -66,7 +72,7 @@ def features(
     taps = _listed(taps)
     network = _in_order(models.as_network(network), taps, dataset.info)
     images = _size(dataset, part)
-    function = _tapped(network, taps, dataset.info)
+    function = _tapped(network, taps, dataset.info, convert_channels)
     if batch_size is not None:
         dataset = dataset.with_batch_size(batch_size)
     rows = _rows(network, function, split_of(dataset, part))
@@ -142,10 +148,18 @@ def _size(dataset: data.DataSet, part: str) -> int:
     return sizes[part]
 
 
-def _tapped(network: models.Network, taps: tuple[str, ...], info: data.DataInfo):
+def _tapped(
+    network: models.Network,
+    taps: tuple[str, ...],
+    info: data.DataInfo,
+    convert_channels: bool = False,
+):
     """Returns a ``tf.function`` from raw pixels of any number of images to float32 taps."""
     takes = getattr(network.model, "input_shape", None)
-    if takes and any(side not in (None, has) for side, has in zip(takes[1:], info.image_shape)):
+    convert, shape = (lambda images: images), info.image_shape
+    if takes and convert_channels and (shape[2], takes[3]) in _CONVERSIONS:
+        convert, shape = _CONVERSIONS[shape[2], takes[3]], (*shape[:2], takes[3])
+    if takes and any(side not in (None, has) for side, has in zip(takes[1:], shape)):
         raise TfkdError(
             f"features of {network.name!r}: found images {tuple(info.image_shape)} of {info.name}, "
             f"wanted {tuple(takes[1:])}"
@@ -154,7 +168,7 @@ def _tapped(network: models.Network, taps: tuple[str, ...], info: data.DataInfo)
 
     @tf.function(input_signature=[tf.TensorSpec((None, *info.image_shape), tf.uint8)])
     def function(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        found = model(network.preprocess(images), training=False)
+        found = model(network.preprocess(convert(images)), training=False)
         return {tap: tf.cast(value, tf.float32) for tap, value in found.items()}
 
     return function

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tfkd import data, files, models
@@ -27,6 +28,10 @@ from tfkd.evaluation.subjects import (
     saved_model_subject,
     split_of,
 )
+from tfkd.export import early_exit_speed
+
+_TIMED = 1000
+"""Images on which leaving early is timed."""
 
 
 def report(
@@ -80,6 +85,8 @@ def report(
         a budget there is ``early_exit``, a dict of ``budget``, ``validation_top1``,
         ``validation_macs``, ``top1`` and ``macs``, and the exits have ``threshold`` (``"inf"`` and
         ``"-inf"`` where nobody and where all leave) and ``leave``, the percentage of the images.
+        Of a SavedModel that dict also has ``images_per_second`` and, where all exits run,
+        ``images_per_second_of_all``, both on the first thousand images.
 
     Raises:
         TfkdError: For a network, data set or split that is missing or does not fit, or a budget
@@ -117,6 +124,13 @@ def report(
     if point is not None:
         scores["early_exit"] = _leaving_early(subject, split_of(dataset, split), point, scores)
         scores["early_exit"]["budget"] = budget
+        if saved_model is not None:
+            images = _first_images(split_of(dataset, split), _TIMED)
+            early, whole = early_exit_speed(saved_model, images, point["thresholds"], batch_size)
+            scores["early_exit"] |= {
+                "images_per_second": early,
+                "images_per_second_of_all": whole,
+            }
     return {
         "network": str(saved_model if run is None else run),
         "task": subject.task_name,
@@ -164,6 +178,17 @@ def _leaving_early(
     return {**known, "top1": top1, "macs": macs}
 
 
+def _first_images(part: tf.data.Dataset, count: int) -> np.ndarray:
+    """Returns the pixels of the first images, without those that fill the last batch."""
+    found: list[np.ndarray] = []
+    for batch in part:
+        images = np.asarray(batch["image"])
+        found.append(images[np.asarray(batch.get("sample_weight", np.ones(len(images)))) > 0])
+        if sum(map(len, found)) >= count:
+            break
+    return np.concatenate(found)[:count]
+
+
 def _macs(subject: Subject) -> list[int]:
     return [each["macs"] for each in subject.exits.values()]
 
@@ -204,6 +229,12 @@ def table(report: Mapping[str, Any]) -> str:
             f"{found['top1']:.2f} % at {found['macs']:,.0f} MACs (validation "
             f"{found['validation_top1']:.2f} % at {found['validation_macs']:,.0f})",
         ]
+        if "images_per_second" in found:
+            early, whole = found["images_per_second"], found["images_per_second_of_all"]
+            lines.append(
+                f"the SavedModel, {early:,.0f} images/s, is {early / whole:.2f} times as fast as "
+                f"with all exits ({whole:,.0f} images/s)"
+            )
     if report.get("best_selected_on") == report["split"] == "test":
         lines.append("the best epoch was chosen on these images")
     return "\n".join(lines)

@@ -9,6 +9,7 @@ For example:
 
 # These are imported for what they register: counting rules and networks.
 from tfkd.models.class_names import read_class_names
+from tfkd.models.families import blockwise as _blockwise  # noqa: F401
 from tfkd.models.families import mobilenetv1 as _mobilenetv1  # noqa: F401
 from tfkd.models.families import mobilenetv2 as _mobilenetv2  # noqa: F401
 from tfkd.models.families import msdnet as _msdnet  # noqa: F401
@@ -21,11 +22,13 @@ from tfkd.models.families import vgg as _vgg  # noqa: F401
 from tfkd.models.families import vgg_small as _vgg_small  # noqa: F401
 from tfkd.models.families import wrn as _wrn  # noqa: F401
 from tfkd.models.graph.calls import is_functional
+from tfkd.models.graph.cuts import Block, blocks
 from tfkd.models.graph.equilibrium import equilibrium
 from tfkd.models.graph.folding import fold
 from tfkd.models.graph.inspection import OwnNormalization, own_normalization
 from tfkd.models.graph.keras_layers import stock, stock_layer
 from tfkd.models.graph.multi_exit import multi_exit
+from tfkd.models.graph.narrowing import blockwise
 from tfkd.models.graph.outputs import exits, outputs
 from tfkd.models.graph.segments import chain, segment
 from tfkd.models.graph.taps import head, tap_names, tap_shapes, tapped
@@ -40,6 +43,7 @@ from tfkd.models.summary.exit_costs import exit_costs
 
 __all__ = [
     "BatchNormalization",
+    "Block",
     "Cost",
     "LayerCost",
     "Network",
@@ -47,6 +51,8 @@ __all__ = [
     "Preprocess",
     "Work",
     "as_network",
+    "blocks",
+    "blockwise",
     "chain",
     "check_name",
     "cost",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 
 from tfkd.errors import TfkdError, unknown
 from tfkd.models import references
+from tfkd.settings import checked
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,16 @@ class Entry:
         smallest: The least height and width, in pixels, that the network takes.
         default_shape: Height, width and channels of the images that it was published for.
         default_classes: The number of classes that it was published for.
+        definitions: `definitions(kwargs)` returns what the arguments of the network refer to by
+            name, such as another network or a function of the user's, by the argument; None where
+            they refer to nothing.
     """
 
     build: Callable[..., keras.Model]
     smallest: int
     default_shape: tuple[int, int, int] = (32, 32, 3)
     default_classes: int = 100
+    definitions: Callable[[Mapping[str, Any]], Mapping[str, Callable]] | None = None
 
 
 _networks: dict[str, Entry] = {}
@@ -40,6 +46,7 @@ def register(
     smallest: int = 1,
     default_shape: tuple[int, int, int] = (32, 32, 3),
     default_classes: int = 100,
+    definitions: Callable[[Mapping[str, Any]], Mapping[str, Callable]] | None = None,
 ) -> Callable:
     """Returns a decorator that makes a builder known as `name`.
 
@@ -53,6 +60,7 @@ def register(
         default_shape: Height, width and channels of the images that the network was published for;
             tables and pictures show it for these.
         default_classes: The number of classes that it was published for.
+        definitions: As of `Entry`.
 
     Raises:
         TfkdError: If the name is taken.
@@ -61,7 +69,8 @@ def register(
     def add(build: Callable[..., keras.Model]) -> Callable[..., keras.Model]:
         if name in _networks and not is_defined_again(_networks[name].build, build):
             raise TfkdError(f"network {name!r}: found it registered already; wanted a new name")
-        _networks[name] = Entry(build, smallest, tuple(default_shape), default_classes)
+        shape = tuple(default_shape)
+        _networks[name] = Entry(build, smallest, shape, default_classes, definitions)
         return build
 
     return add
@@ -121,6 +130,21 @@ def builder(name: str) -> Callable:
     return references.find(name) if references.is_reference(name) else entry(name).build
 
 
+def definitions(name: str, kwargs: Mapping[str, Any]) -> dict[str, Callable]:
+    """What the arguments of a network refer to by name, by the argument.
+
+    Args:
+        name: A name for `create`.
+        kwargs: The arguments.
+
+    Raises:
+        TfkdError: For something that is not there.
+    """
+    known = _networks.get(name)
+    found = None if known is None or known.definitions is None else known.definitions(kwargs)
+    return dict(found or {})
+
+
 def create(
     name: str,
     num_classes: int,
@@ -159,6 +183,26 @@ def create(
             own = set(accepted) - {"num_classes", "input_shape", "name"}
             raise unknown(f"argument of network {name!r}", argument, own)
     return known.build(num_classes=int(num_classes), input_shape=input_shape, name=name, **kwargs)
+
+
+def create_other(
+    name: str, of, of_kwargs, num_classes: int, input_shape: tuple[int | None, int | None, int]
+) -> keras.Model:
+    """Builds the network that a registered one is made of.
+
+    Args:
+        name: The name of the registered one, for messages.
+        of: Its argument `of`, a name for `create`.
+        of_kwargs: Its argument `of_kwargs`: arguments of that network, or None.
+        num_classes: As for `create`.
+        input_shape: As for `create`.
+
+    Raises:
+        TfkdError: As `create`, and for arguments of other types.
+    """
+    of = checked(f"network {name!r}: of", str, of)
+    of_kwargs = checked(f"network {name!r}: of_kwargs", dict | None, of_kwargs) or {}
+    return create(of, num_classes, input_shape, **of_kwargs)
 
 
 def _is_count(value) -> bool:

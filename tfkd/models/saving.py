@@ -82,19 +82,28 @@ def save_network(
             f"student {which!r} to save: found characters that a file name may not bear, wanted a "
             "word of a-z, 0-9 and _"
         )
-    return _save(network, Path(folder), which, USUAL_FILES.get(which, f"student_{which}.keras"))
+    file = USUAL_FILES.get(which, f"student_{which}.keras")
+    return _save(_as_saved(network), Path(folder), which, file)
 
 
-def save_network_file(network: Network | keras.Model, path: str | os.PathLike) -> Path:
+def save_network_file(
+    network: Network | keras.Model, path: str | os.PathLike, *, is_stock: bool = False
+) -> Path:
     """Writes a network as :func:`save_network`, to a ``.keras`` file of any name.
 
     It is the ``"last"`` one of its folder.
+
+    Args:
+        network: As for :func:`save_network`.
+        path: The file.
+        is_stock: Whether the model is one of stock Keras layers that was never compiled, so that it
+            is written without a copy, which of a large network takes much memory.
     """
-    return _save(network, Path(path).parent, "last", Path(path).name)
+    saved = _as_saved(network, is_stock)
+    return _save(saved, Path(path).parent, "last", Path(path).name)
 
 
-def _save(network: Network | keras.Model, folder: Path, which: str, file: str) -> Path:
-    network = _as_saved(network)
+def _save(network: Network, folder: Path, which: str, file: str) -> Path:
     before = described_before(folder)
     wanted = "a folder with write permission and space"
     with files.writing(f"folder {str(folder)!r} for the network", wanted):
@@ -114,9 +123,9 @@ def save_alone(network: Network, path: str | os.PathLike) -> Path:
     return _write(_as_saved(network), Path(path))
 
 
-def _as_saved(network: Network | keras.Model) -> Network:
+def _as_saved(network: Network | keras.Model, is_stock: bool = False) -> Network:
     network = as_network(network)
-    return network.with_model(in_precision(stock(network.model)))
+    return network.with_model(in_precision(network.model if is_stock else stock(network.model)))
 
 
 def _write(network: Network, path: Path) -> Path:

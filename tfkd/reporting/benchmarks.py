@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tfkd import markdown
 from tfkd.errors import TfkdError
-from tfkd.reporting import markdown, source
+from tfkd.reporting import source
 
 _Key = tuple[str, str, str, str]
 """What a row is: experiment, name, baseline and unit."""

@@ -2,7 +2,8 @@
 
 ``comparison FOLDER COLUMN...``: the folder is that of ``tools/compare.py``, of this version or the
 one before it; of its files ``summary.json`` is read, and those of the runs for the columns that
-need them. Numbers are means over the seeds with the standard deviation of a sample.
+need them. Numbers are means over the seeds with the standard deviation of a sample. The variants
+that a method leaves have lines of their own, ``ROLE (WORD)``.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tfkd import markdown
 from tfkd.earlier_version import modernized, modernized_result, modernized_summary
 from tfkd.errors import TfkdError, unknown
-from tfkd.reporting import markdown, source
+from tfkd.reporting import source
 from tfkd.training.compare import ALONE, TEACHER
 
 _PERCENT = "{:.2f}"
@@ -40,13 +42,13 @@ class _Comparison:
 
     def result(self, role: str, seed: int) -> dict[str, Any]:
         """Returns the result of a run."""
-        path = self.folder / role / f"seed{seed}" / "result.json"
+        path = self.folder / _of_run(role) / f"seed{seed}" / "result.json"
         return modernized_result(source.read(path, "seed"))
 
     def config(self, role: str) -> dict[str, Any]:
         """Returns the config of a role, which is the same for all seeds but for the seed."""
         seed = self.rows[role][0]["seed"]
-        path = self.folder / role / f"seed{seed}" / "config.json"
+        path = self.folder / _of_run(role) / f"seed{seed}" / "config.json"
         return modernized(source.read(path, "student"))
 
 
@@ -56,20 +58,23 @@ def comparison(beside: Path, folder: str, columns: Sequence[str]) -> str:
     Args:
         beside: Where the folder is looked for.
         folder: The folder of the comparison.
-        columns: Any of ``network``, ``score``, ``over_alone`` (what a score is above that of
-            ``alone`` with the same seed), ``agreement`` (with the common teacher), ``own_teacher``
-            (the score of the teacher that a run learned from), ``params``, ``macs``, ``seconds``
-            (of one run), and the keys of further numbers of the evaluation.
+        columns: Any of ``network``, ``score``, ``over_ROLE`` (what a score is above that of another
+            role, such as ``alone``, with the same seed), ``agreement`` (with the common teacher),
+            ``own_teacher`` (the score of the teacher that a run learned from), ``params``,
+            ``macs``, ``seconds`` (of one run), and the keys of further numbers of the evaluation.
 
     Raises:
         TfkdError: For an unknown column, or a file that is missing or holds something else.
     """
     found = _read(beside / folder)
-    further = [column["key"] for column in found.columns]
+    known = _COLUMNS | {f"{_OVER}{role}": _over(role) for role in found.rows if role != TEACHER}
+    known |= {
+        each["key"]: _number(each["key"]) for each in found.columns if each["key"] not in known
+    }
     for column in columns:
-        if column not in _COLUMNS and column not in further:
-            raise unknown("column", column, [*_COLUMNS, *further])
-    made = [(_heading(found, column), _COLUMNS.get(column, _number(column))) for column in columns]
+        if column not in known:
+            raise unknown("column", column, known)
+    made = [(_heading(found, column), known[column]) for column in columns]
     return markdown.table(
         ["role", *(heading for heading, _ in made)],
         [[f"`{role}`", *(cell(found, role) for _, cell in made)] for role in _order(found)],
@@ -85,11 +90,19 @@ def _read(folder: Path) -> _Comparison:
         own = rows.setdefault(row["role"], [])
         if row["error"] is None:
             own.append(row)
+            for word, numbers in row.get("variants", {}).items():
+                variant = f"{row['role']} ({word})"
+                rows.setdefault(variant, []).append({**numbers, "seed": row["seed"]})
         else:
             failed[row["role"]] = failed.get(row["role"], 0) + 1
     if not rows or not summary["columns"]:
         raise TfkdError(f"file {str(path)!r}: found no runs with a score, wanted some")
     return _Comparison(folder, summary["columns"], rows, failed)
+
+
+def _of_run(role: str) -> str:
+    """Returns the role whose runs leave what a line is of: itself, or that of a variant."""
+    return role.partition(" (")[0]
 
 
 def _order(found: _Comparison) -> list[str]:
@@ -106,9 +119,10 @@ def _order(found: _Comparison) -> list[str]:
 def _heading(found: _Comparison, column: str) -> str:
     labels = {each["key"]: each["label"] for each in found.columns}
     score = found.columns[0]["label"]
+    if column.startswith(_OVER):
+        return f"over {column.removeprefix(_OVER)}"
     return {
         "score": score,
-        "over_alone": "over alone",
         "agreement": "agreement with the teacher %",
         "own_teacher": f"its own teacher, {score}",
         "params": "parameters",
@@ -138,12 +152,17 @@ def _score(found: _Comparison, role: str) -> str:
     return f"{cell}; failed: {failed}" if failed else cell
 
 
-def _over_alone(found: _Comparison, role: str) -> str:
-    if role in (TEACHER, ALONE):
-        return "-"
-    alone = {row["seed"]: row["score"] for row in found.rows.get(ALONE, ())}
-    gains = [row["score"] - alone[row["seed"]] for row in found.rows[role] if row["seed"] in alone]
-    return _spread(gains, found.columns[0]["form"].replace("{:", "{:+"))
+def _over(other: str) -> Callable[[_Comparison, str], str]:
+    def cell(found: _Comparison, role: str) -> str:
+        if role in (TEACHER, other):
+            return "-"
+        base = {row["seed"]: row["score"] for row in found.rows.get(other, ())}
+        gains = [
+            row["score"] - base[row["seed"]] for row in found.rows[role] if row["seed"] in base
+        ]
+        return _spread(gains, found.columns[0]["form"].replace("{:", "{:+"))
+
+    return cell
 
 
 def _own_teacher(found: _Comparison, role: str) -> str:
@@ -154,7 +173,7 @@ def _own_teacher(found: _Comparison, role: str) -> str:
 
 def _count(key: str) -> Callable[[_Comparison, str], str]:
     def cell(found: _Comparison, role: str) -> str:
-        numbers = dict.fromkeys(f"{row[key]:,}" for row in found.rows[role])
+        numbers = dict.fromkeys(f"{row[key]:,}" for row in found.rows[role] if key in row)
         return ", ".join(numbers) or "-"
 
     return cell
@@ -181,10 +200,12 @@ def _spread(values: Sequence[float | None], form: str) -> str:
     return f"{mean} ± {form.replace('+', '').format(deviation)}"
 
 
+_OVER = "over_"
+
 _COLUMNS: dict[str, Callable[[_Comparison, str], str]] = {
     "network": _network,
     "score": _score,
-    "over_alone": _over_alone,
+    "over_alone": _over(ALONE),
     "agreement": _number("agreement"),
     "own_teacher": _own_teacher,
     "params": _count("params"),

@@ -8,7 +8,8 @@ that kind wants to know; the table goes up to the end comment::
 
 The words are split as a shell splits them, and may stand on several lines. The kinds are
 ``comparison`` (:mod:`tfkd.reporting.comparisons`), ``ratios`` and ``facts``
-(:mod:`tfkd.reporting.benchmarks`).
+(:mod:`tfkd.reporting.benchmarks`); and ``probes``, which has a file in the place of the folder
+(:mod:`tfkd.reporting.probes`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 
 from tfkd import files
 from tfkd.errors import TfkdError, reason, unknown
-from tfkd.reporting import benchmarks, comparisons
+from tfkd.reporting import benchmarks, comparisons, probes
 
 _START, _END = "<!-- table:", "<!-- end -->"
 _BLOCK = re.compile(
@@ -34,6 +35,7 @@ _KINDS: dict[str, Callable[[Path, str, Sequence[str]], str]] = {
     "comparison": comparisons.comparison,
     "ratios": benchmarks.ratios,
     "facts": benchmarks.facts,
+    "probes": probes.probes,
 }
 
 

@@ -13,12 +13,10 @@ from tfkd.core.classes import check_count
 from tfkd.data import presets
 from tfkd.errors import TfkdError, TfkdWarning
 from tfkd.models import registry
-from tfkd.models.saving import DESCRIPTION, USUAL_FILES, save_network_file
+from tfkd.models.imported import output_file
+from tfkd.models.saving import save_network_file
 from tfkd.torch.checkpoint import read
 from tfkd.torch.porting import port
-
-_SUFFIX = ".keras"
-_RUN = "config.json"
 
 
 @dataclass(frozen=True)
@@ -73,10 +71,7 @@ def import_checkpoint(
         TfkdError: As `read` and `port`; for names of another number of classes; and for a folder
             that holds something else.
     """
-    output = Path(output)
-    is_file = output.suffix == _SUFFIX
-    path = output if is_file else output / USUAL_FILES["last"]
-    _check_free(path.parent, path.name)
+    path = output_file(output)
     weights = read(checkpoint, key, prefix)
     try:
         model = port(weights, network, image_size=image_size, **kwargs)
@@ -192,20 +187,3 @@ def listing(
         (ascii(name)[1:-1], str(values.dtype), values.shape)
         for name, values in read(checkpoint, key, prefix).items()
     ]
-
-
-def _check_free(folder: Path, file: str) -> None:
-    """Checks that a folder holds nothing but an earlier import to the same file."""
-    if not folder.is_dir():
-        return
-    if (folder / _RUN).exists():
-        raise TfkdError(
-            f"folder {str(folder)!r}: found a training run, wanted a new folder or an earlier "
-            "import"
-        )
-    others = sorted(path.name for path in folder.glob(f"*{_SUFFIX}") if path.name != file)
-    if others and (folder / DESCRIPTION).exists():
-        raise TfkdError(
-            f"folder {str(folder)!r}: found {others[0]!r}, which {DESCRIPTION} describes, wanted a "
-            "new folder or an earlier import"
-        )

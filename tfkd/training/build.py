@@ -31,6 +31,7 @@ def data_set(config: ml_collections.ConfigDict) -> data.DataSet:
         validation_split=fields.validation_split,
         validation_size=fields.validation_size,
         train_size=fields.train_size,
+        classes=fields.classes,
         image_size=fields.image_size,
         augment=fields.augment,
         mixup=fields.mixup,

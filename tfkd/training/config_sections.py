@@ -57,6 +57,9 @@ class Data(Settings):
     train_size: Count | None = field(
         None, "number of training images to keep, alike in every class; none: all"
     )
+    classes: tuple[str, ...] | None = field(
+        None, "names of the classes to keep, numbered in the order of the set; none: all"
+    )
     image_size: Count | None = field(
         None, "side to which images are resized; none: as they are (imagenet crops: 224)"
     )

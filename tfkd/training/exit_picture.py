@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from tfkd import files
-from tfkd.training.compare.curves import COLORS
+from tfkd.training.colors import COLORS
 
 
 def draw(found: Mapping[str, Any], title: str, path: Path) -> tuple[Path, Path]:

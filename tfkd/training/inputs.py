@@ -44,8 +44,7 @@ from tfkd import data, models
 from tfkd.core import registry, tasks
 from tfkd.errors import TfkdError
 from tfkd.models import digests, references
-from tfkd.models.families import multi_exit
-from tfkd.models.registry import builder
+from tfkd.models.registry import builder, definitions
 from tfkd.models.saving import USUAL_FILES, load_description
 from tfkd.training import build, teachers
 from tfkd.training import config as configs
@@ -519,8 +518,7 @@ def _definitions(config: ml_collections.ConfigDict) -> Iterator[tuple[str, str, 
     for section, fields in _networks(config).items():
         if fields.name:
             yield f"{section}.name {fields.name}", fields.name, builder(fields.name)
-        if fields.name == multi_exit.NAME:
-            for key, definition in multi_exit.definitions(fields.kwargs).items():
+            for key, definition in definitions(fields.name, fields.kwargs).items():
                 name = fields.kwargs[key]
                 yield f"{section}.kwargs.{key} {name}", name, definition
     if config.task is not None:

@@ -10,16 +10,21 @@ the comparisons that run it are used, or those for the other set, which is said 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ml_collections
 
 from tfkd.errors import TfkdError, unknown
-from tfkd.training.config import methods
+from tfkd.training.config import methods, vary
 
 SETS = ("cifar100", "imagenet")
 """The sets of images that hyper-parameters were published for."""
+
+OF_EXITS = (
+    "deep_supervision", "dbt", "dbt_constant", "dense_kd", "hdkd", "hmsdnet", "hdbt", "imta",
+)  # fmt: skip
+"""The presets for networks with several exits."""
 
 SELF_TEACHER = "self_teacher"
 """Stands for a teacher that is the student's own architecture, trained alone before."""
@@ -37,6 +42,8 @@ class Preset:
         teacher: Whether it has a teacher (True), none (False) or :data:`SELF_TEACHER`.
         also: Further methods beside it: by registered name what their entries hold, weight
             included.
+        search: What ``tools/tune.py`` tries where nothing better is known: values by setting, the
+            weight among them.
     """
 
     method: str
@@ -45,6 +52,7 @@ class Preset:
     student_loss_weight: float = 1.0
     teacher: bool | str = True
     also: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    search: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def teacher_network(self, given: str | None, student: str) -> str | None:
         """Returns the network that teaches: the one given, or, in self-distillation, the student's.
@@ -61,6 +69,14 @@ class Preset:
 
 # KD beside a feature method, as the CRD comparison adds it.
 _KD = {"kd": {"weight": 1.0, "temperature": 4.0}}
+
+# AuxVar's values are not known: these are the ones around which its reconstruction is searched.
+_AUXVAR_SEARCH = {
+    "kappa": (5.0, 10.0, 14.3, 20.0),
+    "temperature": (1.0, 2.0, 4.0),
+    "weight": (0.5, 1.0, 2.0, 4.0),
+    "queue_size": (1024, 4096, 16384),
+}
 
 _CIFAR100 = {
     "kd": Preset("kd", 0.9, {"temperature": 4.0}, 0.1),
@@ -107,7 +123,17 @@ _CIFAR100 = {
     "wcord": Preset("wcord"),
     "wcord_kd": Preset("wcord", also=_KD),
     "sskd": Preset("sskd"),
-    # For networks with several exits: MSDNets, or any by the network multi_exit.
+    # Lambda of a reproduction; no value was published. Every block has a stage of train.epochs.
+    "pbkd": Preset("pbkd", 0.005),
+    # No published values. Its ablation: the losses, the variable itself, whose place KD at the same
+    # temperature and weight takes, and stored classes that are as sharp as the teacher.
+    "auxvar": Preset("auxvar", search=_AUXVAR_SEARCH),
+    "auxvar_elbo": Preset("auxvar", settings={"objective": "elbo"}),
+    "auxvar_infonce": Preset("auxvar", settings={"objective": "infonce"}),
+    "auxvar_no_variable": Preset("kd", settings={"temperature": 4.0}),
+    "auxvar_untied": Preset("auxvar", settings={"query_temperature": 1.0}),
+    "auxvar_bayes_head": Preset("auxvar", settings={"head": "bayes"}),
+    # Those of OF_EXITS, for MSDNets, or any network by the network multi_exit.
     "deep_supervision": Preset("deep_supervision", teacher=False),
     "dbt": Preset("dbt", teacher=False),
     "dbt_constant": Preset("dbt", settings={"form": "constant"}, teacher=False),
@@ -146,6 +172,12 @@ _IMAGENET = _CIFAR100 | {
     "diffkd": Preset("diffkd", settings={"latent_width": 1024}),
     "sskd": Preset("sskd", settings={"label_weight": 1.0}),  # As torchdistill has it.
     "reviewkd": Preset("reviewkd", settings={"warmup_epochs": 0.0, "student_preactivation": True}),
+    # As for CIFAR-100, with a longer queue.
+    **{
+        name: replace(preset, settings={**preset.settings, "queue_size": 16384})
+        for name, preset in _CIFAR100.items()
+        if preset.method == "auxvar"
+    },
     "norm": Preset(
         "norm",
         settings={
@@ -219,6 +251,8 @@ def apply(
 ) -> Preset:
     """Sets ``methods`` and ``student_loss_weight`` of a config to the published values.
 
+    Where a method has a search space, ``search_space`` holds it.
+
     Args:
         config: The experiment; its teacher is left as it is.
         name: One of :func:`names`.
@@ -238,6 +272,11 @@ def apply(
     entry = {"weight": found.weight, **found.settings, **own}
     config.student_loss_weight = entry.pop("student_loss_weight", found.student_loss_weight)
     config.methods = methods(**{found.method: entry}, **found.also)
+    if found.search:
+        config.search_space = tuple(
+            vary(f"methods.{found.method}.{setting}", choices=choices)
+            for setting, choices in found.search.items()
+        )
     return found
 
 

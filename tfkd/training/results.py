@@ -21,7 +21,6 @@ from tfkd.training import config as configs
 from tfkd.training.experiment import Experiment
 from tfkd.training.run_folder import RunFolder
 from tfkd.training.run_state import Progress
-from tfkd.training.train_loop import TrainLoop
 
 LAST, BEST, TEACHER = "last", "best", "teacher"
 
@@ -104,10 +103,9 @@ def result(
     experiment: Experiment,
     distiller: Distiller,
     student: models.Network,
-    loop: TrainLoop,
     progress: Progress,
     found: evaluation.Evaluation,
-    variants: Sequence[str],
+    variants: Mapping[str, models.Network],
     teacher: str | None,
 ) -> dict[str, Any]:
     """Returns the content of ``result.json``.
@@ -116,10 +114,9 @@ def result(
         experiment: The experiment.
         distiller: Its distiller.
         student: The student of the last epoch as it was saved.
-        loop: Its stages.
         progress: The finished training.
         found: See :func:`scores`.
-        variants: Words of the variants.
+        variants: The variants as they are saved, by their words.
         teacher: Name of the teacher, or of all of them; ``None`` without one.
     """
     config, info = experiment.config, experiment.dataset.info
@@ -147,10 +144,7 @@ def result(
         if teacher is None
         else float(found.scores[TEACHER][score.key]),
         "agreement": None,
-        "stages": [
-            {"name": stage.name, "epochs": loop.timeline.epochs(number), "steps": length}
-            for number, (stage, length) in enumerate(zip(loop.stages, loop.timeline.lengths))
-        ],
+        "stages": progress.stage_rows(),
         "epochs": state.epoch,
         "steps": state.step,
         "images_per_second": round(state.images_per_second, 1),
@@ -171,10 +165,18 @@ def result(
     if teacher is not None and found.agreements:
         content["agreement"] = float(found.agreement(LAST, TEACHER))
     if variants:
-        content["variants"] = {word: _numbers(found.scores[word]) for word in variants}
+        content["variants"] = {
+            word: {**_numbers(found.scores[word]), **_size(network.model)}
+            for word, network in variants.items()
+        }
     if "exits" in last:
         content["exits"] = _exits(student.model, last["exits"])
     return content
+
+
+def _size(model: keras.Model) -> dict[str, int]:
+    cost = models.cost(model)
+    return {"params": cost.params, "macs": cost.macs}
 
 
 def _numbers(scores: Mapping[str, Any]) -> dict[str, float]:

@@ -62,7 +62,7 @@ def run(
     finished = folder.result()
     if finished is not None:
         inputs.check_finished(config, folder, finished)
-        return _report(folder, finished)
+        return _report(folder, finished, strategy)
     strategies.check(strategy, config.train.batch_size, config.train.jit_compile)
     experiment = Experiment.of(config)
     made_of = inputs.Inputs(config, folder, experiment.dataset)
@@ -79,14 +79,17 @@ def run(
         finished = folder.result()
         if finished is not None:
             inputs.check_finished(config, folder, finished)
-            _report(folder, finished)
+            _report(folder, finished, strategy)
         result = finished or _train(experiment, folder, strategy, made_of, writes=True)
     strategies.part(strategy, lambda: True)
     return result
 
 
-def _report(folder: RunFolder, result: dict[str, Any]) -> dict[str, Any]:
-    print(f"{folder.path} is finished: {result['summary']}", flush=True)
+def _report(
+    folder: RunFolder, result: dict[str, Any], strategy: tf.distribute.Strategy
+) -> dict[str, Any]:
+    if strategies.is_chief(strategy):
+        print(f"{folder.path} is finished: {result['summary']}", flush=True)
     return result
 
 
@@ -114,7 +117,7 @@ def _train(
     with build.precision(config.train.precision), strategy.scope():
         student, taught_by = experiment.student(), teaching.networks()
         distiller = experiment.distiller(student, taught_by)
-        loop = TrainLoop(experiment, distiller, strategy)
+        loop = TrainLoop(experiment, distiller, strategy, say)
         progress = Progress(
             folder,
             State(inputs=made_of.record, accepted_changes=made_of.accepted, teachers_worth=worth),
@@ -148,6 +151,7 @@ def _train(
 
     # What it leaves behind.
     progress.draw_records(student.name)
+    progress.draw_stages(f"{student.name} on {dataset.info.name}, stage by stage")
     saved, variants = results.save_students(distiller, folder, progress, dataset)
     teacher = teaching.finished(folder)
     students = results.saved_students(folder, variants)
@@ -161,7 +165,8 @@ def _train(
         path = export.save_run(folder.path, folder.export, **configs.to_dict(config.export))
         say(f"exported the student to {path}", flush=True)
     names = " + ".join(each.name for each in taught_by) or None
-    result = results.result(experiment, distiller, saved, loop, progress, found, variants, names)
+    further = {word: students[word] for word in variants}
+    result = results.result(experiment, distiller, saved, progress, found, further, names)
     folder.write_json("result.json", result)
     say(f"{folder.path}: {result['summary']}", flush=True)
     return result

@@ -17,7 +17,7 @@ from tfkd import files
 from tfkd.core import Distiller, Stage
 from tfkd.core.tasks import Score
 from tfkd.errors import TfkdError
-from tfkd.training import checkpoints, record_picture
+from tfkd.training import checkpoints, record_picture, stage_picture, stage_table
 from tfkd.training import strategy as strategies
 from tfkd.training.run_folder import RunFolder
 from tfkd.training.timeline import Timeline
@@ -48,6 +48,7 @@ class State:
         first_seconds: Their time.
         inputs: What the config points at: see :mod:`tfkd.training.inputs`.
         accepted_changes: What of that was another one when the run went on, in words.
+        stage_costs: Parameters and MACs of what each stage ran in the student's place, by its name.
         teachers_worth: See :data:`tfkd.training.teaching.Worth`.
     """
 
@@ -65,6 +66,7 @@ class State:
     first_seconds: float = 0.0
     inputs: dict[str, Any] = field(default_factory=dict)
     accepted_changes: list[str] = field(default_factory=list)
+    stage_costs: dict[str, dict[str, int]] = field(default_factory=dict)
     teachers_worth: dict[str, Any] = field(default_factory=dict)
 
     def note(self, images: int, seconds: float, compiled: bool) -> None:
@@ -146,6 +148,7 @@ class Progress(keras.callbacks.Callback):
         found = self._store.load()
         if found is None:
             prepare_stage(0)
+            self._note_cost(0)
             return False
         arrays, meta = found
         # What a stage makes of the networks when it begins, it makes of trained ones.
@@ -162,6 +165,7 @@ class Progress(keras.callbacks.Callback):
             # Those are of now, and were compared with these.
             if name not in ("inputs", "accepted_changes", "teachers_worth"):
                 setattr(self.state, name, value)
+        self._note_cost(self.state.stage)
         self._saved_step = self.state.step
         if not self._ends_epoch(self.state.step):
             self._restored_sums = {
@@ -210,6 +214,13 @@ class Progress(keras.callbacks.Callback):
         self.state.stage = number
         self.state.best_score, self.state.best_epoch = None, 0
         self.best_student = None
+        self._note_cost(number)
+
+    def _note_cost(self, number: int) -> None:
+        """Keeps what the network costs that the distiller, which has entered a stage, runs."""
+        cost = stage_table.cost_of(self.model)
+        name = self._stages[number].name
+        self.state.stage_costs[name] = {"params": cost.params, "macs": cost.macs}
 
     def on_epoch_begin(self, epoch, logs=None) -> None:
         # Keras has just reset the metrics; an epoch that a kill interrupted goes on with its sums.
@@ -271,6 +282,23 @@ class Progress(keras.callbacks.Callback):
 
     def _stacked_records(self) -> dict[str, np.ndarray]:
         return {name: np.stack(arrays) for name, arrays in self._records.items()}
+
+    def stage_rows(self) -> list[dict[str, Any]]:
+        """Returns the stages in numbers: :func:`tfkd.training.stage_table.rows`."""
+        state = self.state
+        return stage_table.rows(
+            self._stages, self._timeline, state.history, state.stage_costs, self._score
+        )
+
+    def draw_stages(self, title: str) -> None:
+        """Draws the stages of a run that has several, ``stages.png``.
+
+        Args:
+            title: What stands above.
+        """
+        if len(self._stages) > 1:
+            history, folder = self.state.history, self.folder.path
+            stage_picture.draw(self.stage_rows(), history, self._score, title, folder)
 
     def draw_records(self, student: str) -> None:
         """Draws the records whose entries have names, ``<method>_<record>.png``.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
@@ -13,6 +14,7 @@ from tfkd.core import Distiller, Stage
 from tfkd.errors import TfkdError
 from tfkd.training.experiment import Experiment, batch_keys
 from tfkd.training.run_state import Progress, State
+from tfkd.training.stage_cache import cached_keys, with_cached_taps
 from tfkd.training.timeline import Timeline
 
 
@@ -23,10 +25,15 @@ class TrainLoop:
         experiment: The experiment.
         distiller: Its distiller, made inside the scope of the strategy.
         strategy: The strategy.
+        say: Prints a line; of several workers one does.
     """
 
     def __init__(
-        self, experiment: Experiment, distiller: Distiller, strategy: tf.distribute.Strategy
+        self,
+        experiment: Experiment,
+        distiller: Distiller,
+        strategy: tf.distribute.Strategy,
+        say: Callable[..., None] = print,
     ) -> None:
         self.distiller = distiller
         self.stages = experiment.stages(distiller)
@@ -39,6 +46,7 @@ class TrainLoop:
         )
         self._experiment = experiment
         self._strategy = strategy
+        self._say = say
         self._dataset = experiment.dataset
 
     def prepare(self, number: int) -> None:
@@ -56,6 +64,7 @@ class TrainLoop:
             self._dataset = self._experiment.dataset
             if stage.data is not None:
                 self._dataset = _stage_data(stage, self.distiller, self._dataset)
+            self._dataset = with_cached_taps(stage, self.distiller, self._dataset, self._say)
             self.distiller.compile(
                 optimizer=self._experiment.optimizer(stage),
                 steps_per_execution=train.steps_per_execution,
@@ -63,8 +72,12 @@ class TrainLoop:
             )
             # A checkpoint also holds the sums of the metrics, so these have to exist before it is
             # read.
-            spec = self._dataset.train(batch_keys=batch_keys(self.distiller)).element_spec
+            spec = self._dataset.train(batch_keys=self._batch_keys(stage)).element_spec
             self.distiller.prepare_for(spec)
+
+    def _batch_keys(self, stage: Stage) -> list[str]:
+        """Returns what a batch of a stage holds besides image and label."""
+        return [*batch_keys(self.distiller), *cached_keys(stage, self._dataset)]
 
     def run(self, progress: Progress) -> None:
         """Trains all stages from where the run stands, and writes the last checkpoint.
@@ -85,7 +98,7 @@ class TrainLoop:
 
     def _fit(self, number: int, progress: Progress) -> None:
         stage, train = self.stages[number], self._experiment.config.train
-        done, wanted = progress.state.step, batch_keys(self.distiller)
+        done, wanted = progress.state.step, self._batch_keys(stage)
         epochs = self.timeline.epochs(number)
         evaluation = {}
         if stage.evaluate:

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from tfkd.training.compare.curves import COLORS
+from tfkd.training.colors import COLORS
 from tfkd.tuning.space import Dimension
 
 _WIDE = 20.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ _OVERHEAD = 1.05
 
 METHODS = (
     "crd", "cocord", "fitnets", "at", "vid", "sp", "rkd", "pkt", "srrl", "reviewkd", "norm",
-    "diffkd", "wcord", "sskd",
+    "diffkd", "wcord", "sskd", "auxvar",
 )  # fmt: skip
 SEVERAL_VIEWS = ("cocord", "sskd")
 _PER_TURN = 2
@@ -27,24 +27,29 @@ _PER_TURN = 2
 
 @dataclass(frozen=True)
 class _Pair:
-    """Teacher and student by name, and the goal of CRD's step beside KD's."""
+    """Teacher and student by name, and the goals of steps beside KD's, by method."""
 
     teacher: str
     student: str
-    crd: float
+    beside_kd: Mapping[str, float]
 
 
-_PAIRS = (_Pair("resnet56", "resnet20", 1.25), _Pair("resnet32x4", "resnet8x4", 1.06))
-_TINY_PAIRS = (_Pair("resnet14", "resnet8", 1.0),)
+_PAIRS = (
+    _Pair("resnet56", "resnet20", {"crd": 1.25, "auxvar": 1.25}),
+    _Pair("resnet32x4", "resnet8x4", {"crd": 1.06, "auxvar": 1.10}),
+)
+_TINY_PAIRS = (_Pair("resnet14", "resnet8", {"crd": 1.0, "auxvar": 1.0}),)
+_SETTINGS = {"auxvar": {"queue_size": 16384}}
+"""Settings that are not the defaults, by method."""
 
 
 def experiments(tiny: bool) -> Iterator[Experiment]:
     """Yields the methods in groups, each with KD beside it; float32, 100 classes.
 
     The goal of a method of one view is KD's step and its own arithmetic (forward and backward of
-    its losses on features that are given), CRD's KD's step alone, and that of a method of several
-    views its bare passes (its networks on all views, with the student's gradient) and its
-    arithmetic.
+    its losses on features that are given), that of CRD and AuxVar, whose queue holds 16,384 images,
+    KD's step alone, and that of a method of several views its bare passes (its networks on all
+    views, with the student's gradient) and its arithmetic.
     """
     for pair in _TINY_PAIRS if tiny else _PAIRS:
         for start in range(0, len(METHODS), _PER_TURN):
@@ -77,7 +82,7 @@ def _experiment(pair: _Pair, names: tuple[str, ...], tiny: bool) -> Experiment:
         return found
 
     for name in ("kd", *names):
-        objective = distillers.create(name)
+        objective = distillers.create(name, **_SETTINGS.get(name, {}))
         batch = steps.Batch(shape, batch_size, _CLASSES, objective.requires.all_keys)
         found = distiller(objective)
         cases.append(Case(name, steps.step(found, batch.pixels)))
@@ -88,8 +93,8 @@ def _experiment(pair: _Pair, names: tuple[str, ...], tiny: bool) -> Experiment:
         if name in SEVERAL_VIEWS:
             baseline = f"{name} passes"
             cases.append(Case(baseline, steps.passes(found, batch.arrays)))
-        if name == "crd":
-            comparisons.append(Comparison(name, ("kd",), pair.crd))
+        if name in pair.beside_kd:
+            comparisons.append(Comparison(name, ("kd",), pair.beside_kd[name]))
         else:
             comparisons.append(Comparison(name, (baseline, f"{name} arithmetic"), _OVERHEAD))
 

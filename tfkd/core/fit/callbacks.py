@@ -1,6 +1,8 @@
-"""What the distiller itself needs to do during ``fit``: tell the epoch, and stop where it must."""
+"""What the distiller itself does during ``fit``: tells the epoch, stops, draws the bar."""
 
 from __future__ import annotations
+
+from collections.abc import Collection, Mapping
 
 import keras
 
@@ -34,3 +36,36 @@ class StopOnNonFinite(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None) -> None:
         self.model.watch.check()
+
+
+class ShortProgressBar(keras.callbacks.ProgbarLogger):
+    """Keras' progress bar without some numbers, which history and other callbacks get all the same.
+
+    Args:
+        hidden: Their names, without ``val_``.
+    """
+
+    async_safe = True  # As Keras takes its own to be.
+
+    def __init__(self, hidden: Collection[str]) -> None:
+        super().__init__()
+        self._hidden = frozenset(hidden)
+
+    def on_train_batch_end(self, batch, logs=None) -> None:
+        super().on_train_batch_end(batch, self._shown(logs))
+
+    def on_test_batch_end(self, batch, logs=None) -> None:
+        super().on_test_batch_end(batch, self._shown(logs))
+
+    def on_epoch_end(self, epoch, logs=None) -> None:
+        super().on_epoch_end(epoch, self._shown(logs))
+
+    def on_test_end(self, logs=None) -> None:
+        super().on_test_end(self._shown(logs))
+
+    def _shown(self, logs: Mapping | None) -> dict:
+        return {
+            name: value
+            for name, value in (logs or {}).items()
+            if name.removeprefix("val_") not in self._hidden
+        }

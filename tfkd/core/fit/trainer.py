@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -14,7 +14,12 @@ import tensorflow as tf
 from tfkd import models
 from tfkd.core.arguments import as_list
 from tfkd.core.checks import check_batch
-from tfkd.core.fit.callbacks import CHECK_EVERY, EpochClock, StopOnNonFinite
+from tfkd.core.fit.callbacks import (
+    CHECK_EVERY,
+    EpochClock,
+    ShortProgressBar,
+    StopOnNonFinite,
+)
 from tfkd.core.fit.distributed import DistributedFit
 from tfkd.core.step.updates import check_optimizer
 from tfkd.core.tasks.task import Task
@@ -124,8 +129,18 @@ class Trainer(DistributedFit):
         for callback in callbacks:
             self._check_monitor(callback)
         self._check_labels(x, y, training=True)
-        callbacks = [EpochClock(), StopOnNonFinite(), *callbacks]
+        callbacks = [EpochClock(), StopOnNonFinite(), *callbacks, *self._bar(verbose, callbacks)]
         return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+
+    def _bar(self, verbose, callbacks: Sequence) -> list[ShortProgressBar]:
+        """Returns the progress bar, where it is drawn and is not Keras' own or a given one."""
+        given = any(isinstance(each, keras.callbacks.ProgbarLogger) for each in callbacks)
+        if not verbose or given or not self.task.in_bar:
+            return []
+        own = {*self.loss_names(), *self.test_names()}
+        if self.metrics_are_own:
+            own |= {metric.name for metric in self._compile_metrics.metrics}
+        return [ShortProgressBar(own - set(self.task.in_bar))]
 
     def _check_monitor(self, callback) -> None:
         """Refuses a callback that waits for a loss which evaluations leave out."""
@@ -163,17 +178,32 @@ class Trainer(DistributedFit):
             )
         return super().train_on_batch(*args, **kwargs)
 
-    def evaluate(self, *args, **kwargs):
+    def evaluate(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        verbose="auto",
+        sample_weight=None,
+        steps=None,
+        callbacks=None,
+        return_dict=False,
+        **kwargs,
+    ):
         """As ``keras.Model.evaluate``: losses and metrics of the student in inference mode.
 
         ``loss`` means what it does in training; where an evaluation cannot form all of it, the list
         begins with ``student_loss``.
         """
-        given = dict(zip(("x", "y"), args)) | kwargs
-        self._check_labels(given.get("x"), given.get("y"), training=False)
+        self._check_labels(x, y, training=False)
         self.check_teachers()
+        if not isinstance(callbacks, keras.callbacks.CallbackList):  # Those of fit have a bar.
+            callbacks = as_list(callbacks)
+            callbacks += self._bar(verbose, callbacks)
         with self._as_evaluation():
-            return super().evaluate(*args, **kwargs)
+            return super().evaluate(
+                x, y, batch_size, verbose, sample_weight, steps, callbacks, return_dict, **kwargs
+            )
 
     def test_on_batch(self, *args, **kwargs):
         """As ``keras.Model.test_on_batch``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import keras
@@ -9,6 +10,7 @@ import tensorflow as tf
 
 from tfkd import models
 from tfkd.core.objective import VIEW_KEYS, VIEW_ROWS, Companion, NetworkView, Requires
+from tfkd.core.step.cached_taps import Resumed, cached_key
 from tfkd.core.step.constant_weights import MOST_BYTES, call_with_constants, size_as_constants
 from tfkd.core.step.own_losses import AddedLosses
 from tfkd.core.tasks.task import Task
@@ -61,6 +63,8 @@ class ViewPlan:
             the main view is run.
         of_teachers: Identities of the layers of teachers, which may be parts of what runs in the
             student's place.
+        cached: Taps of the student on the main view that batches of training may bring along: see
+            :func:`tfkd.core.step.cached_taps.cached_key`.
 
     Raises:
         TfkdError: For a tap or network that is not there.
@@ -78,6 +82,7 @@ class ViewPlan:
         trainable_teacher: bool,
         main_rows_of: str | None = None,
         of_teachers: Collection[int] = (),
+        cached: Sequence[str] = (),
     ) -> None:
         self._networks = dict(networks)
         self._companions = dict(companions or {})
@@ -85,6 +90,8 @@ class ViewPlan:
         self._teachers = list(teachers)
         self._trainable_teacher = trainable_teacher
         self._main_rows_of = main_rows_of
+        self._cached = tuple(cached)
+        self._resumed: dict[tuple[str, ...], Resumed] = {}
         self.taps = self._with_outputs(taps)
         listed = self._single_views()
         self._by_rows = self._read_by_rows(listed)
@@ -210,6 +217,17 @@ class ViewPlan:
         view = self._main_rows_of
         return {**batch, VIEW_KEYS[MAIN]: batch[VIEW_KEYS[view]][:: VIEW_ROWS[view]]}
 
+    def _resumes_from(self, batch: Mapping[str, tf.Tensor]) -> Resumed | None:
+        """Returns how the student runs from what a batch brings along; ``None`` without any."""
+        given = tuple(tap for tap in self._cached if cached_key(tap) in batch)
+        if not given:
+            return None
+        if given not in self._resumed:
+            with tf.init_scope():  # The graph of the step has no part in its making.
+                taps = self.taps[STUDENT]
+                self._resumed[given] = Resumed(self._networks["student"], taps, given)
+        return self._resumed[given]
+
     def _learns(self, name: str) -> bool:
         return name == "student" or self._trainable_teacher
 
@@ -266,6 +284,11 @@ class ViewPlan:
                 mode = training and learns
             pixels = normalized(view, preprocess)
             run = model if runner is None else runner
+            resumed = None
+            if training and (name, view) == STUDENT:
+                resumed = self._resumes_from(batch)
+            if resumed is not None:
+                run = functools.partial(resumed, batch)
             if (name, view) in self._constant:
                 result = call_with_constants(run, pixels)
             elif name in self._added and (name, view) in mains:

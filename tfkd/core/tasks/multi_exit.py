@@ -37,6 +37,7 @@ class MultiExitClassification(Classification):
         Column("loss", "loss", "{:.4f}"),
     )
     exit_columns = (Column("top1", "top-1 %"), Column("ece", "ECE %"))
+    in_bar = ("loss", "mean_accuracy", "accuracy")
 
     @classmethod
     def for_network(cls, network: models.Network) -> Task:

@@ -108,6 +108,9 @@ class Task(abc.ABC):
     compared: tuple[str, ...] = ()
     """The facts that must be equal in all networks of a distillation."""
 
+    in_bar: tuple[str, ...] = ()
+    """The logged losses and metrics of the task that a progress bar shows; ``()``: all."""
+
     @classmethod
     def for_network(cls, network: models.Network) -> Task:
         """Returns the task as it is for a network."""

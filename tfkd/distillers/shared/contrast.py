@@ -70,10 +70,9 @@ def counted(context, known: tf.Tensor | None = None) -> tf.Tensor:
     """
     weights = context.batch.get("sample_weight")
     if weights is None:
-        counts = tf.ones_like(context.labels, tf.bool)
+        counts = tf.ones(tf.shape(context.batch["image"])[:1], tf.bool)
     else:
-        counts = tf.not_equal(weights, 0)
-    counts = tf.reshape(counts, [-1])
+        counts = tf.reshape(tf.not_equal(weights, 0), [-1])
     if known is not None:
         counts = tf.logical_and(counts, known)
     return context.gather(tf.cast(counts, tf.int32)) > 0

@@ -12,18 +12,15 @@ The queues hold ``8 * size * width`` bytes on each replica, 17 MB for 16,384 of 
 
 from __future__ import annotations
 
-import keras
 import tensorflow as tf
 
 from tfkd.core import Context
 from tfkd.distillers.shared.contrast import NETWORKS, Contrast, Vectors, counted
-
-_EMPTY = -1
-"""Label of a place that holds nothing."""
+from tfkd.distillers.shared.queue import EMPTY, Queue
 
 
-class LabeledQueue(keras.layers.Layer):
-    """A queue for each network, written together.
+class LabeledQueue(Queue):
+    """A queue of the embeddings of both networks, numbered by class.
 
     Args:
         size: Number of places.
@@ -32,27 +29,7 @@ class LabeledQueue(keras.layers.Layer):
     """
 
     def __init__(self, size: int, width: int, *, name: str) -> None:
-        super().__init__(name=name, dtype="float32")
-        self._size = size
-        # Every replica writes the same gathered rows, so that the first one's stand for all.
-        kept = dict(trainable=False, autocast=False, aggregation="only_first_replica")
-        self.student, self.teacher = (
-            self.add_weight(
-                shape=(size, width), initializer="zeros", name=f"{network}_queue", **kept
-            )
-            for network in NETWORKS
-        )
-        self.labels = self.add_weight(
-            shape=(size,),
-            dtype="int32",
-            initializer=keras.initializers.Constant(_EMPTY),
-            name="labels",
-            **kept,
-        )
-        self.next = self.add_weight(
-            shape=(), dtype="int32", initializer="zeros", name="next", **kept
-        )
-        self.built = True
+        super().__init__(size, dict.fromkeys(NETWORKS, width), name=name)
 
     def contrast(self, context: Context, vectors: Vectors) -> Contrast:
         """Returns what the embeddings of a step are compared with: the other network's.
@@ -61,8 +38,8 @@ class LabeledQueue(keras.layers.Layer):
             context: The step.
             vectors: The embeddings.
         """
-        kept = tf.convert_to_tensor(self.labels)[None, :]
-        others = tf.logical_and(kept != _EMPTY, kept != _labels(context)[:, None])
+        kept = tf.convert_to_tensor(self.numbers)[None, :]
+        others = tf.logical_and(kept != EMPTY, kept != _labels(context)[:, None])
         weights = tf.cast(others, tf.float32)
         found = tf.reduce_sum(weights, axis=1)
         return Contrast(
@@ -71,12 +48,12 @@ class LabeledQueue(keras.layers.Layer):
                 "teacher": tf.stop_gradient(vectors["student"]),
             },
             {
-                "student": tf.convert_to_tensor(self.teacher),
-                "teacher": tf.convert_to_tensor(self.student),
+                "student": tf.convert_to_tensor(self.rows["teacher"]),
+                "teacher": tf.convert_to_tensor(self.rows["student"]),
             },
-            weights * tf.math.divide_no_nan(float(self._size), found)[:, None],
-            self._size,
-            self._size,
+            weights * tf.math.divide_no_nan(float(self.size), found)[:, None],
+            self.size,
+            self.size,
             known=found > 0,
         )
 
@@ -89,17 +66,8 @@ class LabeledQueue(keras.layers.Layer):
             context: The step.
             vectors: Its embeddings.
         """
-        labels = tf.where(counted(context), context.gather(_labels(context)), _EMPTY)
-        rows = tf.shape(labels)[0]
-        # The last ones of a batch larger than the queue.
-        places = ((self.next + tf.range(rows)) % self._size)[-self._size :]
-        for name, queue in (("student", self.student), ("teacher", self.teacher)):
-            values = context.gather(vectors[name])[-self._size :]
-            queue.value.scatter_update(tf.IndexedSlices(values, places))
-        labels = labels[-self._size :]
-        # Few and small: written as a whole, as every device can do.
-        self.labels.assign(tf.tensor_scatter_nd_update(self.labels, places[:, None], labels))
-        self.next.assign((self.next + rows) % self._size)
+        labels = tf.where(counted(context), context.gather(_labels(context)), EMPTY)
+        self.put({name: context.gather(vectors[name]) for name in NETWORKS}, labels)
 
 
 def _labels(context: Context) -> tf.Tensor:

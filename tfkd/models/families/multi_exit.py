@@ -31,7 +31,17 @@ _STAGE = re.compile(r"stage(\d+)")
 NAME = "multi_exit"
 
 
-@registry.register(NAME)
+def _definitions(kwargs: Mapping[str, Any]) -> dict[str, Callable]:
+    """Returns what the arguments refer to: the network, and a head of one's own."""
+    found = {}
+    if "of" in kwargs:
+        found["of"] = registry.builder(kwargs["of"])
+    if references.is_reference(kwargs.get("head") or ""):
+        found["head"] = references.find(kwargs["head"], "head")
+    return found
+
+
+@registry.register(NAME, definitions=_definitions)
 def _of_another(
     num_classes,
     input_shape,
@@ -42,31 +52,12 @@ def _of_another(
     head="linear",
 ):
     where = f"network {NAME!r}: "
-    of = checked(f"{where}of", str, of)
-    of_kwargs = checked(f"{where}of_kwargs", dict | None, of_kwargs) or {}
     taps = checked(f"{where}taps", tuple[str, ...] | None, taps)
     head = checked(f"{where}head", str, head)
-    model = registry.create(of, num_classes, input_shape, **of_kwargs)
+    model = registry.create_other(NAME, of, of_kwargs, num_classes, input_shape)
     if references.is_reference(head):
         head = references.find(head, "head")
     return multi_exit(model, _stages(model) if taps is None else taps, head, name=name)
-
-
-def definitions(kwargs: Mapping[str, Any]) -> dict[str, Callable]:
-    """Returns what the arguments of `multi_exit` refer to: the network, and a head of one's own.
-
-    Args:
-        kwargs: The arguments, as a config gives them.
-
-    Raises:
-        TfkdError: For a network or function that is not there.
-    """
-    found = {}
-    if "of" in kwargs:
-        found["of"] = registry.builder(kwargs["of"])
-    if references.is_reference(kwargs.get("head") or ""):
-        found["head"] = references.find(kwargs["head"], "head")
-    return found
 
 
 def _stages(model: keras.Model) -> list[str]:

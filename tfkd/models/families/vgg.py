@@ -1,4 +1,4 @@
-"""The VGG networks: 8, 11, 13, 16, 19 for small images, and 16 for ImageNet.
+"""The VGG networks: 8, 11, 13, 16, 19 for small images, and 16 in full, for ImageNet and for 32x32.
 
 Five blocks of 3x3 convolutions with biases, 64, 128, 256, 512 and 512 channels wide; the first
 is `stem`, the others `stage1..4`, each tapped at its last ReLU and, as `stem_pre`, `stage1_pre..`,
@@ -11,6 +11,9 @@ before it.
   block ends in a max pooling, the last one in `pre_pool`, which is averaged to 7x7 where it has
   another size; two hidden layers of `hidden=4096` units with dropout follow. `pooled` is the second
   one's output: the vector that the logits are linear in.
+- `vgg16_32`: the same layers for small images, whose last map, 1x1 for 32x32, is taken as it is;
+  `batch_norm=True` has batch normalization, `width=64` are the channels of the first block, to
+  which the others keep their ratio.
 
 Source: Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image
 Recognition", 2014, https://arxiv.org/abs/1409.1556; the small form as the distillation papers
@@ -27,6 +30,7 @@ import keras
 from tfkd.errors import TfkdError
 from tfkd.models.layers.blocks import classifier, convolution, linear, normalization, relu, tap
 from tfkd.models.registry import register
+from tfkd.settings import checked
 
 _BLOCKS = ("stem", "stage1", "stage2", "stage3", "stage4")
 _CHANNELS = (64, 128, 256, 512, 512)
@@ -38,6 +42,7 @@ _CONVOLUTIONS = {
     "vgg19": (2, 2, 4, 4, 4),
 }
 _HIDDEN = 4096
+_POOLED_SIDE = 7
 _DROPOUT = 0.5
 
 
@@ -52,12 +57,34 @@ def _register_imagenet(network: str, normalized: bool) -> None:
     # Five poolings: of fewer than 32 pixels a side nothing would be left.
     @register(network, smallest=32, default_shape=(224, 224, 3), default_classes=1000)
     def build(num_classes, input_shape, name, hidden=_HIDDEN):
-        if not isinstance(hidden, numbers.Integral) or hidden < 1:
-            raise TfkdError(
-                f"network {network!r}: found hidden={hidden!r}; wanted a whole number, 1 or more"
-            )
+        hidden = _count(network, "hidden", hidden)
         convolutions = _CONVOLUTIONS["vgg16_cifar"]
-        return imagenet_vgg(convolutions, normalized, int(hidden), num_classes, input_shape, name)
+        return imagenet_vgg(convolutions, normalized, hidden, num_classes, input_shape, name)
+
+
+# Five poolings here as well.
+@register("vgg16_32", smallest=32)
+def _vgg16_32(num_classes, input_shape, name, batch_norm=False, width=64, hidden=_HIDDEN):
+    batch_norm = checked(f"network {name!r}: batch_norm", bool, batch_norm)
+    return imagenet_vgg(
+        _CONVOLUTIONS["vgg16_cifar"],
+        batch_norm,
+        _count(name, "hidden", hidden),
+        num_classes,
+        input_shape,
+        name,
+        width=_count(name, "width", width),
+        side=None,
+    )
+
+
+def _count(network: str, argument: str, value) -> int:
+    """Returns an argument that has to be a whole number, 1 or more."""
+    if not isinstance(value, numbers.Integral) or value < 1:
+        raise TfkdError(
+            f"network {network!r}: found {argument}={value!r}; wanted a whole number, 1 or more"
+        )
+    return int(value)
 
 
 def small_vgg(
@@ -90,8 +117,11 @@ def imagenet_vgg(
     num_classes: int,
     input_shape: tuple[int | None, int | None, int],
     name: str,
+    *,
+    width: int = _CHANNELS[0],
+    side: int | None = _POOLED_SIDE,
 ) -> keras.Model:
-    """Builds a VGG network for ImageNet.
+    """Builds a VGG network with five poolings and two hidden layers.
 
     Args:
         convolutions: The number of convolutions of each of the five blocks.
@@ -100,22 +130,24 @@ def imagenet_vgg(
         num_classes: The number of classes.
         input_shape: Height, width and channels of an image.
         name: The model's name.
+        width: Channels of the first block.
+        side: Height and width to which the last map is averaged; None for its own.
 
     Returns:
         A functional model from images to logits.
 
     Raises:
-        TfkdError: If height or width may vary: the pooling to 7x7 needs to know them.
+        TfkdError: If height or width may vary: the first hidden layer needs to know them.
     """
     if None in input_shape[:2]:
         raise TfkdError(
             f"network {name!r}: found input_shape={input_shape!r}; wanted a fixed height and width"
         )
     image = keras.Input(input_shape, name="image")
-    features = _blocks(image, convolutions, normalized, pooled_blocks=5)
+    features = _blocks(image, convolutions, normalized, pooled_blocks=5, width=width)
     features = tap(features, name="pre_pool")
-    if features.shape[1:3] != (7, 7):
-        features = keras.layers.AdaptiveAveragePooling2D(7, name="average_pool")(features)
+    if side is not None and features.shape[1:3] != (side, side):
+        features = keras.layers.AdaptiveAveragePooling2D(side, name="average_pool")(features)
     features = keras.layers.Flatten(name="flatten")(features)
     features = _hidden(features, hidden, name="fc1")
     features = keras.layers.Dropout(_DROPOUT, name="fc1_dropout")(features)
@@ -124,9 +156,16 @@ def imagenet_vgg(
     return keras.Model(image, linear(features, num_classes, **_small_normal()), name=name)
 
 
-def _blocks(features, convolutions: Sequence[int], normalized: bool, pooled_blocks: int):
+def _blocks(
+    features,
+    convolutions: Sequence[int],
+    normalized: bool,
+    pooled_blocks: int,
+    width: int = _CHANNELS[0],
+):
     """The five blocks; the first `pooled_blocks` of them end in a 2x2 max pooling."""
-    for number, (block, channels) in enumerate(zip(_BLOCKS, _CHANNELS, strict=True)):
+    widths = [width * channels // _CHANNELS[0] for channels in _CHANNELS]
+    for number, (block, channels) in enumerate(zip(_BLOCKS, widths, strict=True)):
         for each in range(1, convolutions[number] + 1):
             features = convolution(features, channels, 3, use_bias=True, name=f"{block}_conv{each}")
             if normalized:
@@ -141,7 +180,7 @@ def _blocks(features, convolutions: Sequence[int], normalized: bool, pooled_bloc
 
 
 def _hidden(features, units: int, name: str):
-    """A hidden layer of the ImageNet classifier."""
+    """A hidden layer of the classifier."""
     features = keras.layers.Dense(
         units,
         kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),

@@ -15,11 +15,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from tfkd.training.colors import COLORS, GRAY
 from tfkd.training.compare.plan import ALONE, TEACHER
 from tfkd.training.run_folder import RunFolder
-
-COLORS = ("#4c566a", "#d08770", "#2e7d6b", "#5e81ac", "#b48ead", "#8fae4f", "#c2544f")
-GRAY = "#b8bec9"
 
 _FEW = 6
 """Roles up to which each has a color, a legend and a band of its own."""

@@ -19,7 +19,7 @@ from tfkd.models.saving import load_network
 from tfkd.training import build, config_checks, inputs, teachers
 from tfkd.training import config as configs
 from tfkd.training import strategy as strategies
-from tfkd.training.compare import curves
+from tfkd.training.compare import curves, exit_curves
 from tfkd.training.compare.plan import ALONE, DISTILLED, TEACHER, Role, roles, tell_recipes
 from tfkd.training.compare.summary import Outcome, as_csv, summarize
 from tfkd.training.experiment import Experiment
@@ -36,9 +36,10 @@ def compare(
 ) -> dict[str, Any]:
     """Trains every role with every seed; writes ``summary.json``, ``summary.csv``, ``curves.png``.
 
-    Finished runs are not repeated, and an interrupted one goes on. The files hold what is known
-    after each seed. With ``export.enabled`` the student of the first experiment and seed is
-    exported to ``export/`` in the folder.
+    Where students have several exits, ``early_exit.png`` shows their accuracy over cost. Finished
+    runs are not repeated, and an interrupted one goes on. The files hold what is known after each
+    seed. With ``export.enabled`` the student of the first experiment and seed is exported to
+    ``export/`` in the folder.
 
     A run that fails has a row that says why, and so have the runs whose teacher it would have
     trained; all others go on. The same call tries it again. Where several workers train together,
@@ -195,7 +196,9 @@ class _Runs:
         folder.path.mkdir(parents=True, exist_ok=True)
         folder.write_json("summary.json", self.summary)
         folder.write_text("summary.csv", as_csv(self.summary))
-        curves.draw(self.summary, self._finished(), self._workdir / "curves.png")
+        finished = self._finished()
+        curves.draw(self.summary, finished, self._workdir / "curves.png")
+        exit_curves.draw(finished, self._workdir / "early_exit.png")
 
     def _finished(self) -> dict[str, list[Path]]:
         """Returns the folders of the finished runs by role."""

@@ -1,0 +1,136 @@
+"""Batch normalization, which Caffe does in two layers: BatchNorm, and Scale behind it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from tfkd.caffe.definition import Layer
+from tfkd.caffe.errors import CaffeFormatError, shown
+from tfkd.caffe.layers.operation import Operation, Shape, check_axis, register
+from tfkd.errors import TfkdWarning
+
+
+@register("BatchNorm")
+@dataclass(frozen=True)
+class BatchNorm(Operation):
+    """(x - mean) / sqrt(variance + eps), by the statistics of training.
+
+    The blobs are mean and variance, (channels,) each, times the third one, (1,), by which they are
+    divided; where that is 0, they are 0.
+    """
+
+    epsilon: float
+
+    @classmethod
+    def read(cls, layer: Layer) -> BatchNorm:
+        found = layer.parameters("batch_norm_param")
+        if found.HasField("use_global_stats") and not found.use_global_stats:
+            warnings.warn(
+                f"layer {shown(layer.name)} asks for the statistics of each batch "
+                "(use_global_stats: false); those of training are used",
+                TfkdWarning,
+                stacklevel=2,
+            )
+        if not 0 <= found.eps < 1e3:
+            raise CaffeFormatError(f"found eps {found.eps}, wanted 0 or more")
+        return cls(found.eps)
+
+    def output(self, inputs: Sequence[Shape]) -> Shape:
+        return inputs[0]
+
+    def weights(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        channels = inputs[0][0]
+        return (channels,), (channels,), (1,)
+
+    def check_weights(self, arrays: Sequence[Callable[[], np.ndarray]]) -> None:
+        _, variance = self._statistics(arrays)
+        least = float(variance.min())
+        if not least + self.epsilon > 0 or not np.isfinite(variance).all():
+            raise CaffeFormatError(
+                f"found the variance {least:.4g} and eps {self.epsilon:.4g}, wanted a sum above 0"
+            )
+
+    def build(self, inputs, label, arrays):
+        return self._built(inputs, label, arrays, False, False, [])
+
+    def with_scale(self, scale: Scale) -> ScaledBatchNorm:
+        """Returns the operation that it makes together with a Scale that alone reads it."""
+        return ScaledBatchNorm(self.epsilon, scale.bias)
+
+    def _built(self, inputs, label, arrays, center: bool, scale: bool, further: list):
+        layer = keras.layers.BatchNormalization(
+            epsilon=self.epsilon, center=center, scale=scale, name=label.name
+        )
+        found = layer(inputs[0])
+        layer.set_weights([*further, *self._statistics(arrays)])
+        return found
+
+    def _statistics(
+        self, arrays: Sequence[Callable[[], np.ndarray]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        mean, variance, factor = (each() for each in arrays[:3])
+        with np.errstate(over="ignore", divide="ignore"):
+            inverse = np.float32(0) if factor[0] == 0 else 1 / factor[0]
+            return mean * inverse, variance * inverse
+
+
+@dataclass(frozen=True)
+class ScaledBatchNorm(BatchNorm):
+    """A BatchNorm and the Scale that follows it, whose blobs follow those of the former."""
+
+    bias: bool = False
+
+    @classmethod
+    def read(cls, layer: Layer) -> ScaledBatchNorm:
+        raise NotImplementedError("made of two layers by BatchNorm.with_scale")
+
+    def weights(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        return (*super().weights(inputs), *Scale(self.bias).weights(inputs))
+
+    def build(self, inputs, label, arrays):
+        further = [each() for each in arrays[3:]]
+        return self._built(inputs, label, arrays, self.bias, True, further)
+
+
+@register("Scale")
+@dataclass(frozen=True)
+class Scale(Operation):
+    """x * weight, and plus a bias where it has one: (channels,) each."""
+
+    bias: bool
+    axis: int = 1
+
+    @classmethod
+    def read(cls, layer: Layer) -> Scale:
+        found = layer.parameters("scale_param")
+        if found.num_axes != 1:
+            raise CaffeFormatError(f"found num_axes {found.num_axes}, wanted 1")
+        return cls(found.bias_term, found.axis)
+
+    def output(self, inputs: Sequence[Shape]) -> Shape:
+        check_axis(self.axis, rank=len(inputs[0]) + 1)
+        return inputs[0]
+
+    def weights(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        channels = inputs[0][0]
+        return ((channels,), (channels,)) if self.bias else ((channels,),)
+
+    def build(self, inputs, label, arrays):
+        (features,) = inputs
+        _, *lengths = features.shape
+        is_flat = len(lengths) == 1
+        if is_flat:
+            maps = keras.layers.Reshape((1, 1, *lengths), name=label.part("maps"))
+            features = maps(features)
+        layer = keras.layers.DepthwiseConv2D(
+            1, use_bias=self.bias, name=label.part("maps_scale") if is_flat else label.name
+        )
+        found = layer(features)
+        weight, *bias = (each() for each in arrays)
+        layer.set_weights([weight.reshape(1, 1, -1, 1), *bias])
+        return keras.layers.Reshape(lengths, name=label.name)(found) if is_flat else found

@@ -1,0 +1,82 @@
+"""The finished runs that a folder stands for: itself, or those of a comparison."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tfkd.errors import TfkdError
+
+_SEED = re.compile(r"seed\d+")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: Its folder.
+        role: What it is called in a table: of ``ROLE/seed0`` the role, otherwise the folder's name.
+        seed: Its seed.
+    """
+
+    folder: Path
+    role: str
+    seed: int
+
+
+def runs_of(folders: Iterable[str | os.PathLike]) -> list[Run]:
+    """Returns the runs of folders, each once.
+
+    Args:
+        folders: Run folders, and folders of comparisons, of which every run is taken.
+
+    Raises:
+        TfkdError: For a folder without a finished run, or two runs of one role and seed.
+    """
+    found: dict[Path, Run] = {}
+    for folder in map(Path, folders):
+        inside = [folder] if _result(folder) else sorted(folder.glob("*/seed*"), key=_place)
+        runs = {each.resolve(): _run(each) for each in inside if _result(each)}
+        if not runs:
+            raise TfkdError(
+                f"run folder {str(folder)!r}: found no finished run (result.json), wanted the "
+                "folder of a run or of a comparison"
+            )
+        found.update({path: run for path, run in runs.items() if path not in found})
+    taken: dict[tuple[str, int], Path] = {}
+    for run in found.values():
+        other = taken.setdefault((run.role, run.seed), run.folder)
+        if other != run.folder:
+            raise TfkdError(
+                f"runs to probe: found {str(other)!r} and {str(run.folder)!r}, both called "
+                f"{run.role} with seed {run.seed}, wanted folders of other names"
+            )
+    return list(found.values())
+
+
+def _place(folder: Path) -> tuple[str, int]:
+    """Returns what runs are ordered by: role and seed."""
+    number = re.search(r"\d+$", folder.name)
+    return folder.parent.name, int(number[0]) if number else 0
+
+
+def _run(folder: Path) -> Run:
+    role = folder.resolve().name
+    if _SEED.fullmatch(role):
+        role = folder.resolve().parent.name
+    return Run(folder, role, int(_result(folder).get("seed", 0)))
+
+
+def _result(folder: Path) -> dict[str, Any]:
+    """Returns the result of a run; empty where there is none."""
+    try:
+        found = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
