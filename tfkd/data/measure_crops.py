@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ def write(folder: Path, images: int, shape: tuple[int, int] = (375, 500)) -> Non
 
     Args:
         folder: An empty folder.
-        images: Number of training images.
+        images: Number of training images, 2 or more.
         shape: Their height and width.
     """
     paths: dict[str, list[tuple[str, str]]] = {"train": [], "test": []}
@@ -74,9 +75,9 @@ def _write_records(directory: Path, paths: dict[str, list[tuple[str, str]]]) -> 
                 yield path, {"image": path, "label": name}
 
     builder = MeasuredPictures(data_dir=str(directory))
-    builder.download_and_prepare(
-        download_config=tfds.download.DownloadConfig(num_shards=4, try_download_gcs=False)
-    )
+    config = tfds.download.DownloadConfig(num_shards=len(_CLASSES), try_download_gcs=False)
+    with contextlib.redirect_stdout(None):  # It speaks of a download.
+        builder.download_and_prepare(download_config=config)
 
 
 def plain(folder: Path, batch_size: int, size: int, fast: bool) -> tf.data.Dataset:
