@@ -16,7 +16,11 @@ _RECORD = "record "
 
 
 def each_of(
-    make: Callable[..., tf.Tensor], rows: Sequence[tf.Tensor], names: tf.Tensor, form: Form
+    make: Callable[..., tf.Tensor],
+    rows: Sequence[tf.Tensor],
+    names: tf.Tensor,
+    form: Form,
+    filler: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Makes the images of a batch inside a graph, one by one.
 
@@ -25,9 +29,10 @@ def each_of(
         rows: Tensors (B, ...).
         names: Strings (B,), what each image is called if it cannot be made, such as its file.
         form: Size and channels of the images.
+        filler: Any value of the kind that ``make`` makes, where that is no image.
 
     Returns:
-        uint8 (B, H, W, C).
+        uint8 (B, H, W, C), or (B, ...) like ``filler``.
 
     Raises (when it runs):
         tf.errors.InvalidArgumentError: An image could not be made; the message names it, and
@@ -35,7 +40,8 @@ def each_of(
     """
     numbered = tf.data.Dataset.from_tensor_slices((tf.range(tf.shape(names)[0]), *rows))
     made = numbered.map(lambda place, *row: (place, make(*row)))
-    return all_of(made, names, tf.zeros(form.shape, tf.uint8), form)
+    filler = tf.zeros(form.shape, tf.uint8) if filler is None else filler
+    return all_of(made, names, filler, form)
 
 
 def all_of(found: tf.data.Dataset, names: tf.Tensor, filler: tf.Tensor, form: Form) -> tf.Tensor:
@@ -57,11 +63,27 @@ def all_of(found: tf.data.Dataset, names: tf.Tensor, filler: tf.Tensor, form: Fo
     places, values = found.get_single_element()
     missing = tf.ones([batch + 1], tf.bool)
     missing = tf.tensor_scatter_nd_update(missing, places[:, None], tf.zeros_like(places, tf.bool))
-    bad = tf.boolean_mask(names, missing[:-1])
+    values = checked(values[:-1], ~missing[:-1], names, form)
+    return tf.ensure_shape(values, [names.shape[0], *filler.shape])
+
+
+def checked(values: tf.Tensor, sound: tf.Tensor, names: tf.Tensor, form: Form) -> tf.Tensor:
+    """Returns the values of a batch, unless one of its rows is not sound; inside a graph.
+
+    Args:
+        values: Tensor (B, ...).
+        sound: Booleans (B,).
+        names: As for ``all_of``.
+        form: Likewise.
+
+    Raises (when it runs):
+        tf.errors.InvalidArgumentError: As ``each_of``.
+    """
+    bad = tf.boolean_mask(names, ~sound)
     wanted = f"> {form.height} x {form.width} x {form.channels} resize {form.resize:d}"
     message = tf.strings.join([_MARK, "<", tf.strings.reduce_join(bad[:1]), wanted])
     with tf.control_dependencies([tf.debugging.Assert(tf.size(bad) == 0, [message])]):
-        return tf.ensure_shape(values[:-1], [names.shape[0], *filler.shape])
+        return tf.identity(values)
 
 
 def record_names(paths: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:

@@ -124,8 +124,12 @@ class RecordImages(ImageSource):
 
     def _read(self, index: tf.Tensor) -> tf.Tensor:
         """Returns some records, strings (B,)."""
-        rows = [tf.gather(each, index) for each in (self._file, self._start, self._length)]
-        places = tf.data.Dataset.from_tensor_slices((tf.range(tf.size(index)), *rows))
+        files, starts, lengths = (
+            tf.gather(each, index) for each in (self._file, self._start, self._length)
+        )
+        places = tf.data.Dataset.from_tensor_slices(
+            (tf.range(tf.size(index)), files, starts, lengths)
+        )
 
         def one(
             place: tf.Tensor, file: tf.Tensor, start: tf.Tensor, length: tf.Tensor
@@ -138,14 +142,13 @@ class RecordImages(ImageSource):
             )
             kind = tf.TensorSpec([], tf.string)
             record = tf.data.experimental.from_variant(records, kind).take(1)
-            # Another length: the file has changed since it was indexed.
-            record = record.filter(
-                lambda found: tf.strings.length(found) == tf.cast(length, "int32")
-            )
             return tf.data.Dataset.zip(tf.data.Dataset.from_tensors(place), record)
 
-        read = places.flat_map(one)
-        return one_by_one.all_of(read, self._names(index), tf.constant(""), self._form)
+        names = self._names(index)
+        found = one_by_one.all_of(places.flat_map(one), names, tf.constant(""), self._form)
+        # Another length: the file has changed since it was indexed.
+        same = tf.cast(tf.strings.length(found), tf.int64) == lengths
+        return one_by_one.checked(found, same, names, self._form)
 
     def _names(self, index: tf.Tensor) -> tf.Tensor:
         """Returns what records are called in messages, strings (B,)."""
@@ -164,11 +167,17 @@ class RecordImages(ImageSource):
     def resized_crops(self, refs: ExampleRefs, draws: tf.Tensor, fast: bool) -> tf.Tensor:
         refs = self.fetched(refs)
 
-        def make(contents: tf.Tensor, drawn: tf.Tensor) -> tf.Tensor:
-            return resizedcrop.decode(contents, drawn, self._form, fast=fast)
-
         names = self._names(refs["index"])
-        return one_by_one.each_of(make, (refs[_IMAGE], draws), names, self._form)
+        # The rectangles of a batch at once cost less than one by one.
+        sizes = one_by_one.each_of(
+            resizedcrop.jpeg_size, (refs[_IMAGE],), names, self._form, tf.zeros([2], tf.int32)
+        )
+        places = resizedcrop.windows(draws, *tf.unstack(sizes, axis=1))
+
+        def make(contents: tf.Tensor, drawn: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+            return resizedcrop.decode(contents, drawn, self._form, fast=fast, jpeg_window=place)
+
+        return one_by_one.each_of(make, (refs[_IMAGE], draws, places), names, self._form)
 
     def labels(self, refs: ExampleRefs) -> tf.Tensor:
         labels = self.fetched(refs)[_LABEL]

@@ -98,6 +98,15 @@ def stored_windows(
     return found if orientation is None else stored_window(found, orientation, height, width)
 
 
+def jpeg_size(contents: tf.Tensor) -> tf.Tensor:
+    """Returns height and width of an encoded image, int32 (2,), of one that is no JPEG zeros."""
+    return tf.cond(
+        tf.io.is_jpeg(contents),
+        lambda: tf.image.extract_jpeg_shape(contents)[:2],
+        lambda: tf.zeros([2], tf.int32),
+    )
+
+
 def decode(
     contents: tf.Tensor,
     draws: tf.Tensor,
