@@ -247,7 +247,7 @@ def test_a_step_reads_its_own_records_and_names_one_that_is_damaged(copied):
 
 
 def test_records_of_a_file_that_was_exchanged_meanwhile_are_not_taken_for_others(copied):
-    dataset = load(copied, "tiny_sizes", in_memory_bytes=0, augment="none", image_size=5)
+    dataset = load(copied, "tiny_sizes", in_memory_bytes=0, image_size=5, batch_size=1)
     first, *others = dict.fromkeys(places(dataset)[0])
     with open(first, "rb") as file:
         header = file.read(8)

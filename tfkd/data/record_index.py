@@ -56,7 +56,7 @@ class RecordIndex:
         """
         self.paths = list(paths)
         digest = file_digest(self.paths)
-        self._state = f"{_VERSION} {digest} {_ends(self.paths)}"
+        self._state = f"{_VERSION} {digest} {_ends(self.paths, counts)}"
         self._place = files.cache() / "records" / f"{digest[:32]}.npz"
         size = int(sum(counts))
         kept = self._kept(size) if size >= _KEPT_FROM else {}
@@ -153,9 +153,9 @@ class RecordIndex:
         return {key: each for key, each in found.items() if each.shape == (count,)}
 
 
-def _ends(paths: Sequence[str]) -> str:
-    """Returns a digest of the last bytes of files: the checksums of their last records."""
-    digest = hashlib.sha256()
+def _ends(paths: Sequence[str], counts: Sequence[int]) -> str:
+    """Returns a digest of the numbers of records and the checksums of the last ones."""
+    digest = hashlib.sha256(repr(list(map(int, counts))).encode())
     for path in paths:
         with contextlib.suppress(OSError), open(path, "rb") as file:
             file.seek(-min(FRAME, os.fstat(file.fileno()).st_size), os.SEEK_END)

@@ -166,7 +166,6 @@ class RecordImages(ImageSource):
 
     def resized_crops(self, refs: ExampleRefs, draws: tf.Tensor, fast: bool) -> tf.Tensor:
         refs = self.fetched(refs)
-
         names = self._names(refs["index"])
         # The rectangles of a batch at once cost less than one by one.
         sizes = one_by_one.each_of(
