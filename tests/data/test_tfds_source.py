@@ -255,6 +255,13 @@ def test_records_of_a_file_that_was_exchanged_meanwhile_are_not_taken_for_others
     shutil.copy(other, first)
     message = reason(lambda: next(iter(dataset.train_evaluation())))
     assert message.startswith(f"record 0 of {first}: ")
+    # Cut at the end of a record, where no checksum tells.
+    end = next(
+        start for file, number, start in zip(*places(dataset)) if (file, number) == (other, 19)
+    )
+    os.truncate(other, int(end))
+    with pytest.raises(tfkd.TfkdError, match="found 99 records, wanted 100"):
+        _ = dataset.train_labels
 
 
 def test_places_and_labels_of_records_are_kept_while_their_files_stay(

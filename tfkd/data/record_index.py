@@ -90,7 +90,7 @@ class RecordIndex:
             parse: Makes the labels, int32 (b,), of records, strings (b,), inside a graph.
 
         Raises:
-            TfkdError: A record is damaged or has no label.
+            TfkdError: A record is damaged or has no label, or the files have changed meanwhile.
         """
         if self._labels is None:
             found = np.zeros(len(self.length), np.int32)
@@ -101,11 +101,17 @@ class RecordIndex:
             try:
                 with bar:
                     for chunk in self._parsed(parse, 0, _CHUNK):
-                        found[read : read + len(chunk)] = chunk
+                        fitting = chunk[: len(found) - read]
+                        found[read : read + len(fitting)] = fitting
                         read += len(chunk)
                         bar.update(len(chunk))
             except (tf.errors.DataLossError, tf.errors.InvalidArgumentError):
                 raise self._damaged(parse, read) from None
+            if read != len(found):
+                raise TfkdError(
+                    f"{self.paths[0]} and those beside it: found {read} records, wanted "
+                    f"{len(found)}, as when they were indexed; start again"
+                )
             self._labels = found
             self._keep()
         return self._labels
