@@ -315,7 +315,7 @@ def check_part(run_folder: str | os.PathLike, dataset: data.DataSet, split: str)
                 TfkdWarning,
                 stacklevel=3,
             )
-    elif recorded.get(split) != dataset.identity().get(split):
+    elif not data.same_images(recorded.get(split), dataset.identity().get(split)):
         warnings.warn(
             f"run folder {str(run_folder)!r}: the images of {split!r} are others than in the run; "
             "some of them may have been trained on",

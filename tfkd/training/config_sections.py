@@ -64,7 +64,8 @@ class Data(Settings):
         None, "side to which images are resized; none: as they are (imagenet crops: 224)"
     )
     augment: str | None = field(
-        None, "none | shift | crop | flip | crop_flip | imagenet; unset: the set's own"
+        None,
+        "none | shift | crop | flip | crop_flip | imagenet | imagenet_fast; unset: the set's own",
     )
     mixup: NonNegative = field(0.0, "alpha of mixup, whose labels are dense; 0: none")
     cutmix: NonNegative = field(
