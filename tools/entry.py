@@ -14,6 +14,7 @@ from tools.quiet import tf
 
 # isort: split
 # After TensorFlow, which it would otherwise import with all its noise.
+from tfkd import interruption
 from tfkd.errors import TfkdError, TfkdWarning, original, reason
 
 _CONFIG_ERRORS = (
@@ -42,9 +43,10 @@ def run(main: Callable, epilog: Callable[[], str] | None = None) -> None:
             print(help_text(sys.modules[main.__module__].__doc__ or "", epilog))
             sys.exit(0)
         warnings.showwarning = _show_warning
+        interruption.heed()
         main(_parsed(main))
-    except KeyboardInterrupt:
-        _fail(program, "interrupted; the same command continues", status=130)
+    except interruption.Interrupted as stop:
+        _fail(program, str(stop), status=stop.status)
     except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
         _tell(
             program,

@@ -11,10 +11,10 @@ from typing import Any
 import ml_collections
 import tensorflow as tf
 
-from tfkd import data, evaluation, export, models
+from tfkd import data, evaluation, export, interruption, models
 from tfkd.core import Distiller
 from tfkd.errors import TfkdWarning
-from tfkd.training import build, config_checks, early_exit, inputs, results
+from tfkd.training import build, config_checks, early_exit, graph_memory, inputs, results
 from tfkd.training import config as configs
 from tfkd.training import strategy as strategies
 from tfkd.training import teaching as teachings
@@ -55,8 +55,19 @@ def run(
     if isinstance(strategy, str):
         # First of all: several workers must meet before TensorFlow does anything else.
         strategy = strategies.create(strategy)
-    config_checks.validate(config)
     folder = RunFolder(workdir)
+    try:
+        with graph_memory.released():
+            return _run(config, folder, strategy)
+    except interruption.Interrupted as stop:
+        stop.continues(folder.path, (folder.begun() or {}).get("step", 0))
+        raise
+
+
+def _run(
+    config: ml_collections.ConfigDict, folder: RunFolder, strategy: tf.distribute.Strategy
+) -> dict[str, Any]:
+    config_checks.validate(config)
     plain = configs.to_dict(config)
     folder.check(plain)
     finished = folder.result()

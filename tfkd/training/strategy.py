@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -214,20 +214,25 @@ def differing(strategy: tf.distribute.Strategy, found: Mapping[str, Any]) -> lis
     return keys
 
 
-def _sum_over_workers(strategy: tf.distribute.Strategy, number: int) -> int:
-    """Returns the sum over all replicas of all workers; waits for every worker."""
+def sums(strategy: tf.distribute.Strategy, numbers: Sequence[int]) -> list[int]:
+    """Returns the sum of each number over all replicas of all workers; waits for every worker."""
     if is_single(strategy):
-        return number * strategy.num_replicas_in_sync
-    return int(_summing(strategy)(tf.constant(number, tf.int64)))
+        return [number * strategy.num_replicas_in_sync for number in numbers]
+    found = _summing(strategy)(tf.constant(list(map(int, numbers)), tf.int64))
+    return [int(each) for each in found]
+
+
+def _sum_over_workers(strategy: tf.distribute.Strategy, number: int) -> int:
+    return sums(strategy, [number])[0]
 
 
 @functools.cache
 def _summing(strategy: tf.distribute.Strategy):
-    """Returns the compiled sum of a number over all replicas."""
+    """Returns the compiled sum of numbers over all replicas."""
 
     @tf.function
-    def total(number: tf.Tensor) -> tf.Tensor:
-        values = strategy.run(tf.identity, args=(number,))
+    def total(numbers: tf.Tensor) -> tf.Tensor:
+        values = strategy.run(tf.identity, args=(numbers,))
         return strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
 
     return total
