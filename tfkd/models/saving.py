@@ -108,6 +108,7 @@ def _save(network: Network, folder: Path, which: str, file: str) -> Path:
     wanted = "a folder with write permission and space"
     with files.writing(f"folder {str(folder)!r} for the network", wanted):
         folder.mkdir(parents=True, exist_ok=True)
+    files.clear_leftovers(folder)
     path = _write(network, folder / file)
     write_description(folder, before, which, file, network)
     return path

@@ -46,7 +46,9 @@ class Checkpoints:
             meta: Further state that JSON can hold.
             step: Number of the training step, for the file's name.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        wanted = "a folder with write permission and space"
+        with files.writing(f"folder {str(self.folder)!r}", wanted):
+            self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step_{step:012d}.npz"
         # The archive has a checksum for each entry, but none for their names.
         content = {"names": sorted(arrays), "meta": dict(meta)}

@@ -23,6 +23,8 @@ from tfkd.training.config import differences, in_own_epochs
 from tfkd.training.config_sections import with_defaults
 
 _LOCK = ".lock"
+WRITTEN = ("checkpoints", "tensorboard", "export", "trials", "keras_tuner")
+"""Folders inside that are written into."""
 
 # What may change between two calls on one folder: it belongs to the machine, to the display, or to
 # the tools that make many runs of a config.
@@ -82,6 +84,7 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise TfkdError(f"workdir {str(self.path)!r}: found a file, wanted a folder")
+        files.refuse_links(self.path, WRITTEN)
         path = self.path / "config.json"
         if not path.exists():
             return
@@ -141,6 +144,8 @@ class RunFolder:
                     f"workdir {str(self.path)!r} cannot be written ({error.strerror}), wanted a "
                     "folder with write permission"
                 ) from None
+            for folder in (self.path, self.checkpoints):
+                files.clear_leftovers(folder)
             try:
                 yield
             finally:

@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tfkd import files
 from tfkd.core.step.nonfinite import NonFiniteLoss
 from tfkd.earlier_version import is_earlier
 from tfkd.errors import TfkdError, TfkdWarning
 from tfkd.training import config as configs
-from tfkd.training.run_folder import RunFolder
+from tfkd.training.run_folder import WRITTEN, RunFolder
 
 FILE = "search.json"
 _RESULTS = ("score", "scored_on", "score_label", "test_best", "test_last", "seconds")
@@ -80,6 +81,7 @@ class Record:
         name = f"workdir {str(self.workdir)!r}"
         if self.workdir.exists() and not self.workdir.is_dir():
             raise TfkdError(f"{name}: found a file, wanted a folder")
+        files.refuse_links(self.workdir, WRITTEN)
         if (self.workdir / "config.json").exists():
             raise TfkdError(f"{name}: found a run, wanted a search or a new folder")
         path = self.workdir / FILE

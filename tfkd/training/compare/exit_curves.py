@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from tfkd import files
 from tfkd.export.early_exit import FILE_NAME
 from tfkd.training.colors import COLORS
 from tfkd.training.compare.plan import ALONE
@@ -63,8 +64,7 @@ def draw(
     seeds = max(map(len, found.values()))
     over = f"mean of {seeds} seeds" if seeds > 1 else "one seed"
     figure.suptitle(f"{result['student']} on {result['dataset']}: {over}", fontsize=11)
-    figure.savefig(path, metadata={"Software": None})
-    return Path(path)
+    return files.write(path, lambda fresh: figure.savefig(fresh, metadata={"Software": None}))
 
 
 def _line(axes: Axes, points: Sequence[Sequence[Mapping[str, Any]]], **style: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import ml_collections
 import tensorflow as tf
 
-from tfkd import evaluation, export
+from tfkd import evaluation, export, files
 from tfkd.core import NonFiniteLoss, Task, tasks
 from tfkd.errors import TfkdError, reason
 from tfkd.models.saving import load_network
@@ -81,6 +81,9 @@ def compare(
     }
     plans = {seed: roles(silent, seed, workdir, base) for seed in dict.fromkeys(seeds)}
     _check_before(plans, strategy)
+    files.refuse_links(workdir, ["export"])
+    if strategies.is_chief(strategy):
+        files.clear_leftovers(workdir)
     runs = _Runs(config, workdir, strategy)
     for seed, planned in plans.items():
         for name in planned:
@@ -193,7 +196,8 @@ class _Runs:
         name = self._config.experiment or self._config.student.name
         self.summary = summarize(name, self._outcomes, self._task())
         folder = RunFolder(self._workdir)
-        folder.path.mkdir(parents=True, exist_ok=True)
+        with files.writing(f"folder {str(folder.path)!r}", "a folder with write permission"):
+            folder.path.mkdir(parents=True, exist_ok=True)
         folder.write_json("summary.json", self.summary)
         folder.write_text("summary.csv", as_csv(self.summary))
         finished = self._finished()
