@@ -17,17 +17,7 @@ from tools.quiet import tf
 from tfkd import interruption
 from tfkd.errors import TfkdError, TfkdWarning, original, reason
 
-_CONFIG_ERRORS = (
-    AttributeError,
-    ImportError,
-    LookupError,
-    NameError,
-    OSError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-)
-"""What ml_collections lets through from a config file or a wrong field."""
+_OF_THE_MACHINE = (OSError, MemoryError, tf.errors.ResourceExhaustedError)
 
 
 def run(main: Callable, epilog: Callable[[], str] | None = None) -> None:
@@ -58,9 +48,17 @@ def run(main: Callable, epilog: Callable[[], str] | None = None) -> None:
         os._exit(1)
     except Exception as error:
         found = original(error)
-        if found is None:
+        if found is None and not isinstance(error, _OF_THE_MACHINE):
             raise
-        _fail(program, str(found))
+        _fail(program, str(found or _machine_error(error)))
+
+
+def _machine_error(error: Exception) -> str:
+    """Returns one line for what the machine refuses, wherever that is: a name, a disk, memory."""
+    if isinstance(error, OSError):
+        place = "" if error.filename is None else f"{str(error.filename)[:200]!r}: "
+        return f"{place}{error.strerror or reason(error)}"
+    return f"out of memory ({reason(error)[:200]}); wanted smaller images, batches or networks"
 
 
 def _parsed(main: Callable) -> list[str]:
@@ -74,7 +72,8 @@ def _parsed(main: Callable) -> list[str]:
         if "config" in flags.FLAGS and flags.FLAGS.config is not None:
             # A file that is missing only fails when the config is looked at.
             getattr(flags.FLAGS.config, "experiment", None)
-    except (flags.Error, *_CONFIG_ERRORS) as error:
+    # ml_collections lets through whatever a config file raises, and its leaving the program.
+    except (Exception, SystemExit) as error:
         raise TfkdError(_flag_error(error)) from None
     if len(argv) > 1 and not getattr(main, "takes_arguments", False):
         raise TfkdError(f"unexpected argument {argv[1]!r}; every option is a --flag")
@@ -128,7 +127,7 @@ def _field_help(field: str, default: object, meaning: str) -> list[str]:
     return [f"  {field}{shown}", *([f"      {meaning}"] if meaning else [])]
 
 
-def _flag_error(error: Exception) -> str:
+def _flag_error(error: BaseException) -> str:
     """Returns one line for what absl and ml_collections raise while they read the flags."""
     text = str(error)
     given = re.search(r"(?:^|\n)--?config[=\n]([^\n]+)", "\n".join(sys.argv[1:]))

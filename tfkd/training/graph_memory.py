@@ -87,8 +87,4 @@ def _graphs(value: Any, depth: int) -> Iterator[func_graph.FuncGraph]:
 
 
 def _is_filled(cell: types.CellType) -> bool:
-    try:
-        cell.cell_contents
-    except ValueError:
-        return False
-    return True
+    return cell != types.CellType()

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tfkd import data, evaluation, export, interruption, models
 from tfkd.core import Distiller
 from tfkd.errors import TfkdWarning
-from tfkd.training import build, config_checks, early_exit, graph_memory, inputs, results
+from tfkd.training import build, config_checks, early_exit, graph_memory, inputs, repair, results
 from tfkd.training import config as configs
 from tfkd.training import strategy as strategies
 from tfkd.training import teaching as teachings
@@ -30,6 +30,8 @@ def run(
     strategy: tf.distribute.Strategy | str = "auto",
 ) -> dict[str, Any]:
     """Trains what a config describes, or continues it, or finds it finished.
+
+    A finished run whose networks are gone or damaged writes them anew from its last checkpoint.
 
     The folder then holds ``config.json``, ``metrics.csv`` (a row an epoch), ``tensorboard/``,
     ``checkpoints/``, ``student.keras`` (after the last epoch), ``student_best.keras`` (the epoch
@@ -70,7 +72,7 @@ def _run(
     config_checks.validate(config)
     plain = configs.to_dict(config)
     folder.check(plain)
-    finished = folder.result()
+    finished = repair.finished(folder)
     if finished is not None:
         inputs.check_finished(config, folder, finished)
         return _report(folder, finished, strategy)
@@ -87,7 +89,7 @@ def _run(
     with folder.hold():
         # Another process may have come first and be done by now.
         folder.check(plain)
-        finished = folder.result()
+        finished = repair.finished(folder, lambda *_, **__: None)
         if finished is not None:
             inputs.check_finished(config, folder, finished)
             _report(folder, finished, strategy)
@@ -163,6 +165,7 @@ def _train(
     # What it leaves behind.
     progress.draw_records(student.name)
     progress.draw_stages(f"{student.name} on {dataset.info.name}, stage by stage")
+    repair.make_room(folder)
     saved, variants = results.save_students(distiller, folder, progress, dataset)
     teacher = teaching.finished(folder)
     students = results.saved_students(folder, variants)

@@ -17,7 +17,7 @@ from tfkd import files, interruption
 from tfkd.core import Distiller, Stage
 from tfkd.core.tasks import Score
 from tfkd.errors import TfkdError
-from tfkd.training import checkpoints, record_picture, stage_picture, stage_table
+from tfkd.training import checkpoints, record_picture, shapes, stage_picture, stage_table
 from tfkd.training import strategy as strategies
 from tfkd.training.run_folder import RunFolder
 from tfkd.training.timeline import Timeline
@@ -130,7 +130,7 @@ class Progress(keras.callbacks.Callback):
         self._checkpoint_seconds = checkpoint_seconds
         self._strategy = strategy
         self._writes = strategies.is_chief(strategy)
-        self._store = checkpoints.Checkpoints(folder.checkpoints)
+        self._store = checkpoints.Checkpoints(folder.checkpoints, shapes.META)
         self._restored_sums: dict[str, np.ndarray] = {}
         self._sums_of_epoch: dict[str, np.ndarray] = {}
         self._agreement = _Agreement(strategy)
@@ -155,15 +155,15 @@ class Progress(keras.callbacks.Callback):
             self._note_cost(0)
             return False
         arrays, meta = found
+        self._check_place(meta)
         # What a stage makes of the networks when it begins, it makes of trained ones.
         checkpoints.assign_known(distiller.state(), arrays)
         prepare_stage(meta["stage"])
         best = [key for key in arrays if key.startswith("best/")]
         if best:
-            ordered = sorted(best, key=lambda key: int(key.split("/")[1]))
-            self.best_student = [arrays.pop(key) for key in ordered]
+            self.best_student = _best_student(distiller, {key: arrays.pop(key) for key in best})
         for key in [key for key in arrays if key.startswith(_RECORDS)]:
-            self._records[key.removeprefix(_RECORDS)] = list(arrays.pop(key))
+            self._records[key.removeprefix(_RECORDS)] = list(np.atleast_1d(arrays.pop(key)))
         checkpoints.assign(distiller.state(), arrays)
         for name, value in meta.items():
             # Those are of now, and were compared with these.
@@ -180,6 +180,21 @@ class Progress(keras.callbacks.Callback):
             if self._records:
                 self.folder.write_arrays("records.npz", self._stacked_records())
         return True
+
+    def _check_place(self, meta: Mapping[str, Any]) -> None:
+        """Refuses the state of a run of other stages or another length."""
+        stage, step, epoch = meta["stage"], meta["step"], meta["epoch"]
+        inside = 0 <= stage < len(self._stages)
+        if inside:
+            first, last = self._timeline.first_step(stage), self._timeline.last_step(stage)
+            over = self._timeline.epochs_over(stage, min(max(step, first), last))
+            inside = first <= step <= last and epoch in (over - 1, over)
+        if not inside or len(meta["history"]) != epoch:
+            raise TfkdError(
+                f"checkpoint in {self.folder.checkpoints}: found stage {stage}, step {step} and "
+                f"{len(meta['history'])} rows at epoch {epoch}, wanted those of this run; remove "
+                "the folder to begin anew"
+            )
 
     @property
     def awaits_evaluation(self) -> bool:
@@ -395,6 +410,19 @@ class Progress(keras.callbacks.Callback):
             self.save()
         if self._events is not None:
             self._events.close()
+
+
+def _best_student(distiller: Distiller, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """Returns the variables of the best student, in their order."""
+    wanted = distiller.student_variables
+    names = [f"best/{position}" for position in range(len(wanted))]
+    shapes_found = [arrays[name].shape for name in names if name in arrays]
+    if len(arrays) != len(names) or shapes_found != [tuple(each.shape) for each in wanted]:
+        raise TfkdError(
+            f"checkpoint: found a best student of {len(arrays)} variables, wanted the {len(names)} "
+            "of this one"
+        )
+    return [arrays[name] for name in names]
 
 
 class _Agreement:

@@ -17,6 +17,9 @@ from tfkd.training import clusters
 
 NAMES = ("auto", "one", "mirrored", "multi_worker")
 
+MOST_CPU_DEVICES = 256
+"""Each of them has threads and memory of its own."""
+
 WORKER_IS_GONE = (tf.errors.UnavailableError, tf.errors.AbortedError)
 """What an operation over workers raises when one of them is gone."""
 
@@ -114,8 +117,10 @@ def split_cpu(devices: int) -> None:
     Raises:
         TfkdError: When TensorFlow has already started, or the number is not positive.
     """
-    if devices < 1:
-        raise TfkdError(f"cpu_devices: found {devices}, wanted a number >= 1")
+    if not 1 <= devices <= MOST_CPU_DEVICES:
+        raise TfkdError(
+            f"cpu_devices: found {devices}, wanted a number from 1 to {MOST_CPU_DEVICES}"
+        )
     if devices == 1:
         return
     cpu = tf.config.list_physical_devices("CPU")[0]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfkd import files
+from tfkd import files, json_shapes
 from tfkd.core.step.nonfinite import NonFiniteLoss
 from tfkd.earlier_version import is_earlier
 from tfkd.errors import TfkdError, TfkdWarning
@@ -16,6 +16,7 @@ from tfkd.training import config as configs
 from tfkd.training.run_folder import WRITTEN, RunFolder
 
 FILE = "search.json"
+_ROW = {"trial": int, "folder": str, "score": (None, float), "error": (None, str), "*": object}
 _RESULTS = ("score", "scored_on", "score_label", "test_best", "test_last", "seconds")
 
 
@@ -87,14 +88,12 @@ class Record:
         path = self.workdir / FILE
         if not path.exists():
             return
-        try:
-            found = json.loads(path.read_text())
-            there = {key: found[key] for key in self._identity}
-            self._written = {row["trial"]: row for row in found["rows"]}
-            self._failed = {row["trial"]: row["error"] for row in found["rows"] if row["error"]}
-            earlier = is_earlier(found["config"])
-        except (ValueError, OSError, KeyError, TypeError) as error:
-            raise TfkdError(f"{path}: not readable as a search ({error!r})") from None
+        shape = {**dict.fromkeys(self._identity, object), "config": {"*": object}, "rows": [_ROW]}
+        found = json_shapes.read_or_tell(path, {**shape, "*": object}, "the file of a search")
+        there = {key: found[key] for key in self._identity}
+        self._written = {row["trial"]: row for row in found["rows"]}
+        self._failed = {row["trial"]: row["error"] for row in found["rows"] if row["error"]}
+        earlier = is_earlier(found["config"])
         if earlier:
             raise TfkdError(
                 f"{name} holds a search of the version before, which cannot be continued; wanted a "

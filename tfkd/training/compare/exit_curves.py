@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -15,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from tfkd import files
-from tfkd.export.early_exit import FILE_NAME
+from tfkd.export.early_exit import FILE_NAME, points_in
 from tfkd.training.colors import COLORS
 from tfkd.training.compare.plan import ALONE
 from tfkd.training.run_folder import RunFolder
@@ -37,7 +36,7 @@ def draw(
         The path; ``None`` where no student has several exits.
     """
     found = {
-        role: [json.loads(Path(each, FILE_NAME).read_text(encoding="utf-8"))["last"] for each in of]
+        role: [points_in(Path(each, FILE_NAME))["last"] for each in of]
         for role, of in folders.items()
         if all(Path(each, FILE_NAME).exists() for each in of)
     }
