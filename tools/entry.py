@@ -160,3 +160,15 @@ def _fail(program: str, line: str, status: int = 2) -> None:
 
 def _tell(program: str, line: str) -> None:
     print(f"{os.path.basename(program)}: {' '.join(line.split())}", file=sys.stderr, flush=True)
+
+
+def _check_flagfiles() -> None:
+    try:
+        flags.FLAGS.read_flags_from_files(sys.argv[1:], force_gnu=False)
+    except (flags.Error, OSError, ValueError) as error:
+        found = reason(error).rpartition(":: ")[2]
+        _fail(sys.argv[0], f"--flagfile: {found}; wanted a text file of flags, one a line")
+
+
+# Whoever defines the flag of a config already reads these files, outside of `run`.
+_check_flagfiles()

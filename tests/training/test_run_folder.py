@@ -62,13 +62,14 @@ def test_a_file_and_an_unreadable_config_are_refused(tmp_path, folder):
         RunFolder(tmp_path / "file").check(CONFIG)
     with pytest.raises(TfkdError, match=r"found a path that cannot be \(File name too long\)"):
         RunFolder(tmp_path / ("a" * 300) / "run").check(CONFIG)
-    with pytest.raises(TfkdError, match=r"found a path that cannot be \(.*null"):
+    with pytest.raises(TfkdError, match="found a zero byte, wanted another path"):
         RunFolder(f"{tmp_path}/a\0b").check(CONFIG)
 
 
-WRONG_CONFIGS = ("{", "[]", "3", '"x"', "null", '{"data": 3}', '{"train": []}', '{"methods": 3}',
-                 '{"methods": {"kd": 3}}', '{"methods": {"kd": {"method": []}}}', '{"teacher": "a"}',
-                 '{"teachers": 3}', '{"teachers": [3]}', '{"distiller": 3}', '{"distiller": [3]}',
+WRONG_CONFIGS = ("{", "[]", "3", '"x"', "null", '{"data": 3}', '{"train": []}',
+                 '{"methods": 3}', '{"methods": {"kd": 3}}', '{"methods": {"kd": {"method": []}}}',
+                 '{"teacher": "a"}', '{"teachers": 3}', '{"teachers": [3]}',
+                 '{"distiller": 3}', '{"distiller": [3]}',
                  '{"data": {"validation": "x"}}', '{"data": {"name": 3}}', "[" * 100_000,
                  '{"train": {"epochs": "x", "published_epochs": 3}}')  # fmt: skip
 
@@ -85,7 +86,8 @@ def test_a_config_of_another_shape_is_one_line(text, folder):
 RESULT = {
     "summary": "top-1 50 %", "score": "top1", "score_label": "top-1 %", "score_metric": "accuracy",
     "score_scale": 100.0, "best_score": 51.0, "best_selected_on": "test", "seed": 0, "seconds": 1.5,
-    "params": 10, "macs": 20, "student": "tiny", "dataset": "digits", "top1_last": 50, "top1_best": 50,
+    "params": 10, "macs": 20, "student": "tiny", "dataset": "digits",
+    "top1_last": 50, "top1_best": 50,
 }  # fmt: skip
 META = {"stage": 0, "epoch": 1, "step": 5, "history": [{"epoch": 1, "stage": "train", "loss": 0.5}]}
 
@@ -109,14 +111,14 @@ def test_a_result_of_another_shape_is_none(change, folder):
     "change",
     [{"stage": "0"}, {"step": 5.5}, {"epoch": True}, {"history": {}}, {"history": [3]},
      {"history": [{"epoch": 1, "loss": "x"}]}, {"inputs": {"data": []}}, {"accepted_changes": 3},
-     {"stage_costs": {"train": 3}}, {"teachers_worth": []}, {"learning_rate": []}, None],
+     {"stage_costs": {"train": 3}}, {"teachers_worth": []}, {"learning_rate": []}],
     ids=str,
 )  # fmt: skip
 def test_a_checkpoint_of_another_shape_counts_as_damaged(change, folder):
     store = Checkpoints(folder.checkpoints)
     store.save({}, META, 5)
     assert folder.begun() == META
-    store.save({}, [META] if change is None else {**META, **change}, 6)
+    store.save({}, {**META, **change}, 6)
     assert folder.begun() == META
     with pytest.warns(UserWarning, match="step_000000000006.npz is cut short or damaged"):
         assert Checkpoints(folder.checkpoints, shapes.META).load() == ({}, META)

@@ -85,13 +85,13 @@ class RunFolder:
         """
         try:
             there = self.path.exists()
-        except (OSError, ValueError) as error:
-            # A name that is too long, or holds what no name may.
-            found = getattr(error, "strerror", None) or reason(error)
+        except OSError as error:  # Of a name that is too long.
             raise TfkdError(
-                f"workdir {str(self.path)[:80]!r}: found a path that cannot be ({found}), wanted "
-                "another one"
+                f"workdir {str(self.path)[:80]!r}: found a path that cannot be "
+                f"({error.strerror}), wanted another one"
             ) from None
+        if "\0" in str(self.path):
+            raise TfkdError(f"workdir {str(self.path)!r}: found a zero byte, wanted another path")
         if there and not self.path.is_dir():
             raise TfkdError(f"workdir {str(self.path)!r}: found a file, wanted a folder")
         files.refuse_links(self.path, WRITTEN)
@@ -99,15 +99,15 @@ class RunFolder:
         if not path.exists():
             return
         found = json_shapes.read_or_tell(path, {"*": object}, "the config of a run")
+        here = comparable(json.loads(json.dumps(config)))
         try:
             there = comparable(found)
+            self._heed_moved_data(there, here)
         # It may be of any shape, and be taken apart in as many ways.
         except json_shapes.OTHER as error:
             raise TfkdError(
                 f"{path}: found another shape ({reason(error)}), wanted the config of a run"
             ) from None
-        here = comparable(json.loads(json.dumps(config)))
-        self._heed_moved_data(there, here)
         lines = differences(there, here)
         if lines:
             more = f" and {len(lines) - 2} more" if len(lines) > 2 else ""

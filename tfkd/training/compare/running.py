@@ -16,12 +16,14 @@ from tfkd import evaluation, export, files
 from tfkd.core import NonFiniteLoss, Task, tasks
 from tfkd.errors import TfkdError, reason
 from tfkd.models.saving import load_network
+from tfkd.settings import checked
 from tfkd.training import build, config_checks, inputs, teachers
 from tfkd.training import config as configs
 from tfkd.training import strategy as strategies
 from tfkd.training.compare import curves, exit_curves
 from tfkd.training.compare.plan import ALONE, DISTILLED, TEACHER, Role, roles, tell_recipes
 from tfkd.training.compare.summary import Outcome, as_csv, summarize
+from tfkd.training.config_sections import Seed
 from tfkd.training.experiment import Experiment
 from tfkd.training.run import run
 from tfkd.training.run_folder import RunFolder
@@ -69,6 +71,8 @@ def compare(
         raise TfkdError("compare: found no seeds, wanted one or more")
     if isinstance(experiments, ml_collections.ConfigDict):
         experiments = {DISTILLED: experiments}
+    for seed in seeds:
+        checked("compare: seed", Seed, seed)
     workdir = Path(workdir)
     if isinstance(strategy, str):
         strategy = strategies.create(strategy)
