@@ -179,6 +179,14 @@ def test_half_precision_variables_come_back(tmp_path):
             lambda found: found.update({"student/0": np.zeros((4, 3))}),
             r"student/0 has shape \(4, 3\), wanted \(3, 4\)",
         ),
+        (
+            lambda found: found.update({"student/0": np.zeros((3, 4), "U1")}),
+            "student/0 is of type <U1, wanted float32",
+        ),
+        (
+            lambda found: found.update({"student/0": np.full((3, 4), np.nan, np.float32)}),
+            "student/0 holds NaN or infinite values, wanted numbers",
+        ),
     ],
 )
 def test_one_of_another_run_is_refused(store, change, message):
