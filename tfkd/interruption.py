@@ -54,6 +54,7 @@ class Interrupted(BaseException):
 class _State:
     """What the process was asked, and whether it waits for a moment to save."""
 
+    heeds = False
     asked = 0
     deferred = False
 
@@ -65,9 +66,20 @@ def heed() -> None:
     """
     if threading.current_thread() is not threading.main_thread():
         return
+    _State.heeds = True
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _handle)
+
+
+def renew() -> None:
+    """Heeds the signals again, where they are heeded.
+
+    TensorFlow's service of several workers takes SIGTERM for itself when it starts, without a word
+    to Python.
+    """
+    if _State.heeds:
+        heed()
 
 
 def asked() -> int:

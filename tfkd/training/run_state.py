@@ -222,17 +222,24 @@ class Progress(keras.callbacks.Callback):
         self._events = tf.summary.create_file_writer(
             str(self.folder.events), filename_suffix=suffix
         )
-        for row in self.state.history:
-            self._write_events(row)
-        self._events.flush()
+        self._write_events(self.state.history)
         for path in earlier:
             path.unlink(missing_ok=True)
 
-    def _write_events(self, row: Mapping[str, Any]) -> None:
-        with self._events.as_default():
-            for name, number in row.items():
-                if name not in ("epoch", "stage"):
-                    tf.summary.scalar(name, number, step=row["epoch"])
+    def _write_events(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        try:
+            with self._events.as_default():
+                for row in rows:
+                    for name, number in row.items():
+                        if name not in ("epoch", "stage"):
+                            tf.summary.scalar(name, number, step=row["epoch"])
+            self._events.flush()
+        except tf.errors.OpError as error:
+            raise TfkdError(
+                f"folder {str(self.folder.events)!r}: cannot be written "
+                f"({error.message.splitlines()[0].rpartition('}} ')[2]}), wanted a folder with "
+                "write permission and space"
+            ) from error
 
     def enter_stage(self, number: int) -> None:
         """Begins a stage; what was best so far was another, unfinished network."""
@@ -317,8 +324,7 @@ class Progress(keras.callbacks.Callback):
             self.folder.write_metrics(self.state.history)
             if self._records:
                 self.folder.write_arrays("records.npz", self._stacked_records())
-            self._write_events(self.state.history[-1])
-            self._events.flush()
+            self._write_events(self.state.history[-1:])
         signal, due = self._agreement.reached(self._is_due, at_once=True)
         # What the next stage prepares may take long.
         if due or signal or self.model.step == self._timeline.last_step(self.state.stage):

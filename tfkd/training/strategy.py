@@ -11,6 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfkd import interruption
 from tfkd.core.step.replicas import mirrors
 from tfkd.errors import TfkdError, reason, unknown
 from tfkd.training import clusters
@@ -69,7 +70,9 @@ def _multi_worker() -> tf.distribute.Strategy:
     cluster = clusters.read()
     clusters.bound_wait(cluster)
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        made = tf.distribute.MultiWorkerMirroredStrategy()
+        interruption.renew()
+        return made
     except RuntimeError as error:
         raise TfkdError(
             f"strategy 'multi_worker': found TensorFlow in use already ({reason(error)}), wanted "
