@@ -72,7 +72,7 @@ def _run(
     config_checks.validate(config)
     plain = configs.to_dict(config)
     folder.check(plain)
-    finished = repair.finished(folder)
+    finished = repair.finished(folder, print if strategies.is_chief(strategy) else _silent)
     if finished is not None:
         inputs.check_finished(config, folder, finished)
         return _report(folder, finished, strategy)
@@ -89,13 +89,17 @@ def _run(
     with folder.hold():
         # Another process may have come first and be done by now.
         folder.check(plain)
-        finished = repair.finished(folder, lambda *_, **__: None)
+        finished = repair.finished(folder, _silent)
         if finished is not None:
             inputs.check_finished(config, folder, finished)
             _report(folder, finished, strategy)
         result = finished or _train(experiment, folder, strategy, made_of, writes=True)
     strategies.part(strategy, lambda: True)
     return result
+
+
+def _silent(*_: Any, **__: Any) -> None:
+    """Says nothing, on workers that write nothing."""
 
 
 def _report(
@@ -115,7 +119,7 @@ def _train(
     writes: bool,
 ) -> dict[str, Any]:
     config, dataset = experiment.config, experiment.dataset
-    say = print if writes else lambda *_, **__: None
+    say = print if writes else _silent
 
     # The teachers.
     teaching = teachings.of(experiment)
