@@ -20,6 +20,8 @@ from tfkd.data.splits import Splits
 from tfkd.errors import TfkdError, TfkdWarning
 
 IN_MEMORY_BYTES = 2**30
+_MOST = 4096
+"""Pixels of a side, beyond those of any published network."""
 
 _CROP_SIZE = 224
 
@@ -249,8 +251,9 @@ def _image_size(image_size: int | Sequence[int] | None) -> tuple[int, int] | Non
     if image_size is None:
         return None
     pair = image_size if isinstance(image_size, Sequence) else (image_size, image_size)
-    if len(pair) != 2 or not all(isinstance(each, int) and each > 0 for each in pair):
+    if len(pair) != 2 or not all(isinstance(each, int) and 0 < each <= _MOST for each in pair):
         raise TfkdError(
-            f"image_size: found {image_size!r}, wanted one number or (height, width), from 1 on"
+            f"image_size: found {image_size!r}, wanted one number or (height, width), from 1 to "
+            f"{_MOST:,}"
         )
     return tuple(pair)

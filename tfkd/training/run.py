@@ -11,10 +11,10 @@ from typing import Any
 import ml_collections
 import tensorflow as tf
 
-from tfkd import data, evaluation, export, models
+from tfkd import data, evaluation, export, interruption, models
 from tfkd.core import Distiller
 from tfkd.errors import TfkdWarning
-from tfkd.training import build, config_checks, early_exit, inputs, results
+from tfkd.training import build, config_checks, early_exit, graph_memory, inputs, repair, results
 from tfkd.training import config as configs
 from tfkd.training import strategy as strategies
 from tfkd.training import teaching as teachings
@@ -30,6 +30,8 @@ def run(
     strategy: tf.distribute.Strategy | str = "auto",
 ) -> dict[str, Any]:
     """Trains what a config describes, or continues it, or finds it finished.
+
+    A finished run whose networks are gone or damaged writes them anew from its last checkpoint.
 
     The folder then holds ``config.json``, ``metrics.csv`` (a row an epoch), ``tensorboard/``,
     ``checkpoints/``, ``student.keras`` (after the last epoch), ``student_best.keras`` (the epoch
@@ -55,11 +57,22 @@ def run(
     if isinstance(strategy, str):
         # First of all: several workers must meet before TensorFlow does anything else.
         strategy = strategies.create(strategy)
-    config_checks.validate(config)
     folder = RunFolder(workdir)
+    try:
+        with graph_memory.released():
+            return _run(config, folder, strategy)
+    except interruption.Interrupted as stop:
+        stop.continues(folder.path, (folder.begun() or {}).get("step", 0))
+        raise
+
+
+def _run(
+    config: ml_collections.ConfigDict, folder: RunFolder, strategy: tf.distribute.Strategy
+) -> dict[str, Any]:
+    config_checks.validate(config)
     plain = configs.to_dict(config)
     folder.check(plain)
-    finished = folder.result()
+    finished = repair.finished(folder, print if strategies.is_chief(strategy) else _silent)
     if finished is not None:
         inputs.check_finished(config, folder, finished)
         return _report(folder, finished, strategy)
@@ -76,13 +89,17 @@ def run(
     with folder.hold():
         # Another process may have come first and be done by now.
         folder.check(plain)
-        finished = folder.result()
+        finished = repair.finished(folder, _silent)
         if finished is not None:
             inputs.check_finished(config, folder, finished)
             _report(folder, finished, strategy)
         result = finished or _train(experiment, folder, strategy, made_of, writes=True)
     strategies.part(strategy, lambda: True)
     return result
+
+
+def _silent(*_: Any, **__: Any) -> None:
+    """Says nothing, on workers that write nothing."""
 
 
 def _report(
@@ -102,7 +119,7 @@ def _train(
     writes: bool,
 ) -> dict[str, Any]:
     config, dataset = experiment.config, experiment.dataset
-    say = print if writes else lambda *_, **__: None
+    say = print if writes else _silent
 
     # The teachers.
     teaching = teachings.of(experiment)
@@ -152,6 +169,7 @@ def _train(
     # What it leaves behind.
     progress.draw_records(student.name)
     progress.draw_stages(f"{student.name} on {dataset.info.name}, stage by stage")
+    repair.make_room(folder)
     saved, variants = results.save_students(distiller, folder, progress, dataset)
     teacher = teaching.finished(folder)
     students = results.saved_students(folder, variants)

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from tfkd import files
 from tfkd.training.colors import COLORS
 from tfkd.tuning.space import Dimension
 
@@ -43,8 +44,7 @@ def draw(
         _curve(axes, scored, space[0])
     else:
         _map(figure, axes, scored, space)
-    figure.savefig(path, metadata={"Software": None})
-    return Path(path)
+    return files.write(path, lambda fresh: figure.savefig(fresh, metadata={"Software": None}))
 
 
 def _curve(axes: Axes, rows: Sequence[Mapping[str, Any]], dimension: Dimension) -> None:

@@ -15,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from tfkd import files
 from tfkd.training.colors import COLORS, GRAY
 from tfkd.training.compare.plan import ALONE, TEACHER
 from tfkd.training.run_folder import RunFolder
@@ -87,8 +88,7 @@ def draw(
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis=across, alpha=0.25)
     figure.suptitle(_title(summary, folders, few=few), fontsize=11)
-    figure.savefig(path, metadata={"Software": None})
-    return Path(path)
+    return files.write(path, lambda fresh: figure.savefig(fresh, metadata={"Software": None}))
 
 
 def _title(

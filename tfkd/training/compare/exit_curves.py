@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -14,7 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from tfkd.export.early_exit import FILE_NAME
+from tfkd import files
+from tfkd.export.early_exit import FILE_NAME, points_in
 from tfkd.training.colors import COLORS
 from tfkd.training.compare.plan import ALONE
 from tfkd.training.run_folder import RunFolder
@@ -36,7 +36,7 @@ def draw(
         The path; ``None`` where no student has several exits.
     """
     found = {
-        role: [json.loads(Path(each, FILE_NAME).read_text(encoding="utf-8"))["last"] for each in of]
+        role: [points_in(Path(each, FILE_NAME))["last"] for each in of]
         for role, of in folders.items()
         if all(Path(each, FILE_NAME).exists() for each in of)
     }
@@ -63,8 +63,7 @@ def draw(
     seeds = max(map(len, found.values()))
     over = f"mean of {seeds} seeds" if seeds > 1 else "one seed"
     figure.suptitle(f"{result['student']} on {result['dataset']}: {over}", fontsize=11)
-    figure.savefig(path, metadata={"Software": None})
-    return Path(path)
+    return files.write(path, lambda fresh: figure.savefig(fresh, metadata={"Software": None}))
 
 
 def _line(axes: Axes, points: Sequence[Sequence[Mapping[str, Any]]], **style: Any) -> None:
