@@ -252,6 +252,23 @@ def test_networks(case, tmp_path):
     rejected(tmp_path / "net.prototxt", text.encode(), match, load)
 
 
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize(
+    "parameters, found, wanted",
+    [
+        ("num_output: 4 kernel_h: 3 kernel_w: 1", (4, 3, 1, 3), "4x3x3x1"),
+        ("num_output: 3 group: 3 kernel_size: 2", (1, 3, 2, 2), "3x1x2x2"),
+    ],
+)
+def test_weights_of_as_many_numbers_in_another_order(parameters, found, wanted, legacy, tmp_path):
+    blob = files.blob(np.ones(found, np.float32), legacy=legacy)
+    (tmp_path / "net.caffemodel").write_bytes(layers(blob))
+    (tmp_path / "net.prototxt").write_text(one("Convolution", f"{parameters} bias_term: false"))
+    shape = "x".join(map(str, found))
+    with pytest.raises(caffe.CaffeFormatError, match=f"found the shape {shape}, wanted {wanted}"):
+        caffe.load(tmp_path / "net.prototxt", tmp_path / "net.caffemodel")
+
+
 def test_batch_normalization_of_variances_below_zero(tmp_path):
     blobs = [files.blob(np.float32(each)) for each in ([0, 0, 0], [1, -2, 1], [1])]
     (tmp_path / "net.caffemodel").write_bytes(layers(*blobs))

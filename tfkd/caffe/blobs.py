@@ -60,11 +60,6 @@ class Blob:
         """How many numbers it has."""
         return math.prod(self.shape)
 
-    @property
-    def lengths(self) -> tuple[int, ...]:
-        """Its shape without axes of length 1, of which Caffe's older files have others."""
-        return tuple(length for length in self.shape if length != 1)
-
     def values(self) -> np.ndarray:
         """Returns the numbers, float32 of its shape."""
         found = np.empty(self.count, np.float32)

@@ -199,13 +199,18 @@ def _fitting(wanted: Sequence[Shape], found: Sequence[Blob]) -> tuple[Blob, ...]
         raise CaffeFormatError(f"found {len(found)} blobs, wanted {len(wanted)}")
     fitting = []
     for number, (shape, blob) in enumerate(zip(wanted, found)):
-        # Older files have axes of length 1 more.
-        if tuple(length for length in shape if length != 1) != blob.lengths:
+        if _without_leading_ones(shape) != _without_leading_ones(blob.shape):
             raise CaffeFormatError(
                 f"blob {number}: found the shape {sizes(blob.shape)}, wanted {sizes(shape)}"
             )
         fitting.append(dataclasses.replace(blob, shape=shape))
     return tuple(fitting)
+
+
+def _without_leading_ones(shape: Shape) -> Shape:
+    """A shape without what Caffe's older files put before it, which have four lengths always."""
+    first = next((axis for axis, length in enumerate(shape) if length != 1), len(shape))
+    return tuple(shape[first:])
 
 
 def _check_size(shape: Shape) -> None:
