@@ -200,6 +200,10 @@ NETWORKS = {
         + 'layer { name: "b" type: "ReLU" bottom: "data" top: "y" }',
         "layer 'b': found the top 'y', which another layer makes",
     ),
+    "name of another layer with weights": (
+        convolution() + convolution(tops=("y",)).removeprefix(INPUT),
+        "layer 'conv1': found a second layer of that name, wanted one, because weights go by",
+    ),
     "two inputs": (
         one("Concat", "", ("data", "more")) + INPUT.replace("data", "more"),
         "found 2 inputs that layers read: 'data', 'more'; wanted one",

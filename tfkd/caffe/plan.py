@@ -93,6 +93,7 @@ def planned(
     image = _image(definition)
     shape = _image_shape(definition, image, weights, image_size)
     current, nodes = {image: _IMAGE}, []
+    filled: set[str] = set()
     for layer in definition.layers:
         with within(f"layer {shown(layer.name)}"):
             inputs = [_position(current, blob) for blob in layer.bottoms]
@@ -105,7 +106,13 @@ def planned(
                 current |= dict.fromkeys(layer.tops, inputs[0])
                 continue
             shapes = [shape if each == _IMAGE else nodes[each].shape for each in inputs]
+            if layer.name in filled:
+                raise CaffeFormatError(
+                    "found a second layer of that name, wanted one, because weights go by names"
+                )
             nodes.append(_node(layer, inputs, shapes, weights))
+            if nodes[-1].blobs:
+                filled.add(layer.name)
             current[layer.tops[0]] = len(nodes) - 1
     _tell_of_extra(definition, weights)
     outputs = _outputs(nodes, current, definition.silent, keep_softmax)
