@@ -112,6 +112,27 @@ def test_layers_of_training_are_left_out(tmp_path):
     assert again.network.model.input_shape == (None, 5, 5, 3)
 
 
+OTHER_DATA = (
+    'layer { name: "d" type: "Data" top: "data" '
+    "transform_param { crop_size: 8 scale: 0.5 mean_value: 10 } }"
+    'layer { name: "g" type: "ImageData" top: "truth" transform_param { scale: 3 } }'
+)
+OLD_DATA = (
+    'layers { name: "d" type: DATA top: "data" top: "label" transform_param { mean_value: 10 }'
+    " data_param { batch_size: 4 scale: 0.5 crop_size: 8 } }"
+)
+
+
+@pytest.mark.parametrize("data, v1", [(OTHER_DATA, False), (OLD_DATA, True)])
+def test_pixels_are_those_of_the_data_layer_of_the_images(data, v1, tmp_path):
+    conv = [nets.v2()[1]]
+    path = written(tmp_path / "net.prototxt", (data + files.prototxt(conv, v1)).encode())
+    weights = written(tmp_path / "net.caffemodel", files.weights(conv, v1))
+    found = caffe.load(path, weights)
+    assert found.plan.shape == (3, 8, 8)
+    assert (found.network.preprocess.mean, found.network.preprocess.std) == ((10.0,), (2.0,))
+
+
 def test_weights_that_are_not_defined_are_told(tmp_path):
     net = nets.v2()
     cut = [layer for layer in net if layer.name in ("data", "conv1")]
