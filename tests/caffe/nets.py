@@ -87,7 +87,7 @@ def v2():
     make.add("Dropout", "drop", "fc2", "fc2", dropout_ratio=0.4)
     make.add("Pooling", "whole", "strided", pool="AVE", global_pooling=True)
     make.linear("fc3", "whole", 7, 5)
-    make.add("PReLU", "shared", "fc3", blobs=[np.float32([0.3])], channel_shared=True)
+    make.add("PReLU", "shared", "fc3", blobs=[np.float32(0.3)], channel_shared=True)
     make.add("Eltwise", "logit_sum", "fc1 fc2 shared")
     make.batch_norm("bn3", "logit_sum", 7, top="logit_sum", factor=1.0)
     make.add(

@@ -107,7 +107,7 @@ def scaled(inputs, weights, parameters):
 
 
 def prelu(inputs, weights, parameters):
-    slope = of_channels(weights[0], inputs[0])
+    slope = of_channels(weights[0].reshape(-1), inputs[0])
     return np.maximum(inputs[0], 0) + slope * np.minimum(inputs[0], 0)
 
 
