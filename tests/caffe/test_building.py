@@ -96,7 +96,7 @@ def test_the_file_loads_without_tfkd(imported, tmp_path):
 def test_a_last_softmax_is_left_off_and_its_input_are_the_logits(tmp_path):
     net = nets.v1()
     found = caffe.load(*written(tmp_path, net, v1=True), mean=[0.0])
-    assert found.plan.outputs == {"sum": len(found.plan.nodes) - 1}
+    assert found.plan.outputs == {len(found.plan.nodes) - 1: "sum"}
     assert "prob" not in models.tap_names(found.network.model)
     image = nets.image(net)
     values = outputs(found, image)["sum"]
@@ -116,6 +116,20 @@ def test_several_outputs_are_named_by_their_blobs(tmp_path):
     assert models.tap_shapes(found.network.model, found.network.paths(["a/b"])) == {
         "a/b": (4, 4, 4)
     }
+
+
+def test_an_output_has_the_name_of_its_layer_where_that_of_its_blob_is_another_layers(tmp_path):
+    make = nets.Maker(3)
+    make.image(3, 6, 6)
+    make.linear("fc1", "data", 5, 3 * 36)
+    make.add("ReLU", "relu1", "fc1", "fc1")
+    make.linear("fc2", "data", 4, 3 * 36)
+    found = caffe.load(*written(tmp_path, make.layers), mean=[0.0])
+    assert set(models.outputs(found.network.model)) == {"relu1", "fc2"}
+    image = nets.image(make.layers)
+    wanted = reference.outputs(make.layers, image)
+    for name, values in outputs(found, image).items():
+        np.testing.assert_allclose(values, wanted[name], rtol=0, atol=1e-4, err_msg=name)
 
 
 def test_maps_of_one_value_are_logits(tmp_path):
