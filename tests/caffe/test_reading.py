@@ -93,12 +93,14 @@ def test_layers_of_training_are_left_out(tmp_path):
         "  transform_param { crop_size: 8 scale: 0.5 mean_value: 10 mirror: true } }",
         'layer { name: "drop" type: "Dropout" bottom: "data" top: "data" exclude { phase: TEST } }',
         files.prototxt([conv]),
-        'layer { name: "staged" type: "Slice" bottom: "conv1" include { stage: "deploy" } }',
-        'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "conv1" bottom: "label" top: "l" }',
+        'layer { name: "staged" type: "Slice" bottom: "conv1" include { stage: "deploy" }',
+        "  slice_param { axis: 1 } }",
+        'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "conv1" bottom: "label" top: "l"',
+        "  fork_param { lambda: 2 } }",
         'layer { name: "acc" type: "Accuracy" bottom: "conv1" bottom: "label" top: "a" }',
         'layer { name: "side" type: "Sigmoid" bottom: "conv1" top: "side" }',
         'layer { name: "quiet" type: "Silence" bottom: "side" }',
-        'layer { name: "act" type: "ReLU" bottom: "conv1" top: "conv1" }',
+        'layer { name: "act" type: "ReLU" bottom: "conv1" top: "conv1" phase: TEST param { } }',
     ]
     path = written(tmp_path / "train_val.prototxt", "\n".join(lines).encode())
     content = files.weights([conv])

@@ -102,6 +102,14 @@ TEXTS = {
         "layer {\n convolution_param { kernal_size: 3 } }",
         r"found 2:\d+ .*the field 'kernal_size', which ConvolutionParameter does not have",
     ),
+    "unknown field of a layer": (
+        'layer { type: "ReLU" relu_params { negative_slope: 0.5 } }',
+        r"found 1:\d+ .*the field 'relu_params', which LayerParameter does not have",
+    ),
+    "parameter beside the parameters": (
+        "layers { type: DATA fork: 1 } layers { type: RELU negative_slope: 0.5 }",
+        r"found 1:\d+ .*the field 'negative_slope', which V1LayerParameter does not have",
+    ),
     "a number that is none": ("layer { convolution_param { num_output: -1 } }", "out of range"),
     "both versions": ("layer {} layers {}", "both 'layer' and 'layers'"),
     "too deep": ("a { " * 50, "found more than"),

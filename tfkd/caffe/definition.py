@@ -136,7 +136,7 @@ def defined(message) -> Definition:
     for position, each in enumerate(found):
         layer = _layer(each, position)
         with within(f"layer {shown(layer.name)}"):
-            if not _is_in(each):
+            if not is_in_test(each):
                 continue
             if layer.type in _OF_TRAINING:
                 silent |= set(layer.bottoms if layer.type == "Silence" else ())
@@ -159,20 +159,27 @@ def _layer(message, position: int) -> Layer:
     name = as_text(message.name) or f"layer{position}"
     return Layer(
         name,
-        _type_of_v1(message.type) if is_v1 else as_text(message.type),
+        type_of(message),
         tuple(map(as_text, message.bottom)),
         tuple(map(as_text, message.top)),
         message,
     )
 
 
-def _type_of_v1(number: int) -> str:
-    word = next(name for name, value in ENUMS["V1LayerType"].items() if value == number)
+def type_of(message) -> str:
+    """Returns what the message of a layer does, by Caffe's word of V2."""
+    if message.DESCRIPTOR.name != "V1LayerParameter":
+        return as_text(message.type)
+    word = next(name for name, value in ENUMS["V1LayerType"].items() if value == message.type)
     return _V1_TYPES.get(word, "".join(map(str.capitalize, word.split("_"))))
 
 
-def _is_in(message) -> bool:
-    """Whether a layer is part of the network in the phase TEST."""
+def is_in_test(message) -> bool:
+    """Returns whether the message of a layer puts it into the network in the phase TEST.
+
+    Raises:
+        CaffeFormatError: When it both includes and excludes the layer.
+    """
     if message.include and message.exclude:
         raise CaffeFormatError("found both 'include' and 'exclude', wanted one of them")
     if message.include:

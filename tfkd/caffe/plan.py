@@ -263,7 +263,7 @@ def _with_scales(
 ) -> tuple[list[Node], Mapping[int, str]]:
     """The nodes, where a Scale does the work of the BatchNorm that it alone reads as well."""
     readers = Counter(position for node in nodes for position in node.inputs)
-    readers.update(outputs)
+    readers.update(list(outputs))
     found = list(nodes)
     for position, node in enumerate(nodes):
         if not isinstance(node.operation, Scale) or node.inputs == (_IMAGE,):
