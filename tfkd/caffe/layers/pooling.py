@@ -14,6 +14,7 @@ from tfkd.caffe.errors import CaffeFormatError, sizes
 from tfkd.caffe.layers.operation import Operation, Shape, check_maps, register
 from tfkd.caffe.layers.windows import Pair, pair
 from tfkd.caffe.schema import ENUMS
+from tfkd.models.graph.calls import named
 
 _MAX, _AVE = ENUMS["PoolMethod"]["MAX"], ENUMS["PoolMethod"]["AVE"]
 _LOWEST = float(np.finfo(np.float32).min)
@@ -95,7 +96,8 @@ class Pooling(Operation):
         if any(map(any, padding)):
             around = ((0, 0), *padding, (0, 0))
             value = _LOWEST if is_largest else 0.0
-            images = keras.ops.pad(images, around, constant_values=value)
+            padded = keras.ops.pad(images, around, constant_values=value)
+            images = named(padded, label.part("pad"))
         kind = keras.layers.MaxPooling2D if is_largest else keras.layers.AveragePooling2D
         factors = {} if is_largest else self._factors(kernel, windows, lengths)
         name = label.part("mean") if factors else label.name
