@@ -40,9 +40,10 @@ _MEAN = flags.DEFINE_list(
 )
 _MEAN_AS = flags.DEFINE_enum(
     "mean_as",
-    "channel",
+    None,
     ["channel", "image"],
-    "Of a file: its mean of each channel, or of each pixel (its middle, for smaller images).",
+    "Of a file: its mean of each channel, or of each pixel (its middle, for smaller images). Left "
+    "out: channel for that of --mean, and image, as Caffe does, for one that the prototxt names.",
 )
 _SCALE = flags.DEFINE_float("scale", None, "What pixels less their mean are multiplied by.")
 _CLASS_NAMES = flags.DEFINE_string(
