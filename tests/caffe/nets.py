@@ -145,6 +145,7 @@ def variants():
         "beyond": {"pool": "AVE", "kernel_size": 4, "stride": 3},
         "oblong": {"pool": "AVE", "kernel_h": 3, "kernel_w": 2, "stride_h": 2, "stride_w": 3,
                    "pad_h": 2, "pad_w": 1},
+        "clipped": {"kernel_h": 1, "kernel_w": 3, "stride": 5, "pad_w": 1, "pad_h": 0},
         "small": {"kernel_h": 10, "kernel_w": 8, "stride": 2},
     }  # fmt: skip
     for name, parameters in pools.items():

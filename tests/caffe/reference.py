@@ -68,7 +68,7 @@ def pooling(inputs, weights, parameters):
     for length, size, stride, pad in zip(lengths, kernel, strides, pads):
         steps = (length + 2 * pad - size) / stride
         count = (math.floor(steps) if is_floor else math.ceil(steps)) + 1
-        if pad and (count - 1) * stride >= length + pad:
+        if any(pads) and (count - 1) * stride >= length + pad:
             count -= 1
         starts = [number * stride - pad for number in range(count)]
         places.append([(start, min(start + size, length + pad)) for start in starts])

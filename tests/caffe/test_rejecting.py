@@ -281,11 +281,18 @@ def test_weights_of_as_many_numbers_in_another_order(parameters, found, wanted, 
         caffe.load(tmp_path / "net.prototxt", tmp_path / "net.caffemodel")
 
 
-def test_batch_normalization_of_variances_below_zero(tmp_path):
-    blobs = [files.blob(np.float32(each)) for each in ([0, 0, 0], [1, -2, 1], [1])]
+@pytest.mark.parametrize(
+    "mean, variance, factor, match",
+    [
+        (0, -2, 1, "found the variance -2 and eps 1e-05"),
+        (1e10, 0.1, 1e-30, "found a mean or variance that is infinite with the factor 1e-30"),
+    ],
+)
+def test_statistics_that_cannot_be(mean, variance, factor, match, tmp_path):
+    blobs = [files.blob(np.float32(each)) for each in ([0, mean, 0], [1, variance, 1], [factor])]
     (tmp_path / "net.caffemodel").write_bytes(layers(*blobs))
     (tmp_path / "net.prototxt").write_text(one("BatchNorm"))
-    with pytest.raises(caffe.CaffeFormatError, match="found the variance -2 and eps 1e-05"):
+    with pytest.raises(caffe.CaffeFormatError, match=match):
         caffe.load(tmp_path / "net.prototxt", tmp_path / "net.caffemodel")
 
 

@@ -48,9 +48,14 @@ class BatchNorm(Operation):
         return (channels,), (channels,), (1,)
 
     def check_weights(self, arrays: Sequence[Callable[[], np.ndarray]]) -> None:
-        _, variance = self._statistics(arrays)
+        mean, variance = self._statistics(arrays)
+        if not (np.isfinite(mean).all() and np.isfinite(variance).all()):
+            raise CaffeFormatError(
+                f"found a mean or variance that is infinite with the factor {arrays[2]()[0]:.4g}, "
+                "wanted finite ones"
+            )
         least = float(variance.min())
-        if not least + self.epsilon > 0 or not np.isfinite(variance).all():
+        if not least + self.epsilon > 0:
             raise CaffeFormatError(
                 f"found the variance {least:.4g} and eps {self.epsilon:.4g}, wanted a sum above 0"
             )
@@ -74,7 +79,7 @@ class BatchNorm(Operation):
         self, arrays: Sequence[Callable[[], np.ndarray]]
     ) -> tuple[np.ndarray, np.ndarray]:
         mean, variance, factor = (each() for each in arrays[:3])
-        with np.errstate(over="ignore", divide="ignore"):
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             inverse = np.float32(0) if factor[0] == 0 else 1 / factor[0]
             return mean * inverse, variance * inverse
 

@@ -26,8 +26,8 @@ class Pooling(Operation):
     """The largest value or the mean of windows.
 
     There are ceil((size + 2 pad - kernel) / stride) + 1 windows in each direction (floor where the
-    rounding says so), less the last one where, with padding, it would begin behind the image. A
-    mean divides by the values of the window within image and padding; a window that reaches further
+    rounding says so), less the last one where, with padding in one of them, it would begin behind
+    image and padding. A mean divides by the values of the window within image and padding; a window that reaches further
     has fewer. Nothing but the image can be the largest value.
 
     A kernel of None is the whole image.
@@ -72,7 +72,7 @@ class Pooling(Operation):
         stride, pad = self.stride[axis], self.pad[axis]
         steps = (length + 2 * pad - kernel) / stride
         found = (math.ceil(steps) if self.rounds_up else math.floor(steps)) + 1
-        if pad and (found - 1) * stride >= length + pad:
+        if any(self.pad) and (found - 1) * stride >= length + pad:
             found -= 1
         if found < 1 or (found - 1) * stride >= length + pad:
             raise CaffeFormatError(
