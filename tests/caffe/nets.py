@@ -52,7 +52,8 @@ class Maker:
 
     def batch_norm(self, name, bottom, channels, top=None, factor=7.5, **parameters):
         mean, variance = self.values(channels), self.values(channels, low=0.5, high=2.0)
-        blobs = (mean * factor, variance * factor, np.float32([factor]))
+        # The statistics of a factor of 0 are not heeded, whatever they are.
+        blobs = (mean * (factor or 1), variance * (factor or 1), np.float32([factor]))
         self.add("BatchNorm", name, bottom, top, blobs, **parameters)
 
 
@@ -157,6 +158,9 @@ def variants():
     make.add("ReLU", "turned", "fc", negative_slope=-0.5)
     make.add("LRN", "one", "data", local_size=1, alpha=0.3, k=2)
     make.add("LRN", "wide", "data", local_size=9)
+    make.add("LRN", "within", "data", local_size=3, norm_region="WITHIN_CHANNEL", k=2)
+    make.convolution("padded", "data", (3, 4, 3, 3), kernel_size=3, stride=2, pad=1)
+    make.convolution("stretched", "data", (3, 4, 3, 3), kernel_size=3, dilation=[2, 1])
     make.add("Concat", "alone", "one")
     make.batch_norm("unscaled", "data", 4, factor=0.0)
     make.add("PReLU", "flat_slopes", "turned", blobs=[make.values(6)])

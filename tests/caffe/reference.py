@@ -32,9 +32,9 @@ def convolution(inputs, weights, parameters):
     height, width = pair(parameters, "kernel_size", "kernel")
     pads = pair(parameters, "pad", "pad", 0)
     strides = pair(parameters, "stride", "stride", 1)
-    dilation, groups = parameters.get("dilation", 1), parameters.get("group", 1)
+    dilations, groups = pair(parameters, "dilation", "dilation", 1), parameters.get("group", 1)
     padded = np.pad(images, ((0, 0), (0, 0), (pads[0],) * 2, (pads[1],) * 2))
-    reach = [dilation * (size - 1) + 1 for size in (height, width)]
+    reach = [step * (size - 1) + 1 for step, size in zip(dilations, (height, width))]
     counts = [
         (length - whole) // stride + 1
         for length, whole, stride in zip(padded.shape[2:], reach, strides)
@@ -47,9 +47,9 @@ def convolution(inputs, weights, parameters):
         for row in range(counts[0]):
             for column in range(counts[1]):
                 top, left = row * strides[0], column * strides[1]
-                window = part[
-                    :, :, top : top + reach[0] : dilation, left : left + reach[1] : dilation
-                ]
+                rows = slice(top, top + reach[0], dilations[0])
+                columns = slice(left, left + reach[1], dilations[1])
+                window = part[:, :, rows, columns]
                 found[:, number, row, column] = (window * kernel[number]).sum((1, 2, 3))
         if bias:
             found[:, number] += bias[0][number]

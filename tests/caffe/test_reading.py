@@ -95,12 +95,16 @@ def test_layers_of_training_are_left_out(tmp_path):
         files.prototxt([conv]),
         'layer { name: "staged" type: "Slice" bottom: "conv1" include { stage: "deploy" }',
         "  slice_param { axis: 1 } }",
+        'layer { name: "high" type: "Slice" bottom: "conv1" include { min_level: 1 } }',
+        'layer { name: "low" type: "Slice" bottom: "conv1" include { max_level: -1 } }',
+        'layer { name: "here" type: "Slice" bottom: "conv1" exclude { not_stage: "deploy" } }',
         'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "conv1" bottom: "label" top: "l"',
         "  fork_param { lambda: 2 } }",
         'layer { name: "acc" type: "Accuracy" bottom: "conv1" bottom: "label" top: "a" }',
         'layer { name: "side" type: "Sigmoid" bottom: "conv1" top: "side" }',
         'layer { name: "quiet" type: "Silence" bottom: "side" }',
-        'layer { name: "act" type: "ReLU" bottom: "conv1" top: "conv1" phase: TEST param { } }',
+        'layer { name: "act" type: "ReLU" bottom: "conv1" top: "conv1" phase: TEST param { }',
+        '  include { not_stage: "deploy" min_level: 0 max_level: 0 } }',
     ]
     path = written(tmp_path / "train_val.prototxt", "\n".join(lines).encode())
     content = files.weights([conv])
