@@ -106,8 +106,8 @@ def _plain(name: str) -> str:
 def _output_names(plan: Plan, labels: list[str], names: _Names) -> dict[str, int]:
     """The position of each output's node by the name of its blob, or else of its layer.
 
-    The name of an output goes before that of a layer, so that it must not be another layer's:
-    of ``fc`` and a ReLU that computes in place, both with the blob ``fc``, the second is the output.
+    The name of an output goes before that of a layer, so that it must not be another layer's: of
+    ``fc`` and a ReLU that computes in place, both with the blob ``fc``, the second is the output.
     """
     found: dict[str, int] = {}
     for position, blob in plan.outputs.items():

@@ -155,7 +155,9 @@ def _check_fields(text: str) -> dict[int, Exception]:
             name = token
             known = stack[-1]
             if known is not None and name not in known.fields_by_name:
-                error = tokenizer.ParseError(f"the field {name!r}, which {known.name} does not have")
+                error = tokenizer.ParseError(
+                    f"the field {name!r}, which {known.name} does not have"
+                )
                 if known.name in _STRICT and name not in _WITHOUT_EFFECT:
                     raise error
                 if known.name in _LAYERS and name not in _WITHOUT_EFFECT_IN_LAYERS:

@@ -27,8 +27,8 @@ class Pooling(Operation):
 
     There are ceil((size + 2 pad - kernel) / stride) + 1 windows in each direction (floor where the
     rounding says so), less the last one where, with padding in one of them, it would begin behind
-    image and padding. A mean divides by the values of the window within image and padding; a window that reaches further
-    has fewer. Nothing but the image can be the largest value.
+    image and padding. A mean divides by the values of the window within image and padding; a window
+    that reaches further has fewer. Nothing but the image can be the largest value.
 
     A kernel of None is the whole image.
     """
