@@ -174,13 +174,14 @@ def test_layers_of_one_name_get_a_number(tmp_path):
 def test_layers_are_called_as_the_functions_of_other_layers(tmp_path):
     make = nets.Maker(6)
     make.image(3, 4, 4)
-    make.add("LRN", "norm", "data", local_size=3)
+    make.convolution("conv", "data", (3, 3, 1, 1), kernel_size=1)
+    make.add("LRN", "norm", "conv", local_size=3)
     make.add("Pooling", "pad", "norm", kernel_size=3, stride=2, pad=1)
     for before, name in (("pad", "square"), ("square", "add"), ("add", "power")):
         make.add("ReLU", name, before, negative_slope=-0.5)
     found = caffe.load(*written(tmp_path, make.layers), mean=[0.0])
     names = {each.split("_")[0] for each in models.tap_names(found.network.model)}
-    assert names == {"norm", "pad", "square", "add", "power", "logits"}
+    assert names == {"conv", "norm", "pad", "square", "add", "power", "logits"}
 
 
 def test_more_layers_than_keras_joins(tmp_path, monkeypatch):
