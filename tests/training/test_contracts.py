@@ -107,7 +107,7 @@ def test_one_two_and_three_replicas_end_alike(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("role", "after"),
-    [("blockwise", 3), ("blockwise", 8), ("blockwise", 17), ("blockwise", 21)]
+    [("blockwise", 3), ("blockwise", 8), ("blockwise", 17), ("blockwise", 25)]
     + [("cached", 6), *((role, 8) for role in ROLES[1:])],
 )
 def test_a_run_goes_on_in_the_middle_of_any_stage(
@@ -187,6 +187,32 @@ def test_what_a_stage_keeps_of_its_frozen_parts_changes_no_weight(
     assert "of all images" not in capsys.readouterr().out
     for found, wanted in zip(weights(tmp_path / "kept"), weights(tmp_path / "all"), strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_blocks_may_learn_from_labels_for_some_steps_and_keep_their_inputs_on_disk(
+    contract, tmp_path, capsys
+):
+    config = contract("blockwise")
+    config.methods = configs.methods(
+        pbkd=dict(
+            cuts=("block1", "block2", "block3"),
+            learns_from="labels",
+            stage_steps=4,
+            stage_cache_folder=str(tmp_path / "kept"),
+            finetune_epochs=1.0,
+        )
+    )
+    run(config, tmp_path / "run", "one")
+    stages = [(each["name"], each["steps"]) for each in result(tmp_path / "run")["stages"]]
+    assert stages == [("block1", 4), ("block2", 4), ("block3", 4), ("finetune", 7)]
+    told = [line for line in capsys.readouterr().out.splitlines() if "of all images" in line]
+    assert [line.split(" of all")[0] for line in told] == [
+        "stage block2: block_input",
+        "stage block3: block_input",
+    ]
+    assert all(line.endswith("computed once, on disk") for line in told)
+    assert any((tmp_path / "kept").iterdir())
 
 
 def test_a_hybrid_stage_trains_its_block_alone(contract, stopped, tmp_path):
