@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fixtures import multi_exit
-from tfkd import TfkdError, evaluation, models
+from tfkd import TfkdError, TfkdWarning, data, evaluation, models
 from tfkd.evaluation import reports
 from tfkd.evaluation.early_exit import RATIOS
 from tfkd.models.saving import load_network, save_network
@@ -159,7 +159,11 @@ def test_a_report_within_a_budget_leaves_early_by_the_validation_images(exits_fo
     network = load_network(exits_folder)
     costs = [each.macs for each in models.exit_costs(network.model).values()]
     budget = 0.6 * costs[-1]
-    report = reports.report(run=exits_folder, budget=budget)
+    # They are no longer those that the run held out.
+    parts = data.load("digits", validation_size=300).identity() | {"validation": "others"}
+    (exits_folder / "result.json").write_text(json.dumps({"inputs": {"data": {"parts": parts}}}))
+    with pytest.warns(TfkdWarning, match="the images of 'validation' are others than in the run"):
+        report = reports.report(run=exits_folder, budget=budget)
     found = report["early_exit"]
     assert costs[0] < found["validation_macs"] <= budget
     assert found["validation_macs"] != found["macs"]
@@ -176,14 +180,35 @@ def test_a_report_within_a_budget_leaves_early_by_the_validation_images(exits_fo
     message = (
         f"budget: found {costs[0] - 1:,} MACs an image, wanted at least {costs[0]:,}, the cost"
     )
+    (exits_folder / "result.json").unlink()
     with pytest.raises(TfkdError, match=message):
         reports.report(run=exits_folder, budget=costs[0] - 1)
+
+
+def test_the_thresholds_of_a_run_are_those_that_it_chose_itself(exits_folder):
+    """What other data, or the run's own as they are now, hold out may have been trained on."""
+    network = load_network(exits_folder)
+    save_network(network, exits_folder, "best")
+    macs = models.exit_costs(network.model)["exit2"].macs
+    thresholds = {"last": [0.3, *[0.5] * 9, "-inf"], "best": ["inf", 0.2, *[0.5] * 8, "-inf"]}
+    known = {"validation_top1": 30.0, "validation_macs": macs}
+    points = {which: [{**known, "thresholds": each}] for which, each in thresholds.items()}
+    found = {which: {"anytime": each, "budgeted": each} for which, each in points.items()}
+    (exits_folder / "early_exit.json").write_text(json.dumps(found))
+    for which, data_name in (("last", "digits"), ("best", None)):
+        report = reports.report(run=exits_folder, which=which, data_name=data_name, budget=macs)
+        assert [each["threshold"] for each in report["exits"]] == thresholds[which]
+        assert report["early_exit"]["validation_top1"] == 30
 
 
 def test_a_budget_without_validation_images_or_exits_is_refused(exits_folder, run_folder):
     with pytest.raises(TfkdError, match="found 900 MACs for a network with one exit"):
         reports.report(run=run_folder, budget=900)
+    message = "budget: found no thresholds and no validation images of the run to choose them"
+    # Of the images that a named data set holds out it is not known whether the run had them.
+    with pytest.raises(TfkdError, match=message):
+        reports.report(run=exits_folder, data_name="digits", budget=1e9)
     settings = {"name": "digits", "validation_size": 0}
     (exits_folder / "config.json").write_text(json.dumps({"data": settings}))
-    with pytest.raises(TfkdError, match="budget: found no validation images of digits"):
+    with pytest.raises(TfkdError, match=message):
         reports.report(run=exits_folder, budget=1e9)

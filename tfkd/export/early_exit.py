@@ -49,7 +49,9 @@ def points_of_run(run_folder: str | os.PathLike, which: str) -> list[dict[str, A
         return None
     try:
         found = json.loads(path.read_text(encoding="utf-8")).get(which)
-        return found and found["budgeted"] and [*found["anytime"], *found["budgeted"]]
+        if found is None or not found["budgeted"]:
+            return None
+        return [*found["anytime"], *found["budgeted"]]
     except (OSError, ValueError, AttributeError, LookupError, TypeError) as error:
         raise TfkdError(
             f"file {str(path)!r}: not readable ({type(error).__name__}), wanted the file that a "
