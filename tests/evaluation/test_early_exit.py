@@ -5,11 +5,12 @@ import math
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fixtures import multi_exit
-from tfkd import TfkdError, TfkdWarning, data, evaluation, models
+from tfkd import TfkdError, TfkdWarning, data, evaluation, models, tasks
 from tfkd.evaluation import reports
 from tfkd.evaluation.early_exit import RATIOS
 from tfkd.models.saving import load_network, save_network
@@ -104,6 +105,24 @@ def test_a_confidence_that_is_no_number_leaves_at_the_last_exit():
         found = evaluation.find_thresholds(confidence, ratio)
         assert not np.isnan(found).any()
         assert evaluation.exits_taken(confidence, found)[4] == 3
+
+
+def test_logits_that_are_no_numbers_are_wrong_as_in_the_scores():
+    nan = math.nan
+    logits = {
+        "exit1": [[nan, 0.0, 0.0], [0.0, nan, 1.0], [1.0, 0.0, 0.0]],
+        "logits": [[1.0, 0.0, 0.0], [nan, nan, nan], [0.0, 1.0, 0.0]],
+    }
+    images = [{"image": np.zeros((3, 1, 1, 1)), "label": np.zeros(3, int)}]
+
+    def predict(_):
+        return {name: tf.constant(rows) for name, rows in logits.items()}
+
+    found = evaluation.exit_answers({"it": predict}, images)["it"]
+    np.testing.assert_array_equal(found.right, [[0, 0, 1], [1, 0, 0]])
+    scores = evaluation.scores(predict, images, tasks.MultiExitClassification())
+    top1 = [each["top1"] for each in scores["exits"]]
+    np.testing.assert_allclose(100 * found.right.mean(axis=1), top1)
 
 
 def test_a_budget_takes_the_most_accurate_point_that_it_affords():
