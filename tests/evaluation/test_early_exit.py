@@ -143,6 +143,9 @@ def test_a_budget_takes_the_most_accurate_point_that_it_affords():
         message = f"budget: found {budget:g} MACs an image, wanted at least 10, the cost of the"
         with pytest.raises(TfkdError, match=message):
             evaluation.within_budget(points, budget)
+    # Of points of one accuracy the cheapest is taken, whatever more could be spent.
+    same = [{"validation_top1": 50.0, "validation_macs": macs} for macs in (20, 10)]
+    assert evaluation.within_budget(same, 30) == same[1]
     # At 28 MACs 90 of 100 images are right as at the last exit; 80 of them at 25 and less.
     assert evaluation.cheapest(points, 0.5)["validation_macs"] == 28
     assert evaluation.cheapest(points, 10)["validation_macs"] < 28
