@@ -354,7 +354,10 @@ def test_weights_that_would_all_be_negative_stay():
 
 
 def test_step_that_overflows_leaves_the_weights_alone():
-    """Under a loss scale such a step is left out; without one it ends the run, and is named."""
+    """Under a loss scale such a step is left out; without one it ends the run, and is named.
+
+    The optimizer of the weights does not see it either.
+    """
     images = np.full((8, 8, 8, 3), np.nan, "float32")
     for scaled in (True, False):
         optimizer = keras.optimizers.SGD(RATE)
@@ -362,15 +365,20 @@ def test_step_that_overflows_leaves_the_weights_alone():
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         distiller = distiller_of(optimizer=optimizer)
         (objective,) = distiller.objectives
-        before = values([*objective.variables])
+        learner = objective.optimizers[0]
+        for moment in learner.variables:
+            moment.assign(keras.ops.ones_like(moment))
+        before = values([*objective.variables[:2], *learner.variables])
         if scaled:
             distiller.fit(batches(heldout_image=images), verbose=0)
         else:
             with pytest.raises(tfkd.NonFiniteLoss, match="loss 'hdkd/validation_loss' is not fin"):
                 distiller.fit(batches(heldout_image=images), verbose=0)
         assert np.isfinite(float(objective.validation_loss)) == scaled
-        for number in (0, 1):  # The weights and the running means.
-            np.testing.assert_array_equal(objective.variables[number], before[number])
+        # The weights, the running means, and what the optimizer keeps.
+        after = values([*objective.variables[:2], *learner.variables])
+        for first, second in zip(before, after, strict=True):
+            np.testing.assert_array_equal(second, first)
 
 
 def test_what_cannot_be_is_refused():

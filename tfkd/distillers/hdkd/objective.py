@@ -55,6 +55,7 @@ from tfkd import models
 from tfkd.core import Context, Spec, register
 from tfkd.core.step.clipping import is_normalized
 from tfkd.core.step.replicas import replica_count, sum_over_replicas
+from tfkd.core.step.updates import apply_if
 from tfkd.distillers.hdkd.distiller import HDKDDistiller
 from tfkd.distillers.hdkd.validation import balanced_loss
 from tfkd.distillers.hdkd.weights import initial_weights, projected, restricted, support
@@ -206,6 +207,9 @@ class HDKD(OfExits):
     ) -> None:
         """Updates the weights; where something is not finite they stay, and so do the means of V.
 
+        Their optimizer is then left out as that of the network is: on one device it does not see
+        the step, on mirrored replicas it makes one without slopes.
+
         Args:
             hypergradient: The derivative of ``V`` by each weight, equal on every replica.
             value: The ``V``.
@@ -216,9 +220,8 @@ class HDKD(OfExits):
         """
         finite = tf.reduce_all(tf.math.is_finite(tf.concat([hypergradient, value[None]], axis=0)))
         before = tf.convert_to_tensor(self.gamma)
-        slopes = tf.where(finite, hypergradient, 0.0)
-        # The optimizer, which may stand in no condition on replicas, sums over them.
-        self.optimizers[0].apply_gradients([(slopes / replica_count(), self.gamma)])
+        # The optimizer sums over replicas.
+        apply_if(finite, self.optimizers[0], [(hypergradient / replica_count(), self.gamma)])
         after = projected(tf.convert_to_tensor(self.gamma), self._total)
         ok = tf.logical_and(finite, tf.reduce_sum(after) > 0.0)
         self.gamma.assign(tf.where(ok, after, before))
