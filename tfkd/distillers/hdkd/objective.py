@@ -14,9 +14,10 @@ step of gradient descent on ``L``; they and the network learn in turns, at every
     g     <- an Adam step by h, then max(g, 0), then the initial sum
     theta <- the step of the run's own optimizer on L(theta; g), with the new g, on the same batch
 
-``h`` is exact, see :mod:`tfkd.distillers.hdkd.bilevel`; ``eta`` is the current learning rate. Batch
-normalization uses the batch in all of these passes; the moving statistics are those of the last
-one, the only that writes. The step is :class:`HDKDDistiller`'s.
+``h`` is exact, see :mod:`tfkd.distillers.hdkd.bilevel`; ``eta`` is the current learning rate. The
+batch passes forward once, for both steps, and held-out images once more at ``theta'``. Batch
+normalization uses the images of the pass in both; the first alone writes moving statistics. The
+step is :class:`HDKDDistiller`'s.
 
 - ``form="hdkd"`` learns the weights of all losses; ``"hmsdnet"`` those of the label losses alone,
   ``"hdbt"`` those of the label losses and of the divergences from the deepest exit, the
