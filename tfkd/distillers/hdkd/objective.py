@@ -52,7 +52,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfkd import models
 from tfkd.core import Context, Spec, register
 from tfkd.core.step.clipping import is_normalized
 from tfkd.core.step.replicas import replica_count, sum_over_replicas
@@ -60,7 +59,7 @@ from tfkd.core.step.updates import apply_if
 from tfkd.distillers.hdkd.distiller import HDKDDistiller
 from tfkd.distillers.hdkd.validation import balanced_loss
 from tfkd.distillers.hdkd.weights import initial_weights, projected, restricted, support
-from tfkd.distillers.shared.exit_losses import exit_losses, label_losses, loss_names, pairs
+from tfkd.distillers.shared.exit_losses import cross_entropies, exit_losses, loss_names, pairs
 from tfkd.distillers.shared.exits import OfExits
 from tfkd.errors import TfkdError
 from tfkd.settings import Count, Fraction, Positive, Range, field
@@ -106,10 +105,6 @@ class HDKD(OfExits):
     def check(self) -> None:
         self.distills = self.form != "hmsdnet"
 
-    def choose_taps(self, student: models.Network, teachers: Sequence[models.Network]) -> None:
-        super().choose_taps(student, teachers)
-        self.requires = dataclasses.replace(self.requires, batch_keys=HELDOUT)
-
     def setup(self, spec: Spec) -> None:
         student = spec.network("student")
         if any(map(is_normalized, student.model.trainable_variables)):
@@ -119,8 +114,7 @@ class HDKD(OfExits):
             )
         count = len(self.exits)
         self._chosen = support(self.form, count)
-        learners = np.array([i for i, _ in pairs(count)])[self._chosen[count:] - count]
-        self._of_learners = np.arange(count - 1)[:, None] == learners
+        self._learners = np.array([i for i, _ in pairs(count)])[self._chosen[count:] - count]
         first = restricted(initial_weights(self.initial, count), self._chosen)
         self._total = float(first.sum()) if self.keep_sum else None
         # Every replica writes the same values, so that the first one's stand for all.
@@ -165,7 +159,7 @@ class HDKD(OfExits):
                 losses = exit_losses(context.labels, logits, self.temperature)
                 losses = tf.gather(losses, self._chosen)
             else:
-                losses = label_losses(context.labels, logits)
+                losses = cross_entropies(context.labels, logits)
             context.scratch[self.name] = context.means(losses)
         return context.scratch[self.name]
 
@@ -176,7 +170,7 @@ class HDKD(OfExits):
         of_labels, of_pairs = weighted[:count], weighted[count:]
         if not self.distills:
             return self.named(of_labels)
-        distilled = tf.linalg.matvec(tf.constant(self._of_learners, means.dtype), of_pairs)
+        distilled = tf.math.segment_sum(of_pairs, self._learners)
         return self.named(tf.concat([of_labels, distilled], axis=0))
 
     def heldout_means(self, labels: tf.Tensor, outputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
@@ -186,7 +180,7 @@ class HDKD(OfExits):
             labels: Of the held-out images of this replica.
             outputs: Their logits by exit.
         """
-        losses = label_losses(labels, [outputs[name] for name in self.exits])
+        losses = cross_entropies(labels, [outputs[name] for name in self.exits])
         rows = tf.cast(tf.shape(losses)[1], losses.dtype)
         of_all = sum_over_replicas(rows) / replica_count()
         return tf.reduce_sum(losses, axis=1) / of_all
