@@ -41,7 +41,10 @@ is a setting:
   by the queue, and every student of the run ends with it.
 
 That classifier takes one pass of the teacher over the training images at the end (two where it
-centers). ``W`` is never part of a student.
+centers). ``head_temperature`` divides the teacher's logits there alone and changes nothing of the
+training. It is ``query_temperature`` unless given; but that was chosen for the loss, and where it
+makes ``p(y | z)`` nearly flat, every class is the mean of nearly the same images, and the
+directions of the classes nearly coincide. ``W`` is never part of a student.
 
 Everything is float32, whatever the precision of the networks. The queue holds
 ``4 L (width + classes + 1)`` bytes on each replica: 23 MB for 16,384 of width 256 and 100 classes.
@@ -134,6 +137,9 @@ class AuxVar(Objective):
     head: Literal["linear", "bayes"] = field(
         "linear", "what is trained on labels: the student's linear layer, or the Bayes classifier"
     )
+    head_temperature: Positive | None = field(
+        None, "divides those of the images that make the Bayes classifier; none: query_temperature"
+    )
     student_tap: str = field("pooled", "feature of the student, a vector")
     teacher_tap: str = field("pooled", "feature of the teacher, a vector")
 
@@ -169,6 +175,10 @@ class AuxVar(Objective):
     def _temperature(self) -> float:
         usual = 1.0 / self.kappa if self.class_posterior == "cosine" else _TEMPERATURE
         return self.temperature or usual
+
+    @property
+    def _query_temperature(self) -> float:
+        return self.query_temperature or self._temperature
 
     def setup(self, spec: Spec) -> None:
         width, own = (
@@ -238,7 +248,8 @@ class AuxVar(Objective):
         logits = self._class_logits(vectors, context.teacher())
         target = tf.nn.softmax(logits / self._temperature)
         numbers = tf.cast(context.index, tf.int32)
-        return Taught(vectors, self._stored_classes(logits), target, numbers)
+        classes = tf.nn.softmax(logits / self._query_temperature)
+        return Taught(vectors, classes, target, numbers)
 
     def _stored(self, context: Context, taught: Taught) -> Stored:
         """Returns the batch of all replicas and what the queue holds."""
@@ -278,10 +289,6 @@ class AuxVar(Objective):
             return tf.cast(logits, tf.float32)
         return tf.linalg.matmul(vectors, self._class_vectors, transpose_b=True)
 
-    def _stored_classes(self, logits: tf.Tensor) -> tf.Tensor:
-        """Returns ``p(y | z)``."""
-        return tf.nn.softmax(logits / (self.query_temperature or self._temperature))
-
     # The end of a run.
 
     def finalize(self, student: models.Network, finish: Finish) -> models.Network:
@@ -310,12 +317,13 @@ class AuxVar(Objective):
     def _embedding_of(self, teacher: models.Network) -> bayes_head.Embed:
         """Returns the function of pixels to embeddings, not centered, and ``p(y | z)``."""
         model = models.tapped(teacher.model, teacher.paths([self.teacher_tap, "logits"]))
+        temperature = self.head_temperature or self._query_temperature
 
         @tf.function(reduce_retracing=True)
         def embed(pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             found = model(teacher.preprocess(pixels), training=False)
             vectors = _unit(found[self.teacher_tap])
-            return vectors, self._stored_classes(self._class_logits(vectors, found["logits"]))
+            return vectors, tf.nn.softmax(self._class_logits(vectors, found["logits"]) / temperature)
 
         return embed
 
