@@ -36,7 +36,8 @@ is a setting:
   no cosine below 0.
 - ``head="linear"`` trains the student's own linear layer on the labels, and the run also ends in
   the student ``bayes`` with the classifier of :mod:`tfkd.distillers.auxvar.bayes_head` in its
-  place: as many parameters and operations, but probabilities that are not calibrated.
+  place: as many parameters and operations where the student has one linear layer behind its
+  feature (it is told otherwise), but probabilities that are not calibrated.
   ``head="bayes"`` trains that one alone: the label loss is that of ``p_s(y | x)``, validation goes
   by the queue, and every student of the run ends with it.
 
@@ -53,6 +54,7 @@ Everything is float32, whatever the precision of the networks. The queue holds
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -195,6 +197,8 @@ class AuxVar(Objective):
             who = f"{self.name} with class_posterior='cosine', teacher tap {self.teacher_tap!r}"
             head = spec.head("teacher", self.teacher_tap)
             self._class_vectors = class_vectors(head, width, who)
+        student = spec.network("student")
+        bayes_head.tell_of_other_layers(self.name, student, self.student_tap, spec.num_classes)
         self._directions: tuple[Any, np.ndarray] | None = None
 
     # The loss of a step.
@@ -208,6 +212,10 @@ class AuxVar(Objective):
         logits = self._instance_logits(context, stored)
         context.scratch[self.name] = stored, logits
         probabilities = mixture.class_probabilities(logits, stored.classes)
+        if not context.training:
+            # Before the first step the queue knows nothing, and equal logits would be a guess.
+            known = tf.reduce_any(stored.allowed)
+            probabilities = tf.where(known, probabilities, tf.constant(math.nan))
         # Up to a constant, which no softmax sees, these are the logits of p(y | x).
         return tf.math.log(probabilities + mixture.EPSILON)
 
