@@ -27,10 +27,14 @@ is a setting:
   teacher, of concentration ``teacher_kappa``, takes it for where the class is known. ``"infonce"``
   is its limit for a large ``teacher_kappa``: ``-log p_s(z = own | x)``.
 - ``teacher_kappa`` and ``query_temperature`` are tied to ``kappa`` and ``temperature`` unless
-  given: a student that has the teacher's features then has its classes too.
+  given: the larger ``kappa``, the nearer a student that has the teacher's features then is to its
+  classes. At the default it mixes them with those of all images that are a little alike, and
+  something is left that no student can learn.
 - ``class_posterior="cosine"`` takes ``t_z`` to be the cosines of ``v_z`` with the weights of the
   classes in the teacher's linear layer, for target and stored images alike, and shares one
   temperature, ``1 / kappa``.
+- The gradient of the marginal form falls as ``kappa / temperature^2``, which the ``temperature^2``
+  of KD would even out; the weight is a setting of the run.
 - ``own_instance=False`` leaves the image itself out of ``z``.
 - ``center=True`` takes the mean of all ``v_z`` from each before ``L2``: features behind a ReLU have
   no cosine below 0.
