@@ -14,8 +14,9 @@ Command: python tools/compare.py --config=configs/cifar10_folder.py --workdir=ru
 
 Argument: ``METHOD`` or ``METHOD,STUDENT`` (default ``kd,resnet8``), or ``teacher``. METHOD is one
 of ``tfkd.training.published.names()``, with its published weights for CIFAR-100, or ``plain``
-(``auxvar``, ``auxvar_elbo``, ``auxvar_infonce``, ``auxvar_no_variable``, ``auxvar_untied`` are the
-ablation of AuxVar, whose queue holds 1,024 images here, and 256 to 2,048 where it is searched);
+(``auxvar``, ``auxvar_elbo``, ``auxvar_infonce``, ``auxvar_no_variable``,
+``auxvar_no_variable_unscaled``, ``auxvar_untied`` are the ablation of AuxVar, whose queue holds
+1,024 images here, and 256 to 2,048 where it is searched);
 STUDENT is the name of a network (``kd,vgg8``). Warm-ups and stages of methods keep the
 share that they have of 240 epochs. With the word ``smoke`` (``kd,smoke``) one epoch on 40 digits of
 scikit-learn.

@@ -427,6 +427,21 @@ def test_layers_that_the_bayes_head_leaves_out_are_told():
         Distiller(runs.network("teacher"), student, AuxVar())
 
 
+def test_student_without_a_graph_is_refused():
+    class Plain(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.inner = runs.network("inner")
+
+        def call(self, images):
+            return self.inner(images)
+
+    student = Plain()
+    student(np.zeros((1, 8, 8, 3), "float32"))
+    with pytest.raises(TfkdError, match="^auxvar: found the student .* no functional model"):
+        Distiller(runs.network("teacher"), student, AuxVar(student_tap="logits"))
+
+
 def test_without_data_there_is_no_bayes_head():
     distiller = runs.distiller_of(AuxVar(), eager=True)
     with pytest.raises(TfkdError, match="^auxvar: found no data for its Bayes classifier"):

@@ -244,7 +244,10 @@ def test_auxvar_comes_with_what_is_searched_and_its_queue_follows_the_images():
     assert found["methods.auxvar.queue_size"] == (1024, 4096, 16384)
     assert found["methods.auxvar.center"] == (False, True)
     assert not load("kd,resnet56,resnet20").search_space
-    for name, lacking in (("auxvar_elbo", set()), ("auxvar_infonce", {"methods.auxvar.temperature"})):
+    for name, lacking in (
+        ("auxvar_elbo", set()),
+        ("auxvar_infonce", {"methods.auxvar.temperature"}),
+    ):
         config = load(name, "cifar10_folder")
         assert config.methods.auxvar.queue_size == 1024
         here = {each.name: each.values for each in space.dimensions(config)}

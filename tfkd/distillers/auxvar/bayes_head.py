@@ -8,7 +8,7 @@ With ``p(z | y) = p(y | z) / sum_z' p(y | z')`` over all training images ``z``::
 of ``W h`` is the same for all classes and changes no ranking, so that ``mu W`` is all there is: a
 matrix ``(classes, width)``, as large as that of the linear layer, whose bias is 0. The scores rank
 classes; their softmax is not calibrated. It takes the place of all that follows the feature: of a
-student with more than a linear layer there, :func:`tell_of_other_layers` warns.
+student with more than a linear layer there, :func:`check_student` warns.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfkd import models
-from tfkd.errors import TfkdWarning
+from tfkd.errors import TfkdError, TfkdWarning
+from tfkd.models.graph.calls import is_functional
 from tfkd.models.graph.outputs import LOGITS
 
 REMARK = "Bayes head, probabilities not calibrated"
@@ -117,7 +118,7 @@ def folded(directions: np.ndarray, projector: np.ndarray) -> np.ndarray:
     return np.asarray(projector, np.float64) @ directions.T
 
 
-def tell_of_other_layers(who: str, student: models.Network, tap: str, classes: int) -> None:
+def check_student(who: str, student: models.Network, tap: str, classes: int) -> None:
     """Warns where the student has other layers behind a feature than one that is linear.
 
     Args:
@@ -125,7 +126,15 @@ def tell_of_other_layers(who: str, student: models.Network, tap: str, classes: i
         student: The student.
         tap: Its feature, a vector.
         classes: Number of classes.
+
+    Raises:
+        TfkdError: For a student whose layers cannot be replaced.
     """
+    if not is_functional(student.model):
+        raise TfkdError(
+            f"{who}: found the student {student.name!r}, which is no functional model, wanted one: "
+            f"the Bayes head is a layer behind its {tap!r}"
+        )
     inner = models.tapped(student.model, student.paths([tap]))
     width = inner.output[tap].shape[-1]
     behind = student.model.count_params() - inner.count_params()
