@@ -30,6 +30,7 @@ WANTED = {
         "own_instance": "True or False",
         "center": "True or False",
         "head": "'linear' or 'bayes'",
+        "head_temperature": "a number > 0 or None",
         "student_tap": "a string",
         "teacher_tap": "a string",
     },

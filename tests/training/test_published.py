@@ -89,6 +89,7 @@ def test_every_method_of_logits_has_a_preset():
         ("auxvar", "imagenet", 1.0, 1.0, {"objective": "marginal", "queue_size": 16384}),
         ("auxvar_untied", "imagenet", 1.0, 1.0, {"query_temperature": 1.0, "queue_size": 16384}),
         ("auxvar_no_variable", "cifar100", 1.0, 1.0, {"temperature": 4.0}),
+        ("auxvar_no_variable_unscaled", "cifar100", 1 / 16, 1.0, {"temperature": 4.0}),
         ("uskd", "imagenet", 1.0, 1.0, {"target_weight": 1.0, "weak_weight": 0.005}),
         ("sp", "cifar100", 3000.0, 1.0, {}),
         ("rkd", "cifar100", 1.0, 1.0, {"distance_weight": 25.0, "angle_weight": 50.0}),
@@ -241,8 +242,18 @@ def test_auxvar_comes_with_what_is_searched_and_its_queue_follows_the_images():
     assert found["methods.auxvar.temperature"] == (1.0, 2.0, 4.0)
     assert found["methods.auxvar.weight"] == (0.5, 1.0, 2.0, 4.0)
     assert found["methods.auxvar.queue_size"] == (1024, 4096, 16384)
+    assert found["methods.auxvar.center"] == (False, True)
     assert not load("kd,resnet56,resnet20").search_space
-    assert load("auxvar_elbo", "cifar10_folder").methods.auxvar.queue_size == 1024
+    for name, lacking in (
+        ("auxvar_elbo", set()),
+        ("auxvar_infonce", {"methods.auxvar.temperature"}),
+    ):
+        config = load(name, "cifar10_folder")
+        assert config.methods.auxvar.queue_size == 1024
+        here = {each.name: each.values for each in space.dimensions(config)}
+        assert set(found) - set(here) == lacking
+        # Of 5,000 images.
+        assert here["methods.auxvar.queue_size"] == (256, 1024, 2048)
 
 
 def test_every_method_has_an_experiment_on_a_folder():

@@ -76,7 +76,10 @@ _AUXVAR_SEARCH = {
     "temperature": (1.0, 2.0, 4.0),
     "weight": (0.5, 1.0, 2.0, 4.0),
     "queue_size": (1024, 4096, 16384),
+    "center": (False, True),
 }
+# InfoNCE asks for no classes, so that no temperature enters its loss.
+_INFONCE_SEARCH = {key: each for key, each in _AUXVAR_SEARCH.items() if key != "temperature"}
 
 _CIFAR100 = {
     "kd": Preset("kd", 0.9, {"temperature": 4.0}, 0.1),
@@ -126,11 +129,13 @@ _CIFAR100 = {
     # Lambda of a reproduction; no value was published. Every block has a stage of train.epochs.
     "pbkd": Preset("pbkd", 0.005),
     # No published values. Its ablation: the losses, the variable itself, whose place KD at the same
-    # temperature and weight takes, and stored classes that are as sharp as the teacher.
+    # temperature takes, and stored classes that are as sharp as the teacher. KD has a factor T^2
+    # that AuxVar has not: once it stays, once the weight takes it away.
     "auxvar": Preset("auxvar", search=_AUXVAR_SEARCH),
-    "auxvar_elbo": Preset("auxvar", settings={"objective": "elbo"}),
-    "auxvar_infonce": Preset("auxvar", settings={"objective": "infonce"}),
+    "auxvar_elbo": Preset("auxvar", settings={"objective": "elbo"}, search=_AUXVAR_SEARCH),
+    "auxvar_infonce": Preset("auxvar", settings={"objective": "infonce"}, search=_INFONCE_SEARCH),
     "auxvar_no_variable": Preset("kd", settings={"temperature": 4.0}),
+    "auxvar_no_variable_unscaled": Preset("kd", 1 / 16, {"temperature": 4.0}),
     "auxvar_untied": Preset("auxvar", settings={"query_temperature": 1.0}),
     "auxvar_bayes_head": Preset("auxvar", settings={"head": "bayes"}),
     # Those of OF_EXITS, for MSDNets, or any network by the network multi_exit.
