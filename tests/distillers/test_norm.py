@@ -13,7 +13,9 @@ from tests.distillers.contexts import context_of
 from tfkd import models
 from tfkd.core import Distiller, Spec
 from tfkd.core.divergences import cross_entropy, kl_divergence
+from tfkd.distillers.mld import MLD
 from tfkd.distillers.norm import NORM, norm_loss, normalized_logits, phase_factor
+from tfkd.distillers.sskd import SSKD
 from tfkd.errors import TfkdError
 from tfkd.models.saving import load_network
 from tfkd.training.results import save_students
@@ -371,6 +373,19 @@ def test_vectors_and_unknown_sizes_are_refused_with_their_taps():
     )
     with pytest.raises(TfkdError, match=message):
         Distiller(runs.network("teacher", 6), student, NORM())
+
+
+def test_a_label_loss_that_does_not_see_the_expansion_is_refused():
+    message = "^norm beside sskd: found that sskd has a label loss of its own, of the student's own"
+    with pytest.raises(TfkdError, match=message):
+        runs.distiller_of(SSKD(), NORM())
+    # That of MLD sees it.
+    distiller = runs.distiller_of(MLD(), NORM(normalize_logits=False), eager=True)
+    contraction = distiller.objectives[1].contract.trainable_variables
+    before = [np.array(each) for each in contraction]
+    distiller.fit(runs.batches("image_strong").take(1), verbose=0)
+    for variable, value in zip(contraction, before, strict=True):
+        assert np.any(np.array(variable) != value)
 
 
 def test_phases_that_do_not_go_together_are_refused():

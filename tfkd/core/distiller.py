@@ -30,6 +30,7 @@ from tfkd.core.step.term_means import TermMeans
 from tfkd.core.step.views import STUDENT, ViewPlan, union_of_taps, view_of_main_rows
 from tfkd.core.tasks import registry as tasks
 from tfkd.core.tasks.task import Task
+from tfkd.core.together import check_together
 from tfkd.errors import TfkdError, TfkdWarning, unknown
 from tfkd.settings import NonNegative, checked
 
@@ -132,6 +133,7 @@ class Distiller(Steps, Trainer, keras.Model):
             check_name(objective.name, [self.task.score.metric])
             self._check_kind(objective)
             objective.choose_taps(student, teachers)
+        check_together(self.objectives)
         self._networks = Networks(
             student,
             teachers,

@@ -251,6 +251,11 @@ class Objective(keras.layers.Layer):
         """
 
     @property
+    def replaces_logits(self) -> bool:
+        """Whether :meth:`student_logits` gives logits in training."""
+        return type(self).student_logits is not Objective.student_logits
+
+    @property
     def merges(self) -> bool:
         """Whether :meth:`finalize` makes another student than the one that was trained."""
         return type(self).finalize is not Objective.finalize

@@ -29,7 +29,8 @@ KL see logits less their mean, divided by ``sqrt(variance + 1e-7)`` and times 2.
 The order of the classes is the same. But the saved student has no such step: its logits are the
 unnormalized ones, so that its accuracy is that of training, its confidence and label loss are not.
 Another method of logits beside this one would compare normalized logits with a teacher's that are
-not: take ``kd_weight``, or ``normalize_logits=False``.
+not: take ``kd_weight``, or ``normalize_logits=False``. Beside SSKD, whose label loss is one of the
+student's own logits, D would never be trained: refused.
 
 If the teacher's map is larger, it is max-pooled in windows of ``floor(teacher / student)`` pixels;
 where the sizes still differ, the larger map is averaged to the smaller one (ours: the published

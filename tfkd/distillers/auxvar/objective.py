@@ -166,6 +166,10 @@ class AuxVar(Objective):
         return self.head == "bayes"
 
     @property
+    def replaces_logits(self) -> bool:
+        return self.head == "bayes"
+
+    @property
     def _temperature(self) -> float:
         usual = 1.0 / self.kappa if self.class_posterior == "cosine" else _TEMPERATURE
         return self.temperature or usual
