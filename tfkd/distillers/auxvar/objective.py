@@ -58,12 +58,13 @@ import numpy as np
 import tensorflow as tf
 
 from tfkd import models
-from tfkd.core import Context, Finish, Objective, Requires, Spec, Terms, register
+from tfkd.core import Context, Finish, Requires, Spec, Terms, register
 from tfkd.distillers.auxvar import bayes_head, mixture
 from tfkd.distillers.auxvar.class_vectors import class_vectors
 from tfkd.distillers.shared.contrast import counted
 from tfkd.distillers.shared.layers import check_width, dense
 from tfkd.distillers.shared.queue import EMPTY, Queue
+from tfkd.distillers.shared.tap_pair import TapPair
 from tfkd.errors import TfkdError
 from tfkd.settings import Count, Positive, field
 
@@ -109,7 +110,7 @@ class Stored:
 
 
 @register("auxvar")
-class AuxVar(Objective):
+class AuxVar(TapPair):
     """Knowledge distillation with an auxiliary variable; a reconstruction."""
 
     objective: Literal["marginal", "elbo", "infonce"] = field(
