@@ -51,13 +51,13 @@ class Positions:
         """
         if "index" not in batch:
             return dict(batch), None
-        given = batch["index"]
+        # Outside of graphs a batch may hold arrays.
+        given, label = map(tf.convert_to_tensor, (batch["index"], batch["label"]))
         index = tf.maximum(given, 0)
         if self._size is not None:
             index = tf.minimum(index, tf.cast(self._size - 1, index.dtype))
         beyond = tf.not_equal(index, given)
         others = tf.zeros_like(beyond)
-        label = batch["label"]
         if self._labels is not None and _are_numbers(label):
             label = tf.cast(tf.reshape(label, [-1]), tf.int32)
             others = tf.not_equal(tf.gather(self._labels, index), label)
