@@ -75,7 +75,7 @@ class NonFiniteWatch:
             len(self._names) - 1,
         )
         if wrong is not None:  # What follows from wrong images says less than they do.
-            kind = tf.argmax(wrong > 0, output_type=tf.int32)
+            kind = tf.argmax(tf.cast(wrong > 0, tf.float32), output_type=tf.int32)
             any_wrong = tf.gather(wrong, kind) > 0
             position = tf.where(any_wrong, len(self._names) + kind, position)
             images = tf.convert_to_tensor(self.images)
