@@ -186,7 +186,7 @@ WANTED = {
         "student_tap": "a string",
         "teacher_tap": "a string",
     },
-    "sp": {"student_tap": "a string", "teacher_tap": "a string"},
+    "sp": {"student_tap": "a string or None", "teacher_tap": "a string or None"},
     "srrl": {
         "connector_on": "'map' or 'pooled'",
         "feature_weight": "a number >= 0",

@@ -250,15 +250,19 @@ def test_a_confidence_that_is_no_number_reaches_no_threshold(tmp_path):
 def test_the_points_of_a_run_are_those_of_the_student_asked_for(tmp_path):
     path = tmp_path / early_exit.FILE_NAME
     assert early_exit.points_of_run(tmp_path, "last") is None
-    found = {which: {"anytime": [which], "budgeted": [1, 2]} for which in ("last", "best")}
-    path.write_text(json.dumps({**found, "unsure": {"anytime": [3], "budgeted": None}}))
-    assert early_exit.points_of_run(tmp_path, "best") == ["best", 1, 2]
-    assert early_exit.points_of_run(tmp_path, "last") == ["last", 1, 2]
+    point = {"thresholds": [0.5, "-inf"], "test_macs": 3.0}
+    others = {which: {**point, "exit": which} for which in ("last", "best")}
+    found = {
+        which: {"anytime": [other], "budgeted": [point] * 2} for which, other in others.items()
+    }
+    path.write_text(json.dumps({**found, "unsure": {"anytime": [point], "budgeted": None}}))
+    assert early_exit.points_of_run(tmp_path, "best") == [others["best"], point, point]
+    assert early_exit.points_of_run(tmp_path, "last") == [others["last"], point, point]
     assert early_exit.points_of_run(tmp_path, "unsure") is None
     assert early_exit.points_of_run(tmp_path, "other") is None
     for damaged in ('{"last": ', '{"last": {}}', "[]"):
         path.write_text(damaged)
-        message = r"early_exit.json': not readable \(\w+\), wanted the file that a run writes"
+        message = r"early_exit.json': .*; wanted the file that a run writes"
         with pytest.raises(TfkdError, match=message):
             early_exit.points_of_run(tmp_path, "last")
 

@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.distillers import runs
 from tfkd import NonFiniteLoss, TfkdError, data, evaluation, models, tasks
+from tfkd.distillers import RKD, CoCoRD
 from tfkd.models.saving import load_network
 from tfkd.training import build, early_exit, run
 from tfkd.training import config as configs
+from tfkd.training.run import tell_of_methods
 from tfkd.training.run_folder import RunFolder
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -129,6 +132,21 @@ def test_what_a_method_holds_is_told_before_training(contract, stopped, tmp_path
     held = 4 * (2 * (32 + 1 + 1) * 16 + 2 * images * 16 + 2)
     told = capsys.readouterr().out.splitlines()
     assert f"method wcord: {held:,} bytes of its own on each replica" in told
+
+
+def test_networks_of_a_method_and_tables_of_its_steps_are_told():
+    made = CoCoRD(queue_size=12, projection_width=8, predictor_width=4)
+    distiller = runs.distiller_of(made, RKD())
+    said = []
+    tell_of_methods(distiller, 16, lambda line, flush: said.append(line))
+    [twin] = made.companions.values()
+    layers = [made.projector, made.slow_projector, made.teacher_projector, made.predictor]
+    own = sum(each.count_params() for each in (twin.model, *layers)) + 12 * (8 + 1) + 1
+    assert said == [
+        f"method cocord: {4 * own:,} bytes of its own on each replica",
+        f"method rkd: 0 bytes of its own on each replica, and about {8 * 4 * 16**3:,} for the "
+        "tables of a step",
+    ]
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -149,6 +149,21 @@ def test_label_losses_have_weights_by_pair():
     assert (entry.weight, entry.max_channels) == (8.0, 256)
 
 
+def test_values_that_nobody_published_for_these_images_are_marked():
+    of_both = {images: {n: published.preset(n, images) for n in published.names(images)}
+               for images in published.SETS}  # fmt: skip
+    for name in ("crd", "at", "ps_kd", "kd_standardized", "fitnets", "cocord"):
+        assert not of_both["cifar100"][name].marked
+        assert of_both["imagenet"][name].marked == "those for CIFAR-100"
+    for name in ("srrl", "diffkd", "imta"):
+        assert "published for ImageNet alone" in of_both["cifar100"][name].marked
+        assert not of_both["imagenet"][name].marked
+    for name in ("wcord", "auxvar", "pbkd", "dense_kd", "fitnets_two_stage"):
+        assert of_both["cifar100"][name].marked == of_both["imagenet"][name].marked != ""
+    for name in ("kd", "dkd", "nkd", "mld", "dist", "reviewkd", "dbt"):
+        assert not any(presets[name].marked for presets in of_both.values())
+
+
 def test_unknown_names_are_refused_with_the_nearest():
     with pytest.raises(TfkdError, match="unknown method 'dkdd'; did you mean 'dkd'"):
         settings("dkdd")
@@ -285,6 +300,20 @@ def test_shorter_runs_keep_the_shares_of_the_published_one():
     assert comparable(configs.to_dict(config)) == comparable(configs.to_dict(found))
     asked = configs.override(config, train__published_epochs=None)
     assert configs.in_own_epochs(asked) is asked
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "setting", "wanted"),
+    [
+        ("sskd", "sskd", "head_epochs", 6.0),
+        ("fitnets_two_stage", "fitnets", "hint_epochs", 3.0),
+        ("norm", "norm", "phase_epochs", (1.0, 2.0, 18.0, 21.0)),
+        ("reviewkd", "reviewkd", "warmup_epochs", 2.0),
+    ],
+)
+def test_stages_and_phases_keep_their_shares(name, method, setting, wanted):
+    config = configs.override(load(f"{name},resnet56,resnet20"), train__epochs=24)
+    assert configs.in_own_epochs(config).methods[method][setting] == wanted
 
 
 def test_a_run_trains_by_its_own_epochs(tmp_path):

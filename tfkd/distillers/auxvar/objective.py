@@ -66,12 +66,13 @@ import numpy as np
 import tensorflow as tf
 
 from tfkd import models
-from tfkd.core import Context, Finish, Objective, Requires, Spec, Terms, register
+from tfkd.core import Context, Finish, Requires, Spec, Terms, register
 from tfkd.distillers.auxvar import bayes_head, mixture, support
 from tfkd.distillers.auxvar.class_vectors import class_vectors
 from tfkd.distillers.auxvar.support import CLASSES, VECTORS, Stored, Taught
 from tfkd.distillers.shared.layers import check_width, dense
 from tfkd.distillers.shared.queue import Queue
+from tfkd.distillers.shared.tap_pair import TapPair
 from tfkd.errors import TfkdError
 from tfkd.settings import Count, Positive, field
 
@@ -79,7 +80,7 @@ _TEMPERATURE = 4.0
 
 
 @register("auxvar")
-class AuxVar(Objective):
+class AuxVar(TapPair):
     """Knowledge distillation with an auxiliary variable; a reconstruction."""
 
     objective: Literal["marginal", "elbo", "infonce"] = field(
@@ -136,6 +137,10 @@ class AuxVar(Objective):
 
     @property
     def merges(self) -> bool:
+        return self.head == "bayes"
+
+    @property
+    def replaces_logits(self) -> bool:
         return self.head == "bayes"
 
     @property
