@@ -10,11 +10,7 @@ from collections.abc import Callable
 
 from absl import flags
 
-from tools.quiet import tf
-
-# isort: split
-# After TensorFlow, which it would otherwise import with all its noise.
-from tfkd.errors import TfkdError, TfkdWarning, original, reason
+from tools import words
 
 _CONFIG_ERRORS = (
     AttributeError,
@@ -28,19 +24,30 @@ _CONFIG_ERRORS = (
 )
 """What ml_collections lets through from a config file or a wrong field."""
 
+_MORE = "Config fields: --helpfull lists them all, and the settings of every method."
+
 
 def run(main: Callable, epilog: Callable[[], str] | None = None) -> None:
     """Runs a binary's ``main(argv)``.
 
     Args:
         main: What to do after the flags are parsed.
-        epilog: Gives the text that ``--help`` ends with.
+        epilog: Gives the text that ``--helpfull`` ends with.
     """
-    program = sys.argv[0]
+    program, asked = sys.argv[0], set(sys.argv[1:])
+    if asked & {"--help", "-h", "-help", "--helpshort"}:
+        print(help_text(main, "" if epilog is None else _MORE))
+        return
+    # Before the library, which would otherwise import it with all its noise; both take seconds.
+    from tools.quiet import tf
+
+    # isort: split
+    from tfkd.errors import original, reason
+
     try:
-        if any(word in ("--help", "-h", "-help", "--helpshort") for word in sys.argv[1:]):
-            print(help_text(sys.modules[main.__module__].__doc__ or "", epilog))
-            sys.exit(0)
+        if asked & {"--helpfull", "-helpfull"}:
+            print(help_text(main, "" if epilog is None else epilog()))
+            return
         warnings.showwarning = _show_warning
         main(_parsed(main))
     except KeyboardInterrupt:
@@ -67,6 +74,9 @@ def _parsed(main: Callable) -> list[str]:
     Raises:
         TfkdError: For a wrong flag, config file or config field.
     """
+    from tfkd.errors import TfkdError
+
+    sys.argv[1:] = words.read(sys.argv[1:])
     try:
         argv = flags.FLAGS(sys.argv)
         if "config" in flags.FLAGS and flags.FLAGS.config is not None:
@@ -79,8 +89,11 @@ def _parsed(main: Callable) -> list[str]:
     return argv
 
 
-def help_text(description: str, epilog: Callable[[], str] | None = None) -> str:
+def help_text(main: Callable, further: str = "") -> str:
     """Returns the help of a binary: its docstring, its own flags, and a further text."""
+    description = main.__globals__["__doc__"]
+    if sys.argv[0].startswith("tfkd "):
+        description = re.sub(r"python tools/(\w+)\.py", r"tfkd \1", description)
     own = [
         flag
         for module, listed in flags.FLAGS.flags_by_module_dict().items()
@@ -92,9 +105,7 @@ def help_text(description: str, epilog: Callable[[], str] | None = None) -> str:
         default = "" if flag.default in (None, "") else f" (default: {flag.default})"
         lines.append(f"  --{flag.name}")
         lines.append(f"      {flag.help}{default}")
-    if epilog is not None:
-        lines += ["", epilog()]
-    return "\n".join(lines)
+    return "\n".join([*lines, *(["", further] if further else [])])
 
 
 def config_help() -> str:
@@ -148,6 +159,8 @@ def _flag_error(error: Exception) -> str:
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    from tfkd.errors import TfkdWarning
+
     if issubclass(category, TfkdWarning):
         print(f"warning: {message}", file=sys.stderr, flush=True)
 

@@ -36,7 +36,7 @@ MEANINGS = {
     for path, section in SECTIONS.items()
     for name, field in fields_of(section).items()
 }
-"""What each field means; also the text of ``--help``."""
+"""What each field means; also the text of ``--helpfull``."""
 
 
 def default() -> ml_collections.ConfigDict:
@@ -314,7 +314,7 @@ def unknown_field(config: ml_collections.ConfigDict, field: str) -> TfkdError:
         )
     known = [each for each in fields(config) if not each.startswith("search_space")]
     hint = did_you_mean(field, known)
-    return TfkdError(f"unknown config field {field!r}{hint} (--help lists the fields)")
+    return TfkdError(f"unknown config field {field!r}{hint} (--helpfull lists the fields)")
 
 
 def has_teacher(config: ml_collections.ConfigDict) -> bool:
