@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 
 from absl import flags
+from ml_collections.config_flags import config_path
 
 from tools import words
 
@@ -76,9 +77,12 @@ def _parsed(main: Callable) -> list[str]:
     """
     from tfkd.errors import TfkdError
 
-    sys.argv[1:] = words.read(sys.argv[1:])
+    sys.argv[1:], unset = words.without_unset(words.read(sys.argv[1:]))
     try:
         argv = flags.FLAGS(sys.argv)
+        for field in unset:
+            config_path.set_value(field, flags.FLAGS.config, None)
+            flags.FLAGS["config"].override_values[field] = None
         if "config" in flags.FLAGS and flags.FLAGS.config is not None:
             # A file that is missing only fails when the config is looked at.
             getattr(flags.FLAGS.config, "experiment", None)
@@ -114,7 +118,10 @@ def config_help() -> str:
     from tfkd.training import config as configs
 
     defaults = configs.default()
-    lines = ["Config fields (--config.FIELD=VALUE):"]
+    lines = [
+        "Config fields (--config.FIELD=VALUE; what is optional is unset by none, or by unset where",
+        "none is one of its words):",
+    ]
     for field, meaning in configs.MEANINGS.items():
         value = defaults
         for key in field.split("."):

@@ -3,7 +3,9 @@
     python tools/train.py --config=configs/quickstart.py --workdir=runs/example
 
 The same command continues an interrupted run, and says so when the run is finished. Any field of
-the config can be changed on the command line, for instance --config.train.epochs=3.
+the config can be changed on the command line, for instance --config.train.epochs=3; an optional one
+is unset by none, such as --config.data.train_size=none. With --extend a finished run goes on to the
+epochs that are given, and its result says that it is not a run of that length.
 """
 
 from __future__ import annotations
@@ -22,6 +24,9 @@ from tools import device_flags, entry
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Experiment: a Python file with get_config, or FILE:ARGUMENT."
 )
+_EXTEND = flags.DEFINE_boolean(
+    "extend", False, "Continue the finished run of this config to more epochs (train.epochs)."
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder, made if it does not exist.")
 _STRATEGY, _CPU_DEVICES = device_flags.define()
 
@@ -34,7 +39,7 @@ def main(_) -> None:
     if _CONFIG.value is None or not _WORKDIR.value:
         raise TfkdError("wanted --config=FILE and --workdir=FOLDER (see --help)")
     strategy.split_cpu(_CPU_DEVICES.value)
-    training.run(_CONFIG.value, _WORKDIR.value, _STRATEGY.value)
+    training.run(_CONFIG.value, _WORKDIR.value, _STRATEGY.value, extend=_EXTEND.value)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""The words of a command line, before the flags are read: names of shipped configs, and ``~``."""
+"""The words of a command line, before the flags are read: shipped configs, ``~`` and ``none``."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Iterable
+
+_UNSET = ("none", "unset")
 
 
 def read(given: Iterable[str]) -> list[str]:
@@ -16,7 +18,7 @@ def read(given: Iterable[str]) -> list[str]:
     Args:
         given: The words behind the name of the program.
     """
-    from tfkd.training import config_file
+    from tfkd.training import config_file  # It imports TensorFlow.
 
     found = [re.sub(r"^(--?[\w.]+=(?:folder:)?)(~.*)$", _at_home, word) for word in given]
     for position, word in enumerate(found):
@@ -27,6 +29,38 @@ def read(given: Iterable[str]) -> list[str]:
         reference = f"{config_file.find(path) or path}{colon}{argument}"
         found[position if sign else position + 1] = f"{flag}={reference}" if sign else reference
     return found
+
+
+def without_unset(given: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Returns the words of a command line, and the fields of the config that it unsets.
+
+    ``--config.FIELD=none`` unsets an optional field. Where ``none`` is one of the words that it
+    takes, as for ``data.augment``, that is ``--config.FIELD=unset``.
+
+    Args:
+        given: The words, as :func:`read` returns them.
+
+    Raises:
+        TfkdError: For a config that cannot be read.
+    """
+    from tfkd.training import config as configs
+
+    given = list(given)
+    asked = {}
+    for word in given:
+        found = re.fullmatch(r"--?config\.([^=]+)=(\w+)", word)
+        if found and found[2].lower() in _UNSET:
+            asked[word] = found[1]
+    reference = re.search(r"(?:^|\n)--?config[=\n]([^\n]+)", "\n".join(given))
+    if not asked or reference is None:
+        return given, []
+    config = configs.load(reference[1])
+    unset = {
+        word: field
+        for word, field in asked.items()
+        if configs.is_optional(config, field, word.rpartition("=")[2].lower())
+    }
+    return [word for word in given if word not in unset], list(unset.values())
 
 
 def _at_home(word: re.Match[str]) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -300,6 +301,31 @@ def fields(config: ml_collections.ConfigDict) -> dict[str, type]:
 
     walk(config, "")
     return found
+
+
+def is_optional(config: ml_collections.ConfigDict, field: str, word: str = "none") -> bool:
+    """Returns whether a field may be unset, and a word does so because it is no value of it.
+
+    Args:
+        config: The config.
+        field: The field by the name that a flag gives it.
+        word: ``none``, which some fields take for a value, or ``unset``.
+    """
+    section, _, name = field.rpartition(".")
+    section = re.sub(r"^teachers\[\d+\]$", "teacher", section)
+    _, _, method = section.partition("methods.")
+    if section in SECTIONS:
+        known = fields_of(SECTIONS[section])
+    elif method in config.methods:
+        known = registry.settings(config.methods[method].get("method", method))
+    else:
+        return False
+    if name not in known or word in value_types.choices(known[name].type):
+        return False
+    try:
+        return value_types.fit(known[name].type, None) is None
+    except value_types.Misfit:
+        return False
 
 
 def unknown_field(config: ml_collections.ConfigDict, field: str) -> TfkdError:
