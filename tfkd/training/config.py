@@ -13,8 +13,8 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import ml_collections
 from ml_collections import config_dict
@@ -87,6 +87,35 @@ def _lock_entries(methods: ml_collections.ConfigDict) -> None:
     for entry in methods.values():
         if isinstance(entry, ml_collections.ConfigDict):
             entry.lock()
+
+
+def following(
+    config: ml_collections.ConfigDict, field: str, kind: type, choose: Callable[[Any], Any]
+) -> config_dict.FieldReference:
+    """Returns a value for a field that follows another field, also after flags have changed that.
+
+    ``config.data.image_size = following(config, "data.name", int, size_of)``; a flag that sets
+    ``data.image_size`` itself ends that.
+
+    Args:
+        config: The config.
+        field: The other field, which must have a value.
+        kind: The type of the value.
+        choose: Gives the value for that of the other field.
+    """
+    *path, key = field.split(".")
+    section = config
+    for each in path:
+        section = section[each]
+    chosen = _Operation(lambda _, other: choose(other), [section.get_ref(key)])
+    return config_dict.FieldReference(kind(), field_type=kind, op=chosen)
+
+
+class _Operation(NamedTuple):
+    """What :class:`ml_collections.FieldReference` applies to its value when that is read."""
+
+    fn: Callable[..., Any]
+    args: list[Any]
 
 
 def shrink(config: ml_collections.ConfigDict, image_size: int | None = None) -> None:
