@@ -4,8 +4,8 @@ Data: ``folder:PATH`` with train/CLASS/*.jpg and test/CLASS/*.jpg (or val/CLASS/
 the training images says how many there are and how large; unless a flag says otherwise, follow
     size       that of the images, rounded down: 16 to 64 pixels for networks of small images, up to
                224 for those of ImageNet
-    augment    crops of the padded image, mirrored, below 96 pixels, and random rectangles, mirrored,
-               from there on; signs, which mirrored are others, want --config.data.augment=crop
+    augment    crops of the padded image, mirrored, below 96 pixels, random mirrored rectangles from
+               there on; signs, which mirrored are others, want --config.data.augment=crop
     held out   val/CLASS where there is test/CLASS too, else a tenth of the training images, or none
                of fewer than 500; these choose the best epoch
     batch      8 to 64 images, so that an epoch has 20 steps or more

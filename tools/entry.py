@@ -28,16 +28,24 @@ _CONFIG_ERRORS = (
 _MORE = "Config fields: --helpfull lists them all, and the settings of every method."
 
 
-def run(main: Callable, epilog: Callable[[], str] | None = None) -> None:
+def run(
+    main: Callable,
+    epilog: Callable[[], str] | None = None,
+    at_once: Callable[[list[str]], bool] | None = None,
+) -> None:
     """Runs a binary's ``main(argv)``.
 
     Args:
         main: What to do after the flags are parsed.
         epilog: Gives the text that ``--helpfull`` ends with.
+        at_once: Does what the words of the command line want, if it can without TensorFlow, and
+            returns whether it did.
     """
     program, asked = sys.argv[0], set(sys.argv[1:])
     if asked & {"--help", "-h", "-help", "--helpshort"}:
         print(help_text(main, "" if epilog is None else _MORE))
+        return
+    if at_once is not None and at_once(sys.argv[1:]):
         return
     # Before the library, which would otherwise import it with all its noise; both take seconds.
     from tools.quiet import tf
