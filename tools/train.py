@@ -19,8 +19,9 @@ if not __package__:  # Started as a file.
 from absl import flags
 from ml_collections import config_flags
 
-from tools import device_flags, entry
+from tools import device_flags, entry, finished
 
+_GIVEN = sys.argv[1:]
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Experiment: a Python file with get_config, or FILE:ARGUMENT."
 )
@@ -39,8 +40,9 @@ def main(_) -> None:
     if _CONFIG.value is None or not _WORKDIR.value:
         raise TfkdError("wanted --config=FILE and --workdir=FOLDER (see --help)")
     strategy.split_cpu(_CPU_DEVICES.value)
-    training.run(_CONFIG.value, _WORKDIR.value, _STRATEGY.value, extend=_EXTEND.value)
+    with finished.noted(_GIVEN, _WORKDIR.value):
+        training.run(_CONFIG.value, _WORKDIR.value, _STRATEGY.value, extend=_EXTEND.value)
 
 
 if __name__ == "__main__":
-    entry.run(main, epilog=entry.config_help)
+    entry.run(main, epilog=entry.config_help, at_once=finished.said_again)

@@ -1,4 +1,4 @@
-"""What words of a command line mean besides flags: shipped configs, the home folder, unset fields."""
+"""What words of a command line mean besides flags: shipped configs, one's home, unset fields."""
 
 import json
 
