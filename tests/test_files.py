@@ -256,6 +256,39 @@ def test_a_kill_between_the_renames_loses_neither_folder(folder):
     assert old.endswith(f"-{folder.name}") and names(folder.parent / old) == ["mine"]
 
 
+def test_the_next_start_clears_what_a_kill_left(folder):
+    def write():
+        with whole_folder(folder) as fresh:
+            (fresh / "new").write_text("new")
+
+    killed_at("rename", 2, write)
+    killed_at("rename", 1, write)  # As it puts the earlier folder back.
+    files.clear_leftovers(folder.parent)
+    assert names(folder.parent) == [folder.name] and names(folder) == ["mine"]
+
+
+def test_what_another_process_is_writing_is_not_cleared(path):
+    def write(fresh):
+        fresh.write_text("new")
+        (path.parent / f"{files.NEW}{'0' * 32}").mkdir()
+        files.clear_leftovers(path.parent)
+        assert names(path.parent) == [fresh.parent.name, path.name]
+
+    files.write(path, write)
+    assert path.read_text() == "new"
+    files.clear_leftovers(path.parent / "gone")
+
+
+def test_links_out_of_a_folder_are_refused(tmp_path):
+    (tmp_path / "checkpoints").symlink_to("/elsewhere")
+    with pytest.raises(TfkdError, match="found a link to '/elsewhere', which would be written to"):
+        files.refuse_links(tmp_path, ["tensorboard", "checkpoints"])
+    (tmp_path / ".lock").symlink_to(tmp_path / "made")
+    with pytest.raises(OSError), files.locked(tmp_path / ".lock"):
+        pass
+    assert not (tmp_path / "made").exists()
+
+
 def test_a_folder_with_other_files_is_left_alone(tmp_path):
     other = tmp_path / "other"
     other.mkdir()

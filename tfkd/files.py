@@ -3,7 +3,8 @@
 What is being written lies in a hidden folder beside its place, on the same disk, so that a rename
 puts it there. A kill leaves at most such a folder behind, recognizable by its name:
 ``.tfkd-new-*`` is of no use to anyone, and ``.tfkd-old-*`` is an earlier folder that was about to
-be replaced, of use only where its place is empty.
+be replaced, of use only where its place is empty. The next start clears them: whoever writes holds
+a lock on the folder, which ends with the process.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from tfkd.errors import TfkdError, reason
 
 NEW = ".tfkd-new-"
 OLD = ".tfkd-old-"
+_OLD = re.compile(rf"{re.escape(OLD)}[0-9a-f]{{32}}-(.+)", re.DOTALL)
 _WILDCARDS = frozenset("*?[\\")
 
 
@@ -132,6 +135,7 @@ def whole_folder(
     with writing(f"output {str(directory)!r}", "a folder with write permission and space"):
         if not place.parent.exists():
             place.parent.mkdir(parents=True, exist_ok=True)
+        clear_leftovers(place.parent)
         with _beside(place) as fresh:
             fresh.mkdir()
             yield fresh
@@ -175,6 +179,104 @@ def locked(path: str | os.PathLike, waiting: str | None = None) -> Iterator[None
             os.close(descriptor)
 
 
+def clear_leftovers(folder: str | os.PathLike) -> None:
+    """Removes what kills left in a folder, and puts back what one of them had moved away.
+
+    What another process is writing right now stays.
+
+    Args:
+        folder: The folder; what cannot be removed stays, and where there is none nothing happens.
+    """
+    folder, busy = Path(folder), False
+    try:
+        names = sorted(each.name for each in os.scandir(folder) if _is_leftover(each))
+    except OSError:
+        return
+    for name in names:
+        if name.startswith(NEW):
+            busy |= not _removed(folder / name)
+    for found in map(_OLD.fullmatch, names):
+        # Whoever is about to replace a folder holds a fresh one.
+        if found is None or busy:
+            continue
+        old, place = folder / found[0], folder / found[1]
+        if place.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                old.rename(place)
+
+
+def _is_leftover(entry: os.DirEntry) -> bool:
+    return entry.name.startswith((NEW, OLD)) and entry.is_dir(follow_symlinks=False)
+
+
+def _removed(folder: Path) -> bool:
+    """Removes a fresh folder unless somebody holds it; returns whether nobody does."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+@contextlib.contextmanager
+def made(choose: Callable[[], Path]) -> Iterator[Path]:
+    """Makes a folder, holds it while the block runs, and removes it in the end.
+
+    Args:
+        choose: Gives its path; asked again where another process took the folder for a leftover.
+
+    Raises:
+        OSError: When it cannot be made.
+    """
+    while True:
+        folder = choose()
+        folder.mkdir()
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            # File systems without such locks have nobody who clears.
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if not _is_at(descriptor, folder):
+                continue
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+            return
+        finally:
+            os.close(descriptor)
+
+
+def refuse_links(folder: str | os.PathLike, names: Iterable[str]) -> None:
+    """Refuses folders inside another one that lead out of it, before anything is written there.
+
+    Args:
+        folder: The folder, which itself may be a link.
+        names: Those that are written into.
+
+    Raises:
+        TfkdError: For one that is a link.
+    """
+    for name in names:
+        path = Path(folder, name)
+        if path.is_symlink():
+            raise TfkdError(
+                f"folder {str(path)!r}: found a link to {os.readlink(path)!r}, which would be "
+                "written to, wanted a folder there"
+            )
+
+
 @contextlib.contextmanager
 def without_wildcards(folder: str | os.PathLike) -> Iterator[Path]:
     """Yields a path to a folder that TensorFlow does not take for a pattern.
@@ -213,14 +315,15 @@ def writing(subject: str, wanted: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _beside(place: Path, alone: bool = False) -> Iterator[Path]:
     """Yields a path of the same name in a folder beside the place, which goes away at the end."""
-    folder = place.with_name(f"{NEW}{'alone' if alone else uuid.uuid4().hex}")
-    if alone:
-        shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    try:
+
+    def choose() -> Path:
+        folder = place.with_name(f"{NEW}{'alone' if alone else uuid.uuid4().hex}")
+        if alone:
+            shutil.rmtree(folder, ignore_errors=True)
+        return folder
+
+    with made(choose) as folder:
         yield folder / place.name
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_free(place: Path, replaceable: Callable[[Path], bool]) -> bool:
@@ -232,7 +335,8 @@ def _opened(path: Path) -> int:
     if path.is_dir():
         return os.open(path, os.O_RDONLY)
     path.parent.mkdir(parents=True, exist_ok=True)
-    return os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+    # A link would let a foreign folder have a file made anywhere.
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666)
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

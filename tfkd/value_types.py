@@ -35,9 +35,13 @@ class Range:
 
     def __str__(self) -> str:
         if None not in (self.low, self.high):
-            return f"from {self.low:g} to {self.high:g}"
+            return f"from {_shown(self.low)} to {_shown(self.high)}"
         signs = {">=": self.low, ">": self.above, "<=": self.high, "<": self.below}
         return " and ".join(f"{sign} {at:g}" for sign, at in signs.items() if at is not None)
+
+
+def _shown(bound: float | None) -> str:
+    return f"{bound:,}" if isinstance(bound, int) else f"{bound:g}"
 
 
 Positive = Annotated[float, Range(above=0)]

@@ -26,7 +26,7 @@ from tools import entry
 
 _LIST = flags.DEFINE_boolean("list", False, "Print the groups and what each measures.")
 _JSON = flags.DEFINE_string("json", None, "A file to write the rows and the machine's facts to.")
-_ROUNDS = flags.DEFINE_integer("rounds", 9, "Turns of each case.", lower_bound=1)
+_ROUNDS = flags.DEFINE_integer("rounds", 9, "Turns of each case.", 1, 10**4)
 _TINY = flags.DEFINE_boolean(
     "tiny", False, "Smallest sizes and one short round, to see that it runs; times mean nothing."
 )

@@ -13,18 +13,6 @@ from ml_collections.config_flags import config_path
 
 from tools import words
 
-_CONFIG_ERRORS = (
-    AttributeError,
-    ImportError,
-    LookupError,
-    NameError,
-    OSError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-)
-"""What ml_collections lets through from a config file or a wrong field."""
-
 _MORE = "Config fields: --helpfull lists them all, and the settings of every method."
 
 
@@ -51,16 +39,19 @@ def run(
     from tools.quiet import tf
 
     # isort: split
+    from tfkd import interruption
     from tfkd.errors import original, reason
 
+    of_the_machine = (OSError, MemoryError, tf.errors.ResourceExhaustedError)
     try:
         if asked & {"--helpfull", "-helpfull"}:
             print(help_text(main, "" if epilog is None else epilog()))
             return
         warnings.showwarning = _show_warning
+        interruption.heed()
         main(_parsed(main))
-    except KeyboardInterrupt:
-        _fail(program, "interrupted; the same command continues", status=130)
+    except interruption.Interrupted as stop:
+        _fail(program, str(stop), status=stop.status)
     except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
         _tell(
             program,
@@ -72,9 +63,19 @@ def run(
         os._exit(1)
     except Exception as error:
         found = original(error)
-        if found is None:
+        if found is None and not isinstance(error, of_the_machine):
             raise
-        _fail(program, str(found))
+        _fail(program, str(found or _machine_error(error)))
+
+
+def _machine_error(error: Exception) -> str:
+    """Returns one line for what the machine refuses, wherever that is: a name, a disk, memory."""
+    from tfkd.errors import reason
+
+    if isinstance(error, OSError):
+        place = "" if error.filename is None else f"{str(error.filename)[:200]!r}: "
+        return f"{place}{error.strerror or reason(error)}"
+    return f"out of memory ({reason(error)[:200]}); wanted smaller images, batches or networks"
 
 
 def _parsed(main: Callable) -> list[str]:
@@ -94,7 +95,8 @@ def _parsed(main: Callable) -> list[str]:
         if "config" in flags.FLAGS and flags.FLAGS.config is not None:
             # A file that is missing only fails when the config is looked at.
             getattr(flags.FLAGS.config, "experiment", None)
-    except (flags.Error, *_CONFIG_ERRORS) as error:
+    # ml_collections lets through whatever a config file raises, and its leaving the program.
+    except (Exception, SystemExit) as error:
         raise TfkdError(_flag_error(error)) from None
     if len(argv) > 1 and not getattr(main, "takes_arguments", False):
         raise TfkdError(f"unexpected argument {argv[1]!r}; every option is a --flag")
@@ -152,7 +154,7 @@ def _field_help(field: str, default: object, meaning: str) -> list[str]:
     return [f"  {field}{shown}", *([f"      {meaning}"] if meaning else [])]
 
 
-def _flag_error(error: Exception) -> str:
+def _flag_error(error: BaseException) -> str:
     """Returns one line for what absl and ml_collections raise while they read the flags."""
     text = str(error)
     given = re.search(r"(?:^|\n)--?config[=\n]([^\n]+)", "\n".join(sys.argv[1:]))
@@ -187,3 +189,17 @@ def _fail(program: str, line: str, status: int = 2) -> None:
 
 def _tell(program: str, line: str) -> None:
     print(f"{os.path.basename(program)}: {' '.join(line.split())}", file=sys.stderr, flush=True)
+
+
+def _check_flagfiles() -> None:
+    try:
+        flags.FLAGS.read_flags_from_files(sys.argv[1:], force_gnu=False)
+    except (flags.Error, OSError, ValueError) as error:
+        from tfkd.errors import reason
+
+        found = reason(error).rpartition(":: ")[2]
+        _fail(sys.argv[0], f"--flagfile: {found}; wanted a text file of flags, one a line")
+
+
+# Whoever defines the flag of a config already reads these files, outside of `run`.
+_check_flagfiles()

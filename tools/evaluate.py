@@ -43,7 +43,7 @@ _DATA = flags.DEFINE_string(
 )
 _DIRECTORY = flags.DEFINE_string("directory", None, "Where --data lies, as in data.directory.")
 _SPLIT = flags.DEFINE_enum("split", "test", ["test", "validation", "train"], "The part to use.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images in a batch.", lower_bound=1)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images in a batch.", 1, 10**6)
 _CLASSES = flags.DEFINE_enum(
     "classes",
     "by_name",
@@ -65,6 +65,7 @@ _IMAGE_SIZE = flags.DEFINE_integer(
     None,
     "Height and width of the images that the network sees; left out: as it is recorded.",
     lower_bound=1,
+    upper_bound=4096,
 )
 _CROP = flags.DEFINE_enum(
     "crop",

@@ -50,7 +50,7 @@ _CLASS_NAMES = flags.DEFINE_string(
     "class_names", None, "Text file of the names of the classes, one a line, in the logits' order."
 )
 _IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size", None, "Height and width of images; left out: as defined.", lower_bound=1
+    "image_size", None, "Height and width of images; left out: as defined.", 1, 4096
 )
 _KEEP_SOFTMAX = flags.DEFINE_boolean(
     "keep_softmax", False, "Keep a last Softmax; such a network is no teacher."

@@ -41,7 +41,7 @@ _CLASS_NAMES = flags.DEFINE_string(
     "class_names", None, "Text file of the names of the classes, one a line, in the logits' order."
 )
 _IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size", None, "Height and width of images; left out: as published.", lower_bound=1
+    "image_size", None, "Height and width of images; left out: as published.", 1, 4096
 )
 _CROP = flags.DEFINE_enum(
     "crop",

@@ -26,10 +26,10 @@ _NAME = flags.DEFINE_string(
     "name", None, "One network: a name of the table, module:function, or FILE.py:function."
 )
 _CLASSES = flags.DEFINE_integer(
-    "classes", None, "Number of classes. Left out: those it was published for.", lower_bound=2
+    "classes", None, "Number of classes. Left out: those it was published for.", 2, 10**6
 )
 _IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size", None, "Side of the images. Left out: as it was published.", lower_bound=1
+    "image_size", None, "Side of the images. Left out: as it was published.", 1, 4096
 )
 _OUTPUT = flags.DEFINE_string(
     "output", None, "A file to write: .txt for the text; with --name, .png or .svg for a picture."

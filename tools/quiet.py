@@ -10,9 +10,14 @@ import contextlib
 import importlib
 import importlib.util
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
+
+# Until tools.entry heeds signals there is nothing to save and nothing to say.
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -27,17 +32,15 @@ def import_tensorflow():
         try:
             with _without_sklearn():
                 return importlib.import_module("tensorflow")
-        except KeyboardInterrupt:
-            failure, status = "interrupted; the same command continues", 130
         except ImportError as error:
             aside.seek(0)
             os.write(stderr, aside.read())
-            failure, status = f"TensorFlow cannot be imported ({error}); 'make env' installs it", 2
+            failure = f"TensorFlow cannot be imported ({error}); 'make env' installs it"
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
     print(f"{program}: {failure}", file=sys.stderr)
-    sys.exit(status)
+    sys.exit(2)
 
 
 @contextlib.contextmanager

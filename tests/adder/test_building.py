@@ -1,6 +1,8 @@
 """Compiling the adder op: once for each source, by one process, and without harm where it fails."""
 
 import ctypes
+import hashlib
+import os
 import pathlib
 import shutil
 import stat
@@ -31,7 +33,7 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setattr(building, "SOURCES", source)
     monkeypatch.setenv("TFKD_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("CXX", raising=False)
-    return tmp_path / "cache"
+    return tmp_path / "cache" / "compiled"
 
 
 @pytest.fixture
@@ -62,6 +64,49 @@ def test_an_existing_library_is_not_compiled_again(compiler, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert building.build() == first
     assert compiler.read_text() == calls
+
+
+@pytest.mark.parametrize("damage", ["cut", "other bytes", "no digest", "killed while it was made"])
+def test_a_library_that_is_not_as_it_was_compiled_is_compiled_again(damage, compiler, cache):
+    path = building.build()
+    content = path.read_bytes()
+    if damage == "cut":
+        path.write_bytes(content[:4])
+    elif damage == "other bytes":
+        path.write_bytes(content[::-1])
+    elif damage == "no digest":
+        path.with_name(f"{path.name}.sha256").unlink()
+    else:
+        path.unlink()
+        (cache / f"{files.NEW}{0:032x}").mkdir()
+    assert building.build() == path
+    assert path.read_bytes() == content
+    assert len(compiler.read_text().splitlines()) == 4
+    assert not list(cache.glob(f"{files.NEW}*"))
+
+
+@pytest.mark.parametrize("place", ["folder", "library"])
+def test_what_others_can_write_is_not_run(place, compiler, cache):
+    path = building.build()
+    changed = cache if place == "folder" else path
+    changed.chmod(0o775)
+    with pytest.raises(TfkdError, match=r"whose content is run: found one that others can write"):
+        building.build()
+    changed.chmod(0o755)
+    if os.geteuid():
+        pytest.skip("only root can give a file to another user")
+    os.chown(changed, 12345, -1)
+    with pytest.raises(TfkdError, match=r"found one of user 12345, wanted one that only you can"):
+        building.build()
+
+
+def test_a_link_in_the_place_of_the_cache_is_not_followed(compiler, cache, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    cache.parent.mkdir()
+    cache.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(TfkdError, match="found a link, wanted one that only you can write"):
+        building.build()
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 @pytest.mark.parametrize("change", ["source", "header", "new file", "flags", "tensorflow"])
@@ -99,10 +144,10 @@ def test_several_threads_compile_once(compiler):
     assert len(compiler.read_text().splitlines()) == 2
 
 
-def test_two_processes_compile_once(compiler):
+def test_two_processes_compile_once(compiler, cache):
     """The second process has no TensorFlow: it stands in line by the lock file alone."""
-    lock = files.cache() / f"{building.name()}.lock"
-    lock.parent.mkdir()
+    lock = cache / f"{building.name()}.lock"
+    lock.parent.mkdir(parents=True)
     holding = (
         "import fcntl, sys\nfile = open(sys.argv[1], 'a')\nfcntl.flock(file, fcntl.LOCK_EX)\n"
         "print('locked', flush=True)\nsys.stdin.read()\n"
@@ -121,7 +166,10 @@ def test_two_processes_compile_once(compiler):
     assert thread.is_alive() and not compiler.read_text()
     # The other process finishes the library while this one waits.
     library_path = lock.with_suffix("")
-    library_path.write_text("compiled by another\n")
+    content = b"compiled by another\n"
+    library_path.write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    library_path.with_name(f"{library_path.name}.sha256").write_text(digest)
     other.communicate()
     thread.join()
     assert found == [library_path]
@@ -139,7 +187,7 @@ def test_a_failure_tells_the_complaint_of_the_compiler_and_leaves_nothing(cache)
 def test_an_unwritable_folder_is_named(tmp_path, monkeypatch, compiler):
     (tmp_path / "file").touch()
     monkeypatch.setenv("TFKD_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(TfkdError, match="cache'.*cannot be written.*TFKD_CACHE"):
+    with pytest.raises(TfkdError, match="cache/compiled'.*cannot be written.*TFKD_CACHE"):
         building.build()
 
 

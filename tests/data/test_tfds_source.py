@@ -1,5 +1,8 @@
 """Sets of tensorflow-datasets: names, preparation, reading, streaming; no network."""
 
+import gzip
+import os
+import pathlib
 import shutil
 
 import numpy as np
@@ -10,6 +13,7 @@ import tensorflow_datasets as tfds
 import tfkd
 from tests.data.batches import images_and_labels
 from tfkd import data
+from tfkd.data import record_index
 
 TRAIN, TEST, CLASSES = 100, 9, 3
 
@@ -175,6 +179,168 @@ def test_an_example_has_the_same_index_in_memory_and_from_records(folder):
     np.testing.assert_array_equal(memory[1], stream[1])
 
 
+def test_streamed_records_train_on_the_same_batches_as_those_in_memory(folder):
+    """They are shuffled as a whole, and validation images are the same, alike in every class."""
+    memory, stream = (
+        load(folder, in_memory_bytes=limit, augment="none", validation_size=13)
+        for limit in (data.IN_MEMORY_BYTES, 0)
+    )
+    keys = ("index", "image_pair")
+    walks = [
+        list(each.train(9, 25, batch_keys=keys).as_numpy_iterator()) for each in (memory, stream)
+    ]
+    for left, right in zip(*walks, strict=True):
+        for key in ("image", "label", *keys):
+            np.testing.assert_array_equal(left[key], right[key], err_msg=key)
+    apart = [images_and_labels(each.validation()) for each in (memory, stream)]
+    np.testing.assert_array_equal(apart[0][0], apart[1][0])
+    assert sorted(np.bincount(apart[1][1])) == [4, 4, 5]
+
+
+def places(dataset):
+    """Returns the file of each training record, its number there, and where it begins."""
+    index = dataset._sources["train"]._index
+    return [index.paths[file] for file in index.file], index.number, index.start
+
+
+def reason(call):
+    """Returns the one line about a streamed image that cannot be had."""
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        call()
+    message = str(data.explain(caught.value))
+    assert "\n" not in message
+    return message
+
+
+def overwrite(path, place, content):
+    """Changes a file and leaves its size and time as they were."""
+    facts = os.stat(path)
+    with open(path, "r+b") as file:
+        file.seek(place, os.SEEK_SET if place >= 0 else os.SEEK_END)
+        file.write(content)
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+
+
+@pytest.fixture
+def copied(folder, tmp_path):
+    """A copy of the prepared sets that may be damaged."""
+    shutil.copytree(folder, tmp_path / "sets")
+    return str(tmp_path / "sets")
+
+
+def test_a_step_reads_its_own_records_and_names_one_that_is_damaged(copied):
+    dataset = load(copied, in_memory_bytes=0, augment="none")
+    whole = list(dataset.train(0, 4, batch_keys=("index",)).as_numpy_iterator())
+    bad = whole[0]["index"][3]
+    assert bad not in whole[3]["index"]
+    files, numbers, starts = places(dataset)
+    overwrite(files[bad], int(starts[bad]) + 40, b"damage")
+    (later,) = dataset.train(3, 4).as_numpy_iterator()
+    np.testing.assert_array_equal(later["image"], whole[3]["image"])
+    named = f"record {numbers[bad]} of {files[bad]}: cannot be decoded, found a damaged record"
+    assert reason(lambda: list(dataset.train(0, 1))).startswith(named)
+    # Whoever wants all labels reads it too, before training.
+    message = failure(
+        "tiny_pictures", directory=copied, in_memory_bytes=0, batch_size=8, validation_size=13
+    )
+    assert message.startswith(named)
+
+
+def test_records_of_a_file_that_was_exchanged_meanwhile_are_not_taken_for_others(copied):
+    dataset = load(copied, "tiny_sizes", in_memory_bytes=0, image_size=5, batch_size=1)
+    first, *others = dict.fromkeys(places(dataset)[0])
+    with open(first, "rb") as file:
+        header = file.read(8)
+    other = next(each for each in others if pathlib.Path(each).read_bytes()[:8] != header)
+    shutil.copy(other, first)
+    message = reason(lambda: next(iter(dataset.train_evaluation())))
+    assert message.startswith(f"record 0 of {first}: ")
+    # Cut at the end of a record, where no checksum tells.
+    end = next(
+        start for file, number, start in zip(*places(dataset)) if (file, number) == (other, 19)
+    )
+    os.truncate(other, int(end))
+    with pytest.raises(tfkd.TfkdError, match="found 99 records, wanted 100"):
+        _ = dataset.train_labels
+
+
+def test_places_and_labels_of_records_are_kept_while_their_files_stay(
+    copied, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TFKD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(record_index, "_KEPT_FROM", 1)
+    settings = {"in_memory_bytes": 0, "augment": "none", "validation_size": 13}
+    dataset = load(copied, **settings)
+    for kept in (tmp_path / "cache" / "records").iterdir():
+        kept.write_bytes(kept.read_bytes()[:50])
+    load(copied, **settings)
+    # A length and a label that a second look would find damaged.
+    files, _, starts = places(dataset)
+    overwrite(files[1], int(starts[1]), b"x" * 40)
+    again = load(copied, **settings)
+    np.testing.assert_array_equal(again.train_labels, dataset.train_labels)
+    assert again.identity() == dataset.identity()
+    # It belongs to these files alone.
+    end = pathlib.Path(files[1]).read_bytes()[-4:]
+    facts = os.stat(files[1])
+    for change, back in (
+        (lambda: overwrite(files[1], -4, b"last"), lambda: overwrite(files[1], -4, end)),
+        (
+            lambda: os.utime(files[1], ns=(0, 0)),
+            lambda: os.utime(files[1], ns=(0, facts.st_mtime_ns)),
+        ),
+    ):
+        change()
+        message = failure("tiny_pictures", directory=copied, batch_size=8, **settings)
+        assert message.startswith(f"{files[1]}: found 1 whole records, wanted 20")
+        back()
+        load(copied, **settings)
+
+
+@pytest.mark.parametrize(
+    "changed, found",
+    [
+        (lambda contents: contents[:-1], "found 19 whole records, wanted 20"),
+        (lambda contents: contents + b"x", "found 1 bytes behind 20 records"),
+        (gzip.compress, "found a file compressed by gzip"),
+    ],
+)
+def test_a_file_of_records_that_is_not_whole_is_named(changed, found, copied):
+    path = sorted(pathlib.Path(copied).glob("tiny_pictures/*/*train*"))[2]
+    path.write_bytes(changed(path.read_bytes()))
+    message = failure("tiny_pictures", directory=copied, in_memory_bytes=0)
+    assert message.startswith(f"{path}: {found}") and "prepare the set anew" in message
+
+
+@pytest.mark.parametrize(
+    "features, found",
+    [
+        ({"other": tf.train.Feature()}, "found records without image and label"),
+        (
+            {
+                "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"x"])),
+                "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[-1])),
+            },
+            "has no labels (found -1)",
+        ),
+    ],
+)
+def test_records_of_another_kind_are_refused_before_training(features, found, copied):
+    for path in pathlib.Path(copied).glob("tiny_pictures/*/*test*"):
+        count = len(list(tf.data.TFRecordDataset(str(path))))
+        example = tf.train.Example(features=tf.train.Features(feature=features))
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for _ in range(count):
+                writer.write(example.SerializeToString())
+    message = failure("tiny_pictures", directory=copied, in_memory_bytes=0)
+    assert message.startswith("tiny_pictures: the split 'test'") and found in message
+
+
+def test_that_no_record_is_skipped_is_said(folder):
+    with pytest.warns(tfkd.TfkdWarning, match="skip_corrupt: no image of tiny_pictures is left"):
+        load(folder, skip_corrupt=True)
+
+
 def test_streamed_records_keep_the_rules_of_training_batches(folder):
     dataset = load(folder, in_memory_bytes=0, augment="none")
     steps = dataset.steps_per_epoch
@@ -210,19 +376,13 @@ def test_streamed_records_are_augmented_and_shared(folder):
     np.testing.assert_array_equal(np.concatenate(parts), one)
 
 
-def test_streamed_records_have_all_views_but_partners(folder):
+def test_streamed_records_have_all_views(folder):
     dataset = load(folder, in_memory_bytes=0, image_size=5)
-    keys = ("index", "image_second", "image_strong", "image_rotations")
+    keys = ("index", "image_second", "image_strong", "image_rotations", "image_pair")
     whole = list(dataset.train(3, 6, batch_keys=keys).as_numpy_iterator())
     (later,) = dataset.train(5, 6, batch_keys=keys).as_numpy_iterator()
     for key, value in later.items():
         np.testing.assert_array_equal(value, whole[2][key], err_msg=key)
-    with pytest.raises(tfkd.TfkdError) as caught:
-        dataset.train(batch_keys=["image_pair"])
-    message = str(caught.value)
-    assert "\n" not in message
-    for words in ("image_pair", "record files", "in_memory_bytes"):
-        assert words in message
 
 
 @pytest.mark.parametrize("in_memory_bytes", [data.IN_MEMORY_BYTES, 0])
@@ -327,7 +487,7 @@ def test_streamed_records_have_columns(folder, settings):
         np.testing.assert_array_equal(found[:count], values[:count])
 
 
-def test_some_classes_are_kept_of_a_set_in_memory_and_not_of_one_that_streams(folder):
+def test_some_classes_are_kept_of_a_set_in_memory_and_of_one_that_streams(folder):
     whole = load(folder)
     images, labels = images_and_labels(whole.train_evaluation())
     some = load(folder, classes=["z", "x"], validation_size=10)
@@ -336,8 +496,11 @@ def test_some_classes_are_kept_of_a_set_in_memory_and_not_of_one_that_streams(fo
     kept, numbers = images_and_labels(some.train_evaluation())
     places = [np.flatnonzero((images == image).all(axis=(1, 2, 3)))[0] for image in kept]
     np.testing.assert_array_equal(labels[places], np.array([0, 2])[numbers])
-    with pytest.raises(tfkd.TfkdError, match="tiny_pictures: found a choice of classes of a set"):
-        load(folder, classes=["z", "x"], in_memory_bytes=0)
+    stream = load(folder, classes=["z", "x"], validation_size=10, in_memory_bytes=0)
+    for left, right in zip((kept, numbers), images_and_labels(stream.train_evaluation())):
+        np.testing.assert_array_equal(left, right)
+    np.testing.assert_array_equal(stream.train_labels, numbers)
+    assert stream.info.validation_size == 10
 
 
 def test_images_of_several_sizes_need_a_size(folder):

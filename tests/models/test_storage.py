@@ -332,6 +332,18 @@ def test_a_description_that_is_not_one_is_named(network, tmp_path):
         {"outputs": 3},
         {"files": {"last": "../student.keras"}},
         {"files": ["student.keras"]},
+        {"name": None},
+        {"taps": []},
+        {"taps": {"a": 3}},
+        {"crop": 3},
+        {"class_names": [None]},
+        {"input_shape": [8, "8", 3]},
+        {"preprocess": {"mean": "x", "std": [1.0]}},
+        {"preprocess": {"mean": [1.0], "std": [0.0]}},
+        {"preprocess": {"mean": [1.0, 2.0], "std": [1.0]}},
+        {"num_classes": 10**30},
+        {"differences": {"last": {"name": []}}},
+        {"differences": 3},
     )
     for text in ("", "[]", "{}", *(json.dumps({**known, **each}) for each in wrong)):
         path.write_text(text)
@@ -339,8 +351,27 @@ def test_a_description_that_is_not_one_is_named(network, tmp_path):
             load_network(tmp_path)
 
 
+def test_weights_that_are_no_numbers_are_named(network, tmp_path):
+    path = save_network(network, tmp_path)
+    model = keras.models.load_model(path)
+    kernel, *others = model.layers[-1].get_weights()
+    kernel[0, 0] = np.nan
+    model.layers[-1].set_weights([kernel, *others])
+    save_network(dataclasses.replace(network, model=model), tmp_path)
+    with pytest.raises(TfkdError, match=r"student.keras': found 1 weights of '.*' that are NaN or"):
+        load_network(tmp_path)
+
+
+def test_a_file_that_unpacks_to_far_more_is_not_unpacked(network, tmp_path):
+    path = save_network(network, tmp_path)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("more", bytes(10**8))
+    with pytest.raises(TfkdError, match=r"student.keras': found .* that unpacks to 10"):
+        load_network(tmp_path)
+
+
 def test_another_network_json_is_not_written_over(network, tmp_path):
     (tmp_path / "network.json").write_text('{"nodes": []}')
-    with pytest.raises(TfkdError, match="network.json': found something else"):
+    with pytest.raises(TfkdError, match="network.json': the file has no 'name'; wanted"):
         save_network(network, tmp_path)
     assert [each.name for each in tmp_path.iterdir()] == ["network.json"]

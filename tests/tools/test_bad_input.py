@@ -65,6 +65,34 @@ CASES = {
         "train.batch_size 200: cannot be shared by 3 replicas; wanted a multiple of 3",
     ),
     "cluster": (["--strategy=multi_worker"], "found no TF_CONFIG in the environment"),
+    "endless epochs": (
+        [f"--config.train.epochs={10**30}"],
+        f"train.epochs: found {10**30}, wanted a whole number from 1 to 1,000,000 or None",
+    ),
+    "many devices": (
+        ["--strategy=mirrored", f"--cpu_devices={10**6}"],
+        "cpu_devices: found 1000000, wanted a number from 1 to 256",
+    ),
+    "large images": (
+        ["--config.data.image_size=10101"],
+        "data.image_size: found 10101, wanted a whole number from 1 to 4,096 or None",
+    ),
+    "images that fill the memory": (
+        ["--config.data.image_size=4096"],
+        "image_size: found 4096 x 4096 pixels, with which digits has 30,148,657,152 bytes",
+    ),
+    "seed": ([f"--config.train.seed={10**30}"], f"train.seed: found {10**30}, wanted a whole"),
+    "long name": ([f"--workdir={'a' * 300}"], "found a path that cannot be (File name too long)"),
+    "flagfile": (
+        ["--flagfile={root}/gone"],
+        "'{root}/gone'; wanted a text file of flags, one a line",
+    ),
+    "config that fails": (["--config={root}/fails.py"], "line 2: ZeroDivisionError: division"),
+    "config that ends": (["--config={root}/ends.py"], "line 1: SystemExit: 0"),
+    "config of another shape": (
+        ["--workdir={root}/shape"],
+        "{root}/shape/config.json': the file is [], not an object; wanted the config of a run",
+    ),
     "no workdir": (["--workdir="], "wanted --config=FILE and --workdir=FOLDER (see --help)"),
 }
 
@@ -79,6 +107,10 @@ def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("bad")
     (root / "file").write_text("kept")
     (root / "empty" / "train").mkdir(parents=True)
+    (root / "fails.py").write_text("def get_config():\n    return 1 / 0\n")
+    (root / "ends.py").write_text("raise SystemExit(0)\n")
+    (root / "shape").mkdir()
+    (root / "shape" / "config.json").write_text("[]")
     models.create("resnet8", 7, (8, 8, 1)).save(root / "seven.keras")
     image = tf.io.encode_jpeg(np.zeros((8, 8, 3), np.uint8)).numpy()
     for split in ("train", "test"):

@@ -76,7 +76,11 @@ def test_an_interrupt_says_what_to_do(start, experiment, tmp_path):
     call.process.send_signal(signal.SIGINT)
     status, _, stderr = call.ended()
     assert status == 130
-    assert stderr == "train.py: interrupted; the same command continues\n"
+    step = int(max(tmp_path.glob("run/checkpoints/*.npz")).stem.removeprefix("step_"))
+    assert stderr == (
+        f"train.py: interrupted by SIGINT; the same command continues {tmp_path}/run after step "
+        f"{step:,}\n"
+    )
 
 
 @pytest.mark.slow

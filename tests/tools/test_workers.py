@@ -77,6 +77,26 @@ def test_two_workers_end_as_one_process_after_a_kill_as_well(start, experiment, 
 
 
 @pytest.mark.slow
+def test_when_one_worker_is_asked_to_leave_the_chief_saves_and_both_leave(
+    start, experiment, tmp_path
+):
+    more = ("--config.train.epochs=100000", "--config.train.checkpoint_seconds=1e6")
+    workers = start_workers(start, experiment("alone"), tmp_path, *more)
+    for _ in range(12000):
+        if (tmp_path / "run" / "metrics.csv").exists():
+            break
+        time.sleep(0.02)
+    workers[1].process.send_signal(signal.SIGTERM)
+    ends = [worker.ended() for worker in workers]
+    assert [status for status, *_ in ends] == [143, 143], ends
+    (checkpoint,) = tmp_path.glob("run/checkpoints/step_*.npz")
+    step = int(checkpoint.stem.removeprefix("step_"))
+    line = f"the same command continues {tmp_path}/run after step {step:,}\n"
+    for *_, stderr in ends:
+        assert stderr == f"train.py: stopped by SIGTERM; {line}"
+
+
+@pytest.mark.slow
 def test_workers_that_do_not_come_are_named(start, experiment, tmp_path):
     """The leader and another worker, each of which waits for the other one of its own cluster."""
     first, second = cluster()[0], cluster()[1]

@@ -1,6 +1,8 @@
 """Checkpoint files: whole or not there, checked, and never a wrong one taken for a right one."""
 
 import os
+import re
+import resource
 import warnings
 
 import keras
@@ -38,6 +40,28 @@ def test_the_newest_comes_back_as_it_was(store):
         assert found[name].dtype == value.dtype
         np.testing.assert_array_equal(found[name], value)
     assert [path.stem for path in store.paths()] == ["step_000000000012", "step_000000000008"]
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_ones_before(store, capfd):
+    """A process that may write no more than some bytes to a file, as on a disk with such room."""
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+            store.save({"student/0": np.ones(100_000)}, {}, 20)
+        except TfkdError as error:
+            print(error, flush=True)
+            status = 2
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
+    out, err = capfd.readouterr()
+    assert re.fullmatch(r"file '.*/step_0+20.npz': cannot be written \(.*\), wanted .*\n", out)
+    assert err == ""
+    found, _ = store.load()
+    np.testing.assert_array_equal(found["student/0"], arrays(12)["student/0"])
+    assert len(list(store.folder.iterdir())) == 2
 
 
 def test_an_empty_folder_has_none(tmp_path):
@@ -154,6 +178,14 @@ def test_half_precision_variables_come_back(tmp_path):
         (
             lambda found: found.update({"student/0": np.zeros((4, 3))}),
             r"student/0 has shape \(4, 3\), wanted \(3, 4\)",
+        ),
+        (
+            lambda found: found.update({"student/0": np.zeros((3, 4), "U1")}),
+            "student/0 is of type <U1, wanted float32",
+        ),
+        (
+            lambda found: found.update({"student/0": np.full((3, 4), np.nan, np.float32)}),
+            "student/0 holds NaN or infinite values, wanted numbers",
         ),
     ],
 )

@@ -176,7 +176,10 @@ def test_a_wrong_config_file_is_one_line(text, message, tmp_path):
     ("fields", "message"),
     [
         ({"student__name": "resnet21"}, r"unknown network \(student.name\) 'resnet21'; did you"),
-        ({"train__epochs": 0}, "train.epochs: found 0, wanted a whole number >= 1 or None"),
+        (
+            {"train__epochs": 0},
+            "train.epochs: found 0, wanted a whole number from 1 to 1,000,000 or None",
+        ),
         ({"train__batch_size": -3}, "train.batch_size: found -3"),
         ({"train__evaluate_every": 0}, "train.evaluate_every: found 0"),
         ({"train__checkpoint_seconds": -1.0}, "train.checkpoint_seconds: found -1.0"),

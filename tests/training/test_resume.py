@@ -26,6 +26,11 @@ MOMENTS = (
     "evaluation",
     "final_students",
 )
+SIGNALED = {
+    "SIGTERM_in_an_epoch": (143, 3),
+    "SIGINT_in_evaluation": (130, 10),
+}
+"""The exit status of a run that is asked to leave, and the step it goes on after."""
 
 
 def best_weights(folder):
@@ -42,13 +47,18 @@ def whole(experiment, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def killed(teacher_folder, tmp_path_factory):
-    """A folder of runs, each of which was killed at one of the moments."""
+    """A folder of runs, each of which was killed or asked to leave at one of the moments."""
     root = tmp_path_factory.mktemp("killed")
-    command = [sys.executable, DATA / "killed_run.py", root, teacher_folder, *MOMENTS]
+    command = [sys.executable, DATA / "killed_run.py", root, teacher_folder, *MOMENTS, *SIGNALED]
     environment = {**os.environ, "PYTHONPATH": str(DATA.parents[1])}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    statuses = [line for line in done.stdout.splitlines() if line.startswith(MOMENTS)]
-    assert statuses == [f"{moment} {-signal.SIGKILL}" for moment in MOMENTS], done.stderr
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    found = [line for line in done.stdout.splitlines() if line.startswith((*MOMENTS, *SIGNALED))]
+    wanted = [f"{moment} {-signal.SIGKILL}" for moment in MOMENTS]
+    wanted += [f"{moment} {status}" for moment, (status, _) in SIGNALED.items()]
+    assert found == wanted, done.stderr
+    for moment, (_, step) in SIGNALED.items():
+        line = f"by {moment.split('_')[0]}; the same command continues {root / moment} after step"
+        assert f"{line} {step}\n" in done.stdout
     return root
 
 
@@ -65,6 +75,19 @@ def test_a_killed_process_is_continued(moment, killed, whole, experiment, same_r
     assert result["epochs"] == 2
     assert result["images_per_second"] > 0
     assert not list(folder.rglob(f"{files.NEW}*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", SIGNALED)
+def test_a_process_that_is_asked_to_leave_saves_first(
+    moment, killed, whole, experiment, same_run, capsys
+):
+    folder, step = killed / moment, SIGNALED[moment][1]
+    assert not (folder / "result.json").exists()
+    run(experiment("noisy", **OFTEN), folder)
+    assert f"continuing after step {step} " in capsys.readouterr().out
+    (folder / "config.json").write_text((whole / "config.json").read_text())
+    same_run(folder, whole)
 
 
 @pytest.mark.parametrize("after", [3, 8, 10])

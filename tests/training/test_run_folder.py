@@ -9,9 +9,11 @@ import threading
 
 import pytest
 
+from tfkd import files
 from tfkd.errors import TfkdError
 from tfkd.training import config as configs
-from tfkd.training import run
+from tfkd.training import run, shapes
+from tfkd.training.checkpoints import Checkpoints
 from tfkd.training.run_folder import RunFolder
 
 CONFIG = {"train": {"epochs": 3, "verbose": 1}, "methods": {"kd": {}}, "teacher": {}}
@@ -58,9 +60,81 @@ def test_a_file_and_an_unreadable_config_are_refused(tmp_path, folder):
     (tmp_path / "file").write_text("")
     with pytest.raises(TfkdError, match="file': found a file, wanted a folder"):
         RunFolder(tmp_path / "file").check(CONFIG)
-    (folder.path / "config.json").write_text("{")
-    with pytest.raises(TfkdError, match="config.json: not readable as JSON"):
+    with pytest.raises(TfkdError, match=r"found a path that cannot be \(File name too long\)"):
+        RunFolder(tmp_path / ("a" * 300) / "run").check(CONFIG)
+    with pytest.raises(TfkdError, match="found a zero byte, wanted another path"):
+        RunFolder(f"{tmp_path}/a\0b").check(CONFIG)
+
+
+WRONG_CONFIGS = ("{", "[]", "3", '"x"', "null", '{"data": 3}', '{"train": []}',
+                 '{"methods": 3}', '{"methods": {"kd": 3}}', '{"methods": {"kd": {"method": []}}}',
+                 '{"teacher": "a"}', '{"teachers": 3}', '{"teachers": [3]}',
+                 '{"distiller": 3}', '{"distiller": [3]}',
+                 '{"data": {"validation": "x"}}', '{"data": {"name": 3}}', "[" * 100_000,
+                 '{"train": {"epochs": "x", "published_epochs": 3}}')  # fmt: skip
+
+
+@pytest.mark.parametrize("text", WRONG_CONFIGS, ids=lambda text: text[:40])
+def test_a_config_of_another_shape_is_one_line(text, folder):
+    (folder.path / "config.json").write_text(text)
+    with pytest.raises(TfkdError) as caught:
         folder.check(CONFIG)
+    assert "config" in str(caught.value) and "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+RESULT = {
+    "summary": "top-1 50 %", "score": "top1", "score_label": "top-1 %", "score_metric": "accuracy",
+    "score_scale": 100.0, "best_score": 51.0, "best_selected_on": "test", "seed": 0, "seconds": 1.5,
+    "params": 10, "macs": 20, "student": "tiny", "dataset": "digits",
+    "top1_last": 50, "top1_best": 50,
+}  # fmt: skip
+META = {"stage": 0, "epoch": 1, "step": 5, "history": [{"epoch": 1, "stage": "train", "loss": 0.5}]}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"summary": 3}, {"score": []}, {"score": "top5"}, {"top1_last": None}, {"seconds": "long"},
+     {"best_score": {}}, {"inputs": []}, {"inputs": {"data": 3}}, {"exits": [3]}, {"variants": []},
+     {"params": 10**30}, {"seed": 0.5}, None],
+    ids=str,
+)  # fmt: skip
+def test_a_result_of_another_shape_is_none(change, folder):
+    folder.write_json("result.json", RESULT)
+    assert folder.result() == RESULT
+    wrong = [RESULT] if change is None else {**RESULT, **change}
+    (folder.path / "result.json").write_text(json.dumps(wrong))
+    assert folder.result() is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"stage": "0"}, {"step": 5.5}, {"epoch": True}, {"history": {}}, {"history": [3]},
+     {"history": [{"epoch": 1, "loss": "x"}]}, {"inputs": {"data": []}}, {"accepted_changes": 3},
+     {"stage_costs": {"train": 3}}, {"teachers_worth": []}, {"learning_rate": []}],
+    ids=str,
+)  # fmt: skip
+def test_a_checkpoint_of_another_shape_counts_as_damaged(change, folder):
+    store = Checkpoints(folder.checkpoints)
+    store.save({}, META, 5)
+    assert folder.begun() == META
+    store.save({}, {**META, **change}, 6)
+    assert folder.begun() == META
+    with pytest.warns(UserWarning, match="step_000000000006.npz is cut short or damaged"):
+        assert Checkpoints(folder.checkpoints, shapes.META).load() == ({}, META)
+
+
+def test_links_inside_are_not_written_through(folder, tmp_path):
+    (folder.path / "checkpoints").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(TfkdError, match="checkpoints': found a link to"):
+        folder.check(CONFIG)
+
+
+def test_what_a_kill_left_is_cleared(folder):
+    for place in (folder.path, folder.checkpoints):
+        (place / f"{files.NEW}{0:032x}" / "student.keras").mkdir(parents=True)
+    with folder.hold():
+        assert not list(folder.path.rglob(f"{files.NEW}*"))
 
 
 def test_a_folder_in_which_nothing_was_written_goes_again(tmp_path):

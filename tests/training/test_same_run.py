@@ -166,6 +166,19 @@ def test_what_a_method_remembers_of_an_image_goes_to_no_other(images, experiment
         inputs._check_trainable(config, RunFolder("runs/x"), there, here)
 
 
+def test_records_that_are_shuffled_by_another_rule_are_told(images, experiment):
+    """A run that is finished is what it was; another one would not go on with its batches."""
+    config = experiment("noisy", **on(images))
+    there = inputs.record(config, build.data_set(config))
+    here = json.loads(json.dumps(there))
+    here["data"]["parts"]["train"]["order"] = 2
+    said = ["train images: 240 there and here, which this version of tfkd shuffles anew"]
+    assert inputs.changes(there, here) == said
+    assert inputs.changes(there, here, trained=True) == []
+    # Each image has its place as before, where a method remembers something of it.
+    inputs._check_trainable(config, RunFolder("runs/x"), there, here)
+
+
 def test_files_that_networks_are_given_and_names_of_classes_count(images, experiment, tmp_path):
     weights = tmp_path / "some.h5"
     weights.write_bytes(b"1")

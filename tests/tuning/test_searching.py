@@ -242,7 +242,10 @@ def test_folders_of_something_else_are_refused(quick, experiment, tmp_path):
     (tmp_path / "search" / "search.json").write_text(earlier)
     refused(config, "holds a search of the version before, which cannot be continued; wanted a new")
     (tmp_path / "search" / "search.json").write_text(before[:50])
-    refused(config, "search.json: not readable as a search")
+    refused(config, "search.json': the file is no JSON: .*; wanted the file of a search")
+    for wrong in ("[]", '{"rows": 3}', before.replace('"trial": 1', '"trial": "1"')):
+        (tmp_path / "search" / "search.json").write_text(wrong)
+        refused(config, "search.json': .*; wanted the file of a search")
     assert len(quick) == 2
 
 

@@ -8,9 +8,10 @@ A training batch is a pure function of (seed, global step): a run can be resumed
 """
 
 from tfkd.data.arrays import from_arrays
-from tfkd.data.dataset import DataInfo, DataSet
-from tfkd.data.decoding import CENTER, CROPS, explain
+from tfkd.data.dataset import DataInfo, DataSet, same_images
+from tfkd.data.decoding import CENTER, CROPS
 from tfkd.data.loading import IN_MEMORY_BYTES, crop_of, files, images_digest, load
+from tfkd.data.one_by_one import explain
 from tfkd.data.survey import SeveralSizes
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "from_arrays",
     "images_digest",
     "load",
+    "same_images",
 ]

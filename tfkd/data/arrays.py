@@ -23,6 +23,7 @@ from tfkd.errors import TfkdError, TfkdWarning
 Arrays = tuple[np.ndarray, np.ndarray]
 
 _DIGITS_HELD_OUT = 360
+_MOST_BYTES = 2**30
 
 
 def from_arrays(
@@ -96,6 +97,12 @@ def digits(
     bunch = load_digits()
     images = np.round(bunch.images[..., None] * (255 / 16)).astype(np.uint8)
     if image_size is not None:
+        wanted = len(images) * image_size[0] * image_size[1]
+        if wanted > _MOST_BYTES:
+            raise TfkdError(
+                f"image_size: found {image_size[0]} x {image_size[1]} pixels, with which digits "
+                f"has {wanted:,} bytes, wanted {_MOST_BYTES:,} at most"
+            )
         images = resized(tf.constant(images), image_size).numpy()
     labels = bunch.target.astype(np.int32)
     rest, test = stratified(labels, _DIGITS_HELD_OUT)

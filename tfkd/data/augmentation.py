@@ -21,11 +21,14 @@ class Augmentation:
         resized: Whether a random rectangle of the image is resized (see ``resizedcrop``), in place
             of a crop of the original size. Evaluation then uses the center of the whole image. The
             images must be encoded; they may have any size.
+        fast: Whether such a rectangle is decoded by JPEG's fast transform and resized without
+            antialiasing.
     """
 
     pad: int
     flip: bool
     resized: bool = False
+    fast: bool = False
 
     @property
     def varies(self) -> bool:
@@ -40,6 +43,7 @@ AUGMENTATIONS = {
     "flip": Augmentation(pad=0, flip=True),
     "shift": Augmentation(pad=1, flip=False),
     "imagenet": Augmentation(pad=0, flip=True, resized=True),
+    "imagenet_fast": Augmentation(pad=0, flip=True, resized=True, fast=True),
 }
 
 

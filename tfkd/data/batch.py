@@ -44,7 +44,7 @@ class Batch:
         validation: ImageSource | None = None,
     ):
         self.source = source
-        self.refs = refs
+        self.refs = source.fetched(refs)
         self.augmentation = augmentation
         self.seed = seed
         self.batch_size = batch_size
@@ -81,7 +81,7 @@ class Batch:
         """
         if self.augmentation.resized:
             draws = resizedcrop.draw(self.seed, stream, self.epoch, self.index)
-            return self.source.resized_crops(self.refs, draws)
+            return self.source.resized_crops(self.refs, draws, self.augmentation.fast)
         placement = augmentations.draw(
             self.augmentation,
             self.seed,
@@ -112,7 +112,7 @@ class Batch:
         )
 
     def exchanged(self, index: tf.Tensor) -> Batch:
-        """Returns the batch with other examples in the same rows; for an ``IndexedSource``.
+        """Returns the batch with other examples in the same rows.
 
         Args:
             index: int32 (b,), their positions in the source.

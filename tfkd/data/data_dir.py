@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from tfkd.files import NEW, locked
+from tfkd.files import NEW, locked, made
 
 
 def prepared_sets(directory: str | None) -> Path:
@@ -31,11 +31,11 @@ def workplace(root: Path, name: str) -> Iterator[Path]:
         name: Name of the set.
     """
     root.mkdir(parents=True, exist_ok=True)
-    work = root / f"{NEW}{name}"
-    with locked(root):
+
+    def choose() -> Path:
+        work = root / f"{NEW}{name}"
         shutil.rmtree(work, ignore_errors=True)
-        work.mkdir()
-        try:
-            yield work
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+        return work
+
+    with locked(root), made(choose) as work:
+        yield work

@@ -122,7 +122,8 @@ class DataSet:
     def train_labels(self) -> np.ndarray:
         """Labels of the whole training part in index order, int32 (train_size,), read-only.
 
-        No image is decoded. Of record files that stream, the first use reads all records once.
+        No image is decoded. Of record files that stream, the first use on a machine reads all
+        records.
         """
         labels = self.labels("train")
         labels.setflags(write=False)
@@ -234,13 +235,18 @@ class DataSet:
 
         Returns:
             For each part ``images``, their number, ``digest``, and ``by``, what is in the digest:
-            ``contents`` of images in memory, ``names and sizes`` of the files of others.
+            ``contents`` of images in memory, ``names and sizes`` of the files of others; of the
+            training part also ``order``, the number of the rule that orders its batches, if it is
+            not the first.
         """
         found = {}
         for part in _PARTS:
             if part in self._sources:
                 digest, by = self._sources[part].identity()
                 found[part] = {"images": self._sources[part].size, "digest": digest, "by": by}
+        order = self._sources["train"].order
+        if order > 1:
+            found["train"]["order"] = order
         return found
 
     def train(
@@ -254,8 +260,7 @@ class DataSet:
         """Returns the training batches first_step, first_step + 1, ... last_step - 1.
 
         Args:
-            first_step: Global step of the first batch. Those before it cost nothing (with record
-                files: reading, but no decoding).
+            first_step: Global step of the first batch. Those before it cost nothing.
             last_step: Global step to stop before; None never stops.
             batch_keys: Further entries wanted in every batch, such as "index".
             input_context: Given by ``strategy.distribute_datasets_from_function``. The data set
@@ -384,6 +389,7 @@ class DataSet:
 
         def make(step: tf.Tensor, first_row: tf.Tensor, refs: ExampleRefs) -> dict[str, tf.Tensor]:
             del step, first_row
+            refs = source.fetched(refs)
             made = {
                 "image": source.pixels(refs),
                 "label": source.labels(refs),
@@ -404,6 +410,16 @@ class DataSet:
         rows = tf.range(self.batch_size)
         filled = {key: tf.gather(value, tf.minimum(rows, found - 1)) for key, value in refs.items()}
         return filled | {"filler": rows >= found}
+
+
+def same_images(first: dict[str, Any] | None, second: dict[str, Any] | None) -> bool:
+    """Returns whether two entries of ``DataSet.identity`` are of the same images.
+
+    How training batches are ordered does not count. None is a part that is not there.
+    """
+    if first is None or second is None:
+        return first is second
+    return {**first, "order": 0} == {**second, "order": 0}
 
 
 def _checked_batch_size(batch_size: int) -> int:

@@ -1,4 +1,4 @@
-"""Decoding of image files, many at a time; errors name the file.
+"""Decoding of image files.
 
 The kind of a file is decided by its content. JPEG and PNG are decoded as ever by TensorFlow's
 ``decode_jpeg`` with the accurate transform; of 16 bits a channel the upper 8 are kept. WebP, BMP
@@ -10,22 +10,17 @@ upright where their orientation is given.
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from tfkd.data import headers
-from tfkd.errors import TfkdError
-
 CROPS = CENTER, WHOLE = "center", "whole"
 """How images of any size become images of one: the middle of the resized image, or the whole image
 whatever its proportions."""
 
 _CHUNK = 256
-_MARK = "unusable image file "
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,10 +58,19 @@ class Form:
         return self.height * self.width * self.channels
 
 
-def resized(images: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """Returns uint8 images, (h, w, C) or (B, h, w, C), in the size (height, width)."""
-    scaled = tf.image.resize(tf.cast(images, tf.float32), size, antialias=True)
-    return tf.cast(tf.clip_by_value(tf.round(scaled), 0, 255), tf.uint8)
+def resized(images: tf.Tensor, size: tuple[int, int], antialias: bool = True) -> tf.Tensor:
+    """Returns uint8 images, (h, w, C) or (B, h, w, C), in the size (height, width); bilinear."""
+    scaled = tf.image.resize(images, size, antialias=antialias)
+    # In one pass: cut to 0..255, rounded half to even, and cast.
+    whole = tf.raw_ops.QuantizeV2(
+        input=scaled,
+        min_range=0.0,
+        max_range=255.0,
+        T=tf.quint8,
+        mode="SCALED",
+        round_mode="HALF_TO_EVEN",
+    )
+    return tf.bitcast(whole.output, tf.uint8)
 
 
 def fit(image: tf.Tensor, form: Form) -> tf.Tensor:
@@ -201,28 +205,38 @@ def stored_window(
     """Returns where a rectangle of the upright image lies in the stored one.
 
     Args:
-        window: int32 (4,): first row, first column, rows, columns.
-        orientation: int32 scalar, 1 to 8.
-        height: Rows of the upright image.
+        window: int32 (..., 4): first row, first column, rows, columns.
+        orientation: int32 (...), 1 to 8.
+        height: Rows of the upright image, int32 (...).
         width: Columns of the upright image.
     """
     on_side, upside_down, mirrored = _turns(orientation)
-    top, left, rows, columns = tf.unstack(window)
+    top, left, rows, columns = tf.unstack(window, axis=-1)
     top = tf.where(upside_down, height - top - rows, top)
     left = tf.where(mirrored, width - left - columns, left)
-    turned = tf.stack([left, top, columns, rows])
-    return tf.where(on_side, turned, tf.stack([top, left, rows, columns]))
+    turned = tf.stack([left, top, columns, rows], -1)
+    return tf.where(on_side[..., None], turned, tf.stack([top, left, rows, columns], -1))
 
 
 def _turns(orientation: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Returns whether rows and columns change places, and whether rows, columns are reversed."""
     return tuple(
-        tf.reduce_any(orientation == numbers)
+        tf.reduce_any(orientation[..., None] == numbers, -1)
         for numbers in ([5, 6, 7, 8], [3, 4, 7, 8], [2, 3, 6, 7])
     )
 
 
-def _decode(contents: tf.Tensor, form: Form, orientation: tf.Tensor | None) -> tf.Tensor:
+def decode(contents: tf.Tensor, form: Form, orientation: tf.Tensor | None = None) -> tf.Tensor:
+    """Returns the image of one file in a form.
+
+    Args:
+        contents: A file, as for ``decode_whole``.
+        form: The form.
+        orientation: int32 scalar, see ``upright``; None for an upright image.
+
+    Raises (when it runs):
+        tf.errors.InvalidArgumentError: It cannot be decoded, or not in that form.
+    """
     image = decode_whole(contents, form.channels)
     return fit(image if orientation is None else upright(image, orientation), form)
 
@@ -263,7 +277,7 @@ def read_chunks(
         orientations = np.ones(len(paths), np.int32)
 
     def one(contents: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-        return _decode(contents, form, orientation if turned else None)
+        return decode(contents, form, orientation if turned else None)
 
     decoded = _each(paths, orientations, one).prefetch(2 * size)
     yield from decoded.batch(size).as_numpy_iterator()
@@ -308,90 +322,3 @@ def _each(
     # A file that fails is left out: the places that come back are those of good files.
     good = files.map(one, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return good.ignore_errors()
-
-
-def read_batch(
-    paths: tf.Tensor,
-    form: Form,
-    orientations: tf.Tensor | None = None,
-    draws: tf.Tensor | None = None,
-    decode: Callable[..., tf.Tensor] | None = None,
-) -> tf.Tensor:
-    """Decodes a batch of files inside a graph.
-
-    Args:
-        paths: Strings (B,).
-        form: Size and channels of the images.
-        orientations: int32 (B,), see ``upright``; None if all are upright.
-        draws: (B, ...), an argument of ``decode`` for each image.
-        decode: Makes an image of contents, row of draws, form and orientation (or None); None
-            decodes it whole.
-
-    Returns:
-        uint8 (B, H, W, C).
-
-    Raises (when it runs):
-        tf.errors.InvalidArgumentError: A file could not be decoded in that form; the message names
-            it, and ``explain`` turns it into a TfkdError.
-    """
-    batch = paths.shape[0]
-    draws = tf.zeros([batch]) if draws is None else draws
-    turns = () if orientations is None else (orientations,)
-    files = tf.data.Dataset.from_tensor_slices((tf.range(batch), paths, draws, *turns))
-
-    def one(place, path, drawn, orientation=None) -> tuple[tf.Tensor, tf.Tensor]:
-        contents = tf.io.read_file(path)
-        if decode is None:
-            return place, _decode(contents, form, orientation)
-        return place, decode(contents, drawn, form, orientation)
-
-    decoded = files.map(one)
-    # The last element serves batches of which no file can be read.
-    last = tf.data.Dataset.from_tensors((batch, tf.zeros(form.shape, tf.uint8)))
-    decoded = decoded.ignore_errors().concatenate(last).batch(batch + 1)
-    places, images = decoded.get_single_element()
-    missing = tf.ones([batch + 1], tf.bool)
-    missing = tf.tensor_scatter_nd_update(missing, places[:, None], tf.zeros_like(places, tf.bool))
-    bad = tf.boolean_mask(paths, missing[:-1])
-    wanted = f"> {form.height} x {form.width} x {form.channels} resize {form.resize:d}"
-    message = tf.strings.join([_MARK, "<", tf.strings.reduce_join(bad[:1]), wanted])
-    with tf.control_dependencies([tf.debugging.Assert(tf.size(bad) == 0, [message])]):
-        return tf.ensure_shape(images[:-1], [batch, *form.shape])
-
-
-def problem(path: str, form: Form) -> str:
-    """Returns the line about a file that could not be decoded in a form."""
-    try:
-        header = headers.read(path)
-    except headers.Unreadable as error:
-        return f"{path}: cannot be decoded, found {error}, wanted {headers.WANTED}"
-    if not decodable([path])[0]:
-        return f"{path}: cannot be decoded, found a damaged image, wanted {headers.WANTED}"
-    if (header.height, header.width) != (form.height, form.width) and not form.resize:
-        return (
-            f"{path}: found an image of {header.height} x {header.width} pixels, wanted "
-            f"{form.height} x {form.width} as the others have; set image_size to resize them all"
-        )
-    return f"{path}: cannot be decoded with {form.channels} channels"
-
-
-def explain(error: BaseException) -> TfkdError | None:
-    """Returns the one-line error behind a failure of a streamed input pipeline.
-
-    A streamed image is first decoded in the middle of a run, where TensorFlow reports a bad one by
-    a long InvalidArgumentError.
-
-    Args:
-        error: The error that iterating raised.
-
-    Returns:
-        A TfkdError that names the image file, or None if the failure is another one.
-    """
-    found = re.search(
-        re.escape(_MARK) + r"<(.*?)> (\d+) x (\d+) x (\d+) resize (\d)", str(error), re.DOTALL
-    )
-    if found is None:
-        return None
-    path, *form = found.groups()
-    height, width, channels, resize = map(int, form)
-    return TfkdError(problem(path, Form(height, width, channels, bool(resize))))

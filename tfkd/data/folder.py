@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tfkd.data import decoding, resizedcrop, survey
+from tfkd.data import decoding, one_by_one, resizedcrop, survey
 from tfkd.data.class_choice import ClassChoice
 from tfkd.data.decoding import Form
 from tfkd.data.file_digest import IMAGE_ENDINGS, file_digest, stable_digest
@@ -28,7 +28,7 @@ from tfkd.data.source import (
     NAMES_AND_SIZES,
     ExampleRefs,
     ImageSource,
-    IndexedSource,
+    LabeledSource,
     MemoryImages,
 )
 from tfkd.data.splits import Splits
@@ -39,7 +39,7 @@ _WANTED = "*.jpg, *.jpeg, *.png, *.webp, *.bmp or *.gif"
 _STATISTICS_SAMPLE = 4096
 
 
-class FileImages(IndexedSource):
+class FileImages(LabeledSource):
     """Image files, decoded whenever a batch needs them."""
 
     def __init__(
@@ -47,16 +47,23 @@ class FileImages(IndexedSource):
         paths: np.ndarray,
         labels: np.ndarray,
         form: Form,
+        sizes: np.ndarray,
         orientations: np.ndarray | None = None,
     ):
-        """Keeps the paths, strings (N,), the labels and orientations, integers (N,).
+        """Keeps what is known of the files.
 
-        Orientations are those of ``decoding.upright``; None if all images are upright.
+        Args:
+            paths: Strings (N,).
+            labels: Integers (N,).
+            form: Size and channels of the images.
+            sizes: Integers (N, 2), height and width of the upright images.
+            orientations: Integers (N,), those of ``decoding.upright``; None if all are upright.
         """
         super().__init__(labels, form.shape)
         self._form = form
         with tf.device("CPU:0"):
             self._paths = tf.constant(paths.tolist())
+            self._sizes = tf.constant(sizes, tf.int32)
             self._orientations = None
             if orientations is not None:
                 self._orientations = tf.constant(orientations, tf.int32)
@@ -65,7 +72,8 @@ class FileImages(IndexedSource):
         paths = np.asarray([path.decode() for path in self._paths.numpy()[positions]])
         turned = self._orientations
         turned = None if turned is None else turned.numpy()[positions]
-        return FileImages(paths, self._labels.numpy()[positions], self._form, turned)
+        labels, sizes = (each.numpy()[positions] for each in (self._labels, self._sizes))
+        return FileImages(paths, labels, self._form, sizes, turned)
 
     def digest(self) -> str:
         digest = hashlib.sha256(repr(self._form).encode())
@@ -88,11 +96,32 @@ class FileImages(IndexedSource):
 
     def pixels(self, refs: ExampleRefs) -> tf.Tensor:
         paths, orientations = self._files(refs)
-        return decoding.read_batch(paths, self._form, orientations)
+        turns = () if orientations is None else (orientations,)
 
-    def resized_crops(self, refs: ExampleRefs, draws: tf.Tensor) -> tf.Tensor:
+        def make(path: tf.Tensor, *turn: tf.Tensor) -> tf.Tensor:
+            return decoding.decode(tf.io.read_file(path), self._form, *turn)
+
+        return one_by_one.each_of(make, (paths, *turns), paths, self._form)
+
+    def resized_crops(self, refs: ExampleRefs, draws: tf.Tensor, fast: bool) -> tf.Tensor:
         paths, orientations = self._files(refs)
-        return decoding.read_batch(paths, self._form, orientations, draws, resizedcrop.decode)
+        turns = () if orientations is None else (orientations,)
+        height, width = tf.unstack(tf.gather(self._sizes, refs["index"]), axis=1)
+        places = resizedcrop.stored_windows(draws, height, width, orientations)
+
+        def make(
+            path: tf.Tensor, drawn: tf.Tensor, place: tf.Tensor, turn: tf.Tensor | None = None
+        ) -> tf.Tensor:
+            return resizedcrop.decode(
+                tf.io.read_file(path),
+                drawn,
+                self._form,
+                fast=fast,
+                orientation=turn,
+                jpeg_window=place,
+            )
+
+        return one_by_one.each_of(make, (paths, draws, places, *turns), paths, self._form)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +152,8 @@ class _Split:
 
     def source(self, form: Form) -> ImageSource:
         if self.images is None:
-            return FileImages(self.paths, self.labels, form, self.orientations)
+            sizes = np.stack([self.facts["height"], self.facts["width"]], 1)
+            return FileImages(self.paths, self.labels, form, sizes, self.orientations)
         return MemoryImages(self.images, self.labels)
 
 
@@ -180,7 +210,7 @@ def load(
     for each in found.values():
         if not skip_corrupt and not each.facts["kind"].all():
             bad = each.paths[np.argmin(each.facts["kind"])]
-            raise TfkdError(decoding.problem(bad, Form(1, 1, 3, resize=True)))
+            raise TfkdError(one_by_one.problem(bad, Form(1, 1, 3, resize=True)))
     form = _form(found, image_size, center, skip_corrupt)
     streams = sum(len(each.paths) for each in found.values()) * form.bytes > in_memory_bytes
     if streams:
@@ -441,7 +471,7 @@ def _opened(
     unread = split.paths[~read]
     sound = decoding.decodable(unread)
     if not skip_corrupt or sound.any():
-        raise TfkdError(decoding.problem(unread[np.argmax(sound)], form))
+        raise TfkdError(one_by_one.problem(unread[np.argmax(sound)], form))
     _warn(
         f"{folder}: skipped {len(unread)} of {len(read)} images that cannot be decoded, "
         f"the first of them {unread[0]}"
@@ -479,7 +509,7 @@ def _statistics(train: _Split, form: Form) -> Statistics:
             read[places] = True
             yield chunk
         if not read.all():
-            raise TfkdError(decoding.problem(sample.paths[~read][0], form))
+            raise TfkdError(one_by_one.problem(sample.paths[~read][0], form))
 
     return Statistics(
         lambda: kept_or_measured(sample.source(form).digest(), len(sample.paths), images)

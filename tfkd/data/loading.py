@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from tfkd.data.file_digest import Scan, scan
 from tfkd.data.holdout import Holdout
 from tfkd.data.mixing import Mixing
 from tfkd.data.splits import Splits
-from tfkd.errors import TfkdError
+from tfkd.errors import TfkdError, TfkdWarning
 
 IN_MEMORY_BYTES = 2**30
+_MOST = 4096
+"""Pixels of a side, beyond those of any published network."""
 
 _CROP_SIZE = 224
 
@@ -55,9 +58,10 @@ def load(
         batch_size: Rows of a global batch.
         seed: Seed of order and augmentation, 0 .. 2**31 - 1.
         validation_split: Fraction of the training images to set apart for validation, the same
-            ones whatever the seed and alike in every class (of record files that stream: the last
-            ones). 0 sets none apart. Where neither this nor ``validation_size`` is given, the set
-            keeps its own validation split, if any (CIFAR: none).
+            ones whatever the seed and alike in every class (of a set that streams from records, the
+            first use on a machine reads all of them). 0 sets none apart. Where neither this nor
+            ``validation_size`` is given, the set keeps its own validation split, if any (CIFAR:
+            none).
         validation_size: Number of them; at most one of the two is given.
         train_size: Number of the remaining training images to keep, alike in every class and the
             same ones whatever the seed; None keeps all.
@@ -69,14 +73,16 @@ def load(
         augment: "none", "crop_flip" (pad 4, crop, mirror), "crop", "flip", "shift" (pad 1, crop)
             or "imagenet": training on rectangles of 8 to 100 % of the area, resized and mirrored,
             evaluation on the center of the whole image; the images stream from files or records.
-            None: "shift" for digits, "crop" for sets of signs such as mnist, "imagenet" for
-            imagenet2012, otherwise "crop_flip".
+            "imagenet_fast": the same, but the rectangles are decoded by JPEG's fast transform and
+            resized without antialiasing. None: "shift" for digits, "crop" for sets of signs such as
+            mnist, "imagenet" for imagenet2012, otherwise "crop_flip".
         mixup: Alpha of mixup for the training batches, whose labels are then dense; 0 for none.
         cutmix: Alpha of cutmix likewise; with both, each step draws one of them.
         directory: Folder of the prepared sets; None for tensorflow-datasets' own.
         download: Allow the download of a tensorflow-datasets set that is not prepared.
         skip_corrupt: Leave out image files of a folder that cannot be decoded, with a warning
-            that counts them. A set that streams then decodes every file once, at its first start.
+            that counts them; of other sets none is left out. A folder that streams then decodes
+            every file once, at its first start.
         in_memory_bytes: A set larger than this when decoded streams from its files.
 
     Returns:
@@ -111,8 +117,10 @@ def load(
         splits = _from_folder(str(place), found and found.state, *settings, choice)
         splits = tiny_imagenet.described(splits, place)
     elif name == "digits":
+        _tell_of_skipping(name, skip_corrupt)
         splits = arrays.digits(holdout, size, choice)
     else:
+        _tell_of_skipping(name, skip_corrupt)
         splits = tfds_source.load(
             name,
             holdout=holdout,
@@ -128,6 +136,16 @@ def load(
     made = splits.data_set(name, augment, batch_size, seed, Mixing(mixup, cutmix))
     made.files = files(name, directory) if found is None else found.listing
     return made
+
+
+def _tell_of_skipping(name: str, skip_corrupt: bool) -> None:
+    if skip_corrupt:
+        warnings.warn(
+            f"skip_corrupt: no image of {name} is left out, which is no folder of images; one that "
+            f"cannot be decoded stops the run",
+            TfkdWarning,
+            stacklevel=3,
+        )
 
 
 def crop_of(
@@ -233,8 +251,9 @@ def _image_size(image_size: int | Sequence[int] | None) -> tuple[int, int] | Non
     if image_size is None:
         return None
     pair = image_size if isinstance(image_size, Sequence) else (image_size, image_size)
-    if len(pair) != 2 or not all(isinstance(each, int) and each > 0 for each in pair):
+    if len(pair) != 2 or not all(isinstance(each, int) and 0 < each <= _MOST for each in pair):
         raise TfkdError(
-            f"image_size: found {image_size!r}, wanted one number or (height, width), from 1 on"
+            f"image_size: found {image_size!r}, wanted one number or (height, width), from 1 to "
+            f"{_MOST:,}"
         )
     return tuple(pair)

@@ -6,25 +6,14 @@ import numpy as np
 import tensorflow as tf
 
 from tfkd.data import randomness
-from tfkd.data.source import ImageSource, IndexedSource
-from tfkd.errors import TfkdError
+from tfkd.data.source import ImageSource
 
 
 class ClassTable:
     """The examples of a training source, by class."""
 
     def __init__(self, source: ImageSource):
-        """Sorts the examples by their labels.
-
-        Raises:
-            TfkdError: The source has no access by position.
-        """
-        if not isinstance(source, IndexedSource):
-            raise TfkdError(
-                "image_pair: found a training set that streams from record files, which have no "
-                "access by position; wanted a set in memory (raise in_memory_bytes) or a folder of "
-                "images"
-            )
+        """Sorts the examples by their labels."""
         labels = source.all_labels()
         counts = np.bincount(labels)
         # The input pipeline runs on the host, also where the networks do not.

@@ -2,152 +2,209 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from tfkd.data import decoding, randomness, resizedcrop
+from tfkd.data import class_choice, decoding, one_by_one, resizedcrop
 from tfkd.data.decoding import Form
 from tfkd.data.file_digest import file_digest, stable_digest
+from tfkd.data.record_index import FRAME, RecordIndex
 from tfkd.data.source import NAMES_AND_SIZES, ExampleRefs, ImageSource
 from tfkd.errors import TfkdError
 
-_READERS = 16
-_WINDOW = 1024
+_RECORD, _IMAGE, _LABEL = "record", "encoded", "label"
+
+
+def opened(builder, split: str, keys: tuple[str, str], form: Form) -> RecordImages:
+    """Returns a whole split of a prepared tensorflow-datasets builder.
+
+    Args:
+        builder: The builder.
+        split: Name of the split.
+        keys: The names of image and label among its features.
+        form: Size and channels of the images.
+
+    Raises:
+        TfkdError: The split is not stored as TFRecord files, one of them is not whole, or the
+            records are empty, unlabeled or of another kind.
+    """
+    if builder.info.file_format.value != "tfrecord":
+        raise TfkdError(
+            f"{builder.name}: is stored as {builder.info.file_format.value} files and too "
+            f"large for memory; wanted tfrecord files"
+        )
+    facts = builder.info.splits[split]
+    index = RecordIndex([str(path) for path in facts.filepaths], facts.shard_lengths)
+    where = f"{builder.name}: the split {split!r}"
+    if not len(index.length):
+        raise TfkdError(f"{where}: found no examples, wanted one or more")
+    source = RecordImages(index, builder.info.features, keys, np.arange(len(index.length)), form)
+    try:
+        label = int(source.labels({"index": tf.zeros([1], tf.int32)})[0])
+    except tf.errors.InvalidArgumentError as error:
+        raise one_by_one.explain(error) or TfkdError(
+            f"{where}: found records without {' and '.join(keys)}, wanted those of its features; "
+            f"prepare the set anew"
+        ) from None
+    if label < 0:
+        raise TfkdError(f"{where}: has no labels (found {label})")
+    return source
 
 
 class RecordImages(ImageSource):
-    """A range of the examples of one prepared split, read record by record.
+    """Some records of one prepared split, each read whenever a batch needs it.
 
-    There is no access by position. In an epoch the files come in an order drawn from (seed, epoch),
-    sixteen of them are read in turn, and their records are shuffled in windows of 1,024. Starting
-    in the middle of an epoch reads the records before it, without decoding them.
+    Attributes:
+        order: 2; by the first rule records were shuffled in windows.
     """
 
-    def __init__(self, builder, split: str, start: int, stop: int, form: Form):
-        """Opens a split of a prepared tensorflow-datasets builder.
+    order = 2
+
+    def __init__(
+        self,
+        index: RecordIndex,
+        features,
+        keys: tuple[str, str],
+        positions: np.ndarray,
+        form: Form,
+        classes: Sequence[int] | None = None,
+    ):
+        """Keeps where the records lie.
 
         Args:
-            builder: The prepared builder, with the features ``image`` and ``label``.
-            split: Name of the split.
-            start: First example used, counted in the order of the files.
-            stop: Example to stop before.
+            index: The index of the split.
+            features: Those of its tensorflow-datasets builder.
+            keys: The names of image and label among them.
+            positions: Integers (n,): the records, counted in the order of the files.
             form: Size and channels of the images.
-
-        Raises:
-            TfkdError: The split is not stored as TFRecord files.
+            classes: Numbers of the classes that the records are of, ascending, which become the
+                labels 0, 1, ...; None for all.
         """
-        facts = builder.info.splits[split]
-        if builder.info.file_format.value != "tfrecord":
-            raise TfkdError(
-                f"{builder.name}: is stored as {builder.info.file_format.value} files and too "
-                f"large for memory; wanted tfrecord files"
+        super().__init__(len(positions), form.shape)
+        self._index, self._features, self._keys = index, features, keys
+        self._positions, self._form = np.asarray(positions, np.int64), form
+        self._classes = None if classes is None else tuple(map(int, classes))
+        # The input pipeline runs on the host, also where the networks do not.
+        with tf.device("CPU:0"):
+            self._paths = tf.constant(index.paths)
+            self._file, self._number, self._start, self._length = (
+                tf.constant(each[self._positions])
+                for each in (index.file, index.number, index.start, index.length)
             )
-        self.size = stop - start
-        self.image_shape = form.shape
-        self._form = form
-        self._start, self._stop = start, stop
-        self._features = builder.info.features
-        self._keys = builder.info.supervised_keys
-        self._paths = [str(path) for path in facts.filepaths]
-        self._offsets = np.cumsum([0, *facts.shard_lengths[:-1]])
+
+    def at(self, positions: np.ndarray) -> RecordImages:
+        return self._of(self._positions[positions], self._classes)
+
+    def of_classes(self, kept: Sequence[int], where: str) -> RecordImages:
+        """Returns the source of some classes of one that holds all; see ``class_choice``."""
+        places, _ = class_choice.of_classes(self.all_labels(), kept, where)
+        return self._of(self._positions[places], kept)
+
+    def _of(self, positions: np.ndarray, classes: Sequence[int] | None) -> RecordImages:
+        return RecordImages(self._index, self._features, self._keys, positions, self._form, classes)
 
     def subset(self, count: int) -> RecordImages:
         """Returns a source of the first examples: the files were shuffled when written."""
-        part = copy.copy(self)
-        part.size, part._stop = count, self._start + count
-        return part
+        return self.at(np.arange(count))
 
-    def _records(self, paths: tf.Tensor, offsets: tf.Tensor, readers: int) -> tf.data.Dataset:
-        """Returns the refs of some files, in the order of the files."""
+    def fetched(self, refs: ExampleRefs) -> ExampleRefs:
+        if _RECORD in refs:
+            return refs
+        record = self._read(refs["index"])
+        kinds = {
+            key: tf.io.FixedLenFeature([], kind)
+            for key, kind in zip(self._keys, (tf.string, tf.int64))
+        }
+        parsed = tf.io.parse_example(record, kinds)
+        image, label = (parsed[key] for key in self._keys)
+        return refs | {_RECORD: record, _IMAGE: image, _LABEL: tf.cast(label, tf.int32)}
 
-        def one_file(path: tf.Tensor, offset: tf.Tensor) -> tf.data.Dataset:
-            return tf.data.TFRecordDataset(path).enumerate(offset)
+    def _read(self, index: tf.Tensor) -> tf.Tensor:
+        """Returns some records, strings (B,)."""
+        files, starts, lengths = (
+            tf.gather(each, index) for each in (self._file, self._start, self._length)
+        )
+        places = tf.data.Dataset.from_tensor_slices(
+            (tf.range(tf.size(index)), files, starts, lengths)
+        )
 
-        def inside(position: tf.Tensor, record: tf.Tensor) -> tf.Tensor:
-            del record
-            return (position >= self._start) & (position < self._stop)
+        def one(
+            place: tf.Tensor, file: tf.Tensor, start: tf.Tensor, length: tf.Tensor
+        ) -> tf.data.Dataset:
+            records = tf.raw_ops.TFRecordDatasetV2(  # It compares the checksums.
+                filenames=[self._paths[file]],
+                compression_type="",
+                buffer_size=length + FRAME,
+                byte_offsets=[start],
+            )
+            kind = tf.TensorSpec([], tf.string)
+            record = tf.data.experimental.from_variant(records, kind).take(1)
+            return tf.data.Dataset.zip(tf.data.Dataset.from_tensors(place), record)
 
-        def refs(position: tf.Tensor, record: tf.Tensor) -> ExampleRefs:
-            return {"index": tf.cast(position - self._start, tf.int32), "record": record}
+        names = self._names(index)
+        found = one_by_one.all_of(places.flat_map(one), names, tf.constant(""), self._form)
+        # Another length: the file has changed since it was indexed.
+        same = tf.cast(tf.strings.length(found), tf.int64) == lengths
+        return one_by_one.checked(found, same, names, self._form)
 
-        files = tf.data.Dataset.from_tensor_slices((paths, offsets))
-        records = files.interleave(one_file, cycle_length=readers)
-        return records.filter(inside).map(refs)
-
-    def in_order(self) -> tf.data.Dataset:
-        return self._records(self._paths, self._offsets, readers=1)
-
-    def shuffled(
-        self, seed: int, batch_size: int, first_step: int, stream: str = ""
-    ) -> tf.data.Dataset:
-        steps = self.size // batch_size
-        first_epoch, skipped = divmod(first_step, steps)
-        windows = -(-self.size // _WINDOW)
-
-        def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
-            order = randomness.permutation(len(self._paths), seed, f"{stream}files", epoch)
-            paths, offsets = tf.gather(self._paths, order), tf.gather(self._offsets, order)
-
-            def mix(number: tf.Tensor, refs: ExampleRefs) -> ExampleRefs:
-                size = tf.size(refs["index"])
-                counter = epoch * windows + number
-                window = randomness.permutation(size, seed, f"{stream}records", counter)
-                return {key: tf.gather(value, window) for key, value in refs.items()}
-
-            records = self._records(paths, offsets, readers=min(_READERS, len(self._paths)))
-            mixed = records.batch(_WINDOW).enumerate().map(mix).unbatch()
-            batches = mixed.batch(batch_size, drop_remainder=True)
-            return batches.skip(tf.where(epoch == first_epoch, tf.cast(skipped, tf.int64), 0))
-
-        return tf.data.Dataset.counter(first_epoch).flat_map(epoch_batches)
-
-    def _parsed(self, refs: ExampleRefs, key: str, kind: tf.TensorSpec) -> tf.Tensor:
-        def one(record: tf.Tensor) -> tf.Tensor:
-            value = self._features.deserialize_example(record)[key]
-            if kind.dtype == tf.uint8:
-                return decoding.fit(value, self._form)
-            return tf.cast(value, tf.int32)
-
-        return tf.map_fn(one, refs["record"], fn_output_signature=kind)
-
-    def _encoded(self, record: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns the features of a record; the image is left encoded."""
-        import tensorflow_datasets as tfds  # slow to import, wanted here only
-
-        encoded = {self._keys[0]: tfds.decode.SkipDecoding()}
-        return self._features.deserialize_example(record, decoders=encoded)
-
-    def all_labels(self) -> np.ndarray:
-        def one(refs: ExampleRefs) -> tf.Tensor:
-            return tf.cast(self._encoded(refs["record"])[self._keys[1]], tf.int32)
-
-        labels = self.in_order().map(one, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        chunks = labels.batch(_WINDOW).prefetch(tf.data.AUTOTUNE)
-        return np.concatenate(list(chunks.as_numpy_iterator()))
-
-    def digest(self) -> str:
-        facts = (file_digest(self._paths), self._start, self._stop, self._form, self._keys)
-        return hashlib.sha256(repr(facts).encode()).hexdigest()
-
-    def identity(self) -> tuple[str, str]:
-        files = stable_digest(self._paths, parts=1)
-        facts = (files, self._start, self._stop, self._form, self._keys)
-        return hashlib.sha256(repr(facts).encode()).hexdigest(), NAMES_AND_SIZES
-
-    def resized_crops(self, refs: ExampleRefs, draws: tf.Tensor) -> tf.Tensor:
-        def one(each: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-            record, drawn = each
-            contents = self._encoded(record)[self._keys[0]]
-            return resizedcrop.decode(contents, drawn, self._form)
-
-        kind = tf.TensorSpec(self.image_shape, tf.uint8)
-        return tf.map_fn(one, (refs["record"], draws), fn_output_signature=kind)
+    def _names(self, index: tf.Tensor) -> tf.Tensor:
+        """Returns what records are called in messages, strings (B,)."""
+        file, number = (tf.gather(each, index) for each in (self._file, self._number))
+        return one_by_one.record_names(tf.gather(self._paths, file), number)
 
     def pixels(self, refs: ExampleRefs) -> tf.Tensor:
-        return self._parsed(refs, self._keys[0], tf.TensorSpec(self.image_shape, tf.uint8))
+        refs = self.fetched(refs)
+
+        def make(contents: tf.Tensor) -> tf.Tensor:
+            image = self._features[self._keys[0]].decode_example(contents)
+            return decoding.fit(image, self._form)
+
+        return one_by_one.each_of(make, (refs[_IMAGE],), self._names(refs["index"]), self._form)
+
+    def resized_crops(self, refs: ExampleRefs, draws: tf.Tensor, fast: bool) -> tf.Tensor:
+        refs = self.fetched(refs)
+        names = self._names(refs["index"])
+        # The rectangles of a batch at once cost less than one by one.
+        sizes = one_by_one.each_of(
+            resizedcrop.jpeg_size, (refs[_IMAGE],), names, self._form, tf.zeros([2], tf.int32)
+        )
+        places = resizedcrop.windows(draws, *tf.unstack(sizes, axis=1))
+
+        def make(contents: tf.Tensor, drawn: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+            return resizedcrop.decode(contents, drawn, self._form, fast=fast, jpeg_window=place)
+
+        return one_by_one.each_of(make, (refs[_IMAGE], draws, places), names, self._form)
 
     def labels(self, refs: ExampleRefs) -> tf.Tensor:
-        return self._parsed(refs, self._keys[1], tf.TensorSpec([], tf.int32))
+        labels = self.fetched(refs)[_LABEL]
+        return labels if self._classes is None else tf.searchsorted(self._classes, labels)
+
+    def all_labels(self) -> np.ndarray:
+        kind = {self._keys[1]: tf.io.FixedLenFeature([], tf.int64)}
+
+        def parse(records: tf.Tensor) -> tf.Tensor:
+            return tf.cast(tf.io.parse_example(records, kind)[self._keys[1]], tf.int32)
+
+        labels = self._index.labels(parse)[self._positions]
+        if self._classes is None:
+            return labels
+        return np.searchsorted(self._classes, labels).astype(np.int32)
+
+    def digest(self) -> str:
+        return self._digest(file_digest(self._index.paths))
+
+    def identity(self) -> tuple[str, str]:
+        return self._digest(stable_digest(self._index.paths, parts=1)), NAMES_AND_SIZES
+
+    def _digest(self, files: str) -> str:
+        start, stop = int(self._positions[0]), int(self._positions[-1]) + 1
+        places = (start, stop)
+        if not np.array_equal(self._positions, np.arange(start, stop)):
+            places = (hashlib.sha256(self._positions.tobytes()).hexdigest(),)
+        facts = (files, *places, self._form, self._keys)
+        if self._classes is not None:
+            facts += (self._classes,)
+        return hashlib.sha256(repr(facts).encode()).hexdigest()

@@ -1,8 +1,7 @@
 """Sources of images: the order of the examples, and the pixels and labels of a batch of them.
 
-The order is a stream of *refs*, small tensors that name examples: a position and, for record
-files, the encoded record. Shuffling, skipping and sharding work on refs and decode no image; the
-pixels are made last.
+The order is a stream of *refs*, small tensors that name examples by their positions. Shuffling,
+skipping and sharding work on refs and read nothing; the pixels are made last.
 """
 
 from __future__ import annotations
@@ -20,28 +19,32 @@ from tfkd.data.holdout import stratified
 from tfkd.errors import TfkdError
 
 ExampleRefs = dict[str, tf.Tensor]
-"""References to examples: ``index`` int32, the position, and whatever else the source needs."""
+"""References to examples: ``index`` int32, the position, and whatever a source has fetched."""
 
 CONTENTS, NAMES_AND_SIZES = "contents", "names and sizes"
 """What a digest of images covers: every pixel, or the relative names and sizes of their files."""
 
 
 class ImageSource(abc.ABC):
-    """The images and labels of one split.
+    """The images and labels of one split, any of which can be had by its position.
 
     Attributes:
         size: Number of examples.
         image_shape: (height, width, channels) of every image.
+        order: Number of the rule by which training batches are ordered; it grows with the rule.
     """
 
-    size: int
-    image_shape: tuple[int, int, int]
+    order = 1
 
-    @abc.abstractmethod
+    def __init__(self, size: int, image_shape: tuple[int, int, int]):
+        self.size = size
+        self.image_shape = tuple(int(each) for each in image_shape)
+
     def in_order(self) -> tf.data.Dataset:
         """Returns the refs of the examples one by one, un-shuffled."""
+        positions = tf.data.Dataset.range(self.size, output_type=tf.int32)
+        return positions.map(lambda position: {"index": position})
 
-    @abc.abstractmethod
     def shuffled(
         self, seed: int, batch_size: int, first_step: int, stream: str = ""
     ) -> tf.data.Dataset:
@@ -50,6 +53,27 @@ class ImageSource(abc.ABC):
         Each epoch of size // batch_size steps has a new order, which depends on (seed, stream,
         epoch) alone.
         """
+        steps = self.size // batch_size
+        first_epoch, skipped = divmod(first_step, steps)
+
+        def order(epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return epoch, randomness.permutation(self.size, seed, f"{stream}order", epoch)
+
+        def batches(epoch: tf.Tensor, shuffled: tf.Tensor) -> tf.data.Dataset:
+            table = tf.reshape(shuffled[: steps * batch_size], [steps, batch_size])
+            start = tf.where(epoch == first_epoch, skipped, 0)
+            return tf.data.Dataset.from_tensor_slices({"index": table[start:]})
+
+        # The order of the next epoch is drawn while the present one runs.
+        return tf.data.Dataset.counter(first_epoch).map(order).prefetch(1).flat_map(batches)
+
+    @abc.abstractmethod
+    def at(self, positions: np.ndarray) -> ImageSource:
+        """Returns a source of the examples at the given positions, integers (n,)."""
+
+    def fetched(self, refs: ExampleRefs) -> ExampleRefs:
+        """Returns the refs of a batch with whatever several of its entries are made of."""
+        return refs
 
     @abc.abstractmethod
     def pixels(self, refs: ExampleRefs) -> tf.Tensor:
@@ -102,7 +126,7 @@ class ImageSource(abc.ABC):
         del refs
         return crop_pixels(pixels, placement, augmentation)
 
-    def resized_crops(self, refs: ExampleRefs, draws: tf.Tensor) -> tf.Tensor:
+    def resized_crops(self, refs: ExampleRefs, draws: tf.Tensor, fast: bool) -> tf.Tensor:
         """Returns resized random rectangles of the images, uint8 (B, H, W, C).
 
         Only for a source whose ``check`` accepts an augmentation with ``resized``.
@@ -110,41 +134,21 @@ class ImageSource(abc.ABC):
         Args:
             refs: The examples.
             draws: The rows of ``resizedcrop.draw`` for them.
+            fast: Whether they are decoded and resized by the faster means; see
+                ``resizedcrop.decode``.
         """
         raise NotImplementedError
 
 
-class IndexedSource(ImageSource):
-    """A source with random access by position: arrays and image files."""
+class LabeledSource(ImageSource):
+    """A source whose labels are in memory: arrays and image files."""
 
     def __init__(self, labels: np.ndarray, image_shape: tuple[int, int, int]):
         """Keeps the labels, integers (N,), and the shape of the images."""
-        self.size = len(labels)
-        self.image_shape = tuple(int(each) for each in image_shape)
+        super().__init__(len(labels), image_shape)
         # The input pipeline runs on the host, also where the networks do not.
         with tf.device("CPU:0"):
             self._labels = tf.constant(labels, tf.int32)
-
-    def in_order(self) -> tf.data.Dataset:
-        positions = tf.data.Dataset.range(self.size, output_type=tf.int32)
-        return positions.map(lambda position: {"index": position})
-
-    def shuffled(
-        self, seed: int, batch_size: int, first_step: int, stream: str = ""
-    ) -> tf.data.Dataset:
-        steps = self.size // batch_size
-        first_epoch, skipped = divmod(first_step, steps)
-
-        def order(epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return epoch, randomness.permutation(self.size, seed, f"{stream}order", epoch)
-
-        def batches(epoch: tf.Tensor, shuffled: tf.Tensor) -> tf.data.Dataset:
-            table = tf.reshape(shuffled[: steps * batch_size], [steps, batch_size])
-            start = tf.where(epoch == first_epoch, skipped, 0)
-            return tf.data.Dataset.from_tensor_slices({"index": table[start:]})
-
-        # The order of the next epoch is drawn while the present one runs.
-        return tf.data.Dataset.counter(first_epoch).map(order).prefetch(1).flat_map(batches)
 
     def labels(self, refs: ExampleRefs) -> tf.Tensor:
         return tf.gather(self._labels, refs["index"])
@@ -156,12 +160,8 @@ class IndexedSource(ImageSource):
         kept, _ = stratified(self._labels.numpy(), self.size - count)
         return self.at(kept)
 
-    @abc.abstractmethod
-    def at(self, positions: np.ndarray) -> ImageSource:
-        """Returns a source of the examples at the given positions, integers (n,)."""
 
-
-class MemoryImages(IndexedSource):
+class MemoryImages(LabeledSource):
     """Decoded images in memory."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray):

@@ -38,7 +38,7 @@ class Splits:
         """Returns the same splits with fewer training images, alike in every class.
 
         Mean and deviation stay those of all of them. Of record files that stream, the first images
-        are kept.
+        are kept, which tensorflow-datasets shuffled when it wrote them.
 
         Raises:
             TfkdError: There are not so many.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkd import files
+from tfkd import files, json_shapes
 from tfkd.data.histogram import MeanAndStd, mean_and_std
 
 _VERSION = 1
@@ -91,9 +91,11 @@ def kept_or_measured(
 
 def _read(path: Path, digest: str) -> MeanAndStd | None:
     try:
-        found = json.loads(path.read_text())
-        if (found["version"], found["digest"]) != (_VERSION, digest):
-            return None
-        return tuple(map(float, found["mean"])), tuple(map(float, found["std"]))
-    except (OSError, ValueError, LookupError, TypeError):
+        found = json_shapes.read(
+            path, {"version": int, "digest": str, "mean": [float], "std": [float]}
+        )
+    except (OSError, json_shapes.Misfit):
         return None
+    if (found["version"], found["digest"]) != (_VERSION, digest):
+        return None
+    return tuple(map(float, found["mean"])), tuple(map(float, found["std"]))

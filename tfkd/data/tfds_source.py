@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from tfkd.data import presets
+from tfkd.data import one_by_one, presets, records
 from tfkd.data.class_choice import ClassChoice, of_classes
 from tfkd.data.decoding import Form, fit
 from tfkd.data.histogram import mean_and_std
@@ -84,8 +84,8 @@ def load(
         classes: The classes that are kept.
 
     Raises:
-        TfkdError: The set is unknown, not prepared, or not one of image classification; or it
-            streams and only some classes are to be kept.
+        TfkdError: The set is unknown, not prepared, or not one of image classification; or its
+            record files are not whole.
     """
     builder = builder_for(name, directory)
     image_key, label_key = _keys(builder, name)
@@ -108,24 +108,21 @@ def load(
         statistics = Statistics.of(published)
 
     sizes = {part: _count(builder, split) for part, split in names.items()}
-    held = holdout.count(sizes["train"])
     if sum(sizes.values()) * form.bytes > in_memory_bytes:
-        if classes:
-            raise TfkdError(
-                f"{name}: found a choice of classes of a set that streams from record files, whose "
-                "images are not found by their class; wanted all classes, or folder:PATH"
-            )
-        # Tensorflow-datasets shuffles a set when it writes it: its end is a random sample.
-        kept = sizes["train"] - held
         sources = {
-            part: RecordImages(builder, split, 0, sizes[part], form)
+            part: records.opened(builder, split, (image_key, label_key), form)
             for part, split in names.items()
         }
-        sources["train"] = RecordImages(builder, names["train"], 0, kept, form)
-        if held:
-            sources["validation"] = RecordImages(
-                builder, names["train"], kept, sizes["train"], form
-            )
+        if classes:
+            sources = {
+                part: source.of_classes(kept_classes, f"{name}, {part}")
+                for part, source in sources.items()
+            }
+        if holdout:
+            count = holdout.count(sources["train"].size)
+            kept, apart = held_out(sources["train"].all_labels(), count)
+            sources["validation"] = sources["train"].at(apart)
+            sources["train"] = sources["train"].at(kept)
         if published is None:
             statistics = _measured_later(sources["train"])
     else:
@@ -274,7 +271,12 @@ def _measured_later(train: RecordImages) -> Statistics:
     sample = train.subset(min(_STATISTICS_SAMPLE, train.size))
 
     def images() -> Iterator[np.ndarray]:
-        return sample.in_order().batch(_MEASURED).map(sample.pixels).as_numpy_iterator()
+        refs = sample.in_order().batch(_MEASURED)
+        chunks = refs.map(sample.pixels, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        try:
+            yield from chunks.as_numpy_iterator()
+        except tf.errors.InvalidArgumentError as error:
+            raise one_by_one.explain(error) or error from None
 
     return Statistics(lambda: kept_or_measured(sample.digest(), sample.size, images))
 

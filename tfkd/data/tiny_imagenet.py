@@ -14,11 +14,11 @@ import dataclasses
 import os
 import re
 import zipfile
-import zlib
 from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
+from tfkd import archives
 from tfkd.data import presets, tfds_source
 from tfkd.data.class_choice import ClassChoice
 from tfkd.data.data_dir import prepared_sets, workplace
@@ -35,16 +35,8 @@ _WANTED = f"wanted the official {_ARCHIVE}"
 _TRAIN_IMAGE = re.compile(rf"{_ROOT}/train/(n\d{{8}})/images/([\w.-]+\.JPEG)")
 _VAL_IMAGE = re.compile(rf"{_ROOT}/val/images/([\w.-]+\.JPEG)")
 _JPEG_START = b"\xff\xd8\xff"
-# The errors of zipfile for archives that are truncated, damaged, encrypted or packed by unknown
-# methods.
-_DAMAGES = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    NotImplementedError,
-    RuntimeError,
-    ValueError,
-)
+# Several times what the official files have.
+_MOST_OF_TEXT, _MOST_OF_IMAGE = 2**25, 2**20
 
 
 def find(directory: str | None) -> Path:
@@ -131,7 +123,7 @@ def prepare(archive: str, directory: str | None = None) -> Path:
                     work.rename(place)
     except TfkdError:
         raise
-    except _DAMAGES as error:
+    except (ValueError, *archives.DAMAGES) as error:
         raise TfkdError(f"{archive}: cannot be unpacked ({error}); {_WANTED}") from error
     except OSError as error:
         raise TfkdError(f"{NAME}: cannot be prepared in {place.parent}: {error}") from error
@@ -189,7 +181,9 @@ def _words(archive: str, packed: zipfile.ZipFile) -> dict[str, str]:
 
 def _text(archive: str, packed: zipfile.ZipFile, name: str) -> str:
     try:
-        return packed.read(f"{_ROOT}/{name}").decode()
+        return archives.read(packed, f"{_ROOT}/{name}", _MOST_OF_TEXT).decode()
+    except TfkdError as error:
+        raise TfkdError(f"{archive}: {error}; {_WANTED}") from None
     except KeyError:
         raise TfkdError(f"{archive}: has no {_ROOT}/{name}; {_WANTED}") from None
 
@@ -197,6 +191,13 @@ def _text(archive: str, packed: zipfile.ZipFile, name: str) -> str:
 def _unpack(
     archive: str, packed: zipfile.ZipFile, plan: dict[str, PurePosixPath], work: Path
 ) -> None:
+    for name in plan:
+        size = packed.getinfo(name).file_size
+        if size > _MOST_OF_IMAGE:
+            raise TfkdError(
+                f"{archive}: {name}: found {size:,} bytes, wanted {_MOST_OF_IMAGE:,} at most; "
+                f"{_WANTED}"
+            )
     for target in set(each.parent for each in plan.values()):
         (work / target).mkdir(parents=True)
     # Without a terminal there is no bar.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfkd import data, models
+from tfkd import data, json_shapes, models
 from tfkd.core import tasks
 from tfkd.core.classes import order_of, tell_of_order
 from tfkd.earlier_version import modernized
@@ -236,9 +235,9 @@ def run_data_settings(run_folder: str | os.PathLike) -> dict:
     """
     path = Path(run_folder) / "config.json"
     try:
-        recorded = modernized(json.loads(path.read_text(encoding="utf-8")))["data"]
-        recorded["name"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        recorded = modernized(json_shapes.read(path, {"*": object}))["data"]
+        json_shapes.require(recorded, {"name": str, "*": object})
+    except (OSError, *json_shapes.OTHER) as error:
         raise TfkdError(
             f"file {str(path)!r}: found no data.name ({type(error).__name__}), "
             "wanted the config.json that a run writes"
@@ -283,10 +282,10 @@ def best_selected_on(run_folder: str | os.PathLike) -> str | None:
     ``None`` where the run is not finished.
     """
     try:
-        found = json.loads((Path(run_folder) / "result.json").read_text(encoding="utf-8"))
-        return found.get("best_selected_on")
-    except (OSError, ValueError, AttributeError):
+        found = json_shapes.read(Path(run_folder) / "result.json", {"best_selected_on?": str})
+    except (OSError, json_shapes.Misfit):
         return None
+    return found.get("best_selected_on")
 
 
 def check_part(run_folder: str | os.PathLike, dataset: data.DataSet, split: str) -> None:
@@ -301,10 +300,11 @@ def check_part(run_folder: str | os.PathLike, dataset: data.DataSet, split: str)
         split: The part to evaluate on.
     """
     try:
-        result = json.loads((Path(run_folder) / "result.json").read_text(encoding="utf-8"))
-        recorded = result.get("inputs", {}).get("data", {}).get("parts")
-    except (OSError, ValueError, AttributeError):
+        parts = {"inputs?": {"data?": {"parts?": {"*": object}}}}
+        result = json_shapes.read(Path(run_folder) / "result.json", parts)
+    except (OSError, json_shapes.Misfit):
         return
+    recorded = result.get("inputs", {}).get("data", {}).get("parts")
     settings = run_data_settings(run_folder)
     held_out = settings.get("validation_size") or settings.get("validation_split")
     if recorded is None:
@@ -315,7 +315,7 @@ def check_part(run_folder: str | os.PathLike, dataset: data.DataSet, split: str)
                 TfkdWarning,
                 stacklevel=3,
             )
-    elif recorded.get(split) != dataset.identity().get(split):
+    elif not data.same_images(recorded.get(split), dataset.identity().get(split)):
         warnings.warn(
             f"run folder {str(run_folder)!r}: the images of {split!r} are others than in the run; "
             "some of them may have been trained on",

@@ -12,13 +12,29 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfkd import models
+from tfkd import json_shapes, models
 from tfkd.core import tasks
 from tfkd.errors import TfkdError
 from tfkd.models.graph.outputs import LOGITS, class_width, in_depth_order, output_sizes
 
 FILE_NAME = "tfkd.json"
 _FORMAT = "tfkd export 1"
+_SHAPE = {
+    "name": str,
+    "input_shape": [(None, int)],
+    "num_classes?": (None, int),
+    "class_names": (None, [(int, str)]),
+    "preprocess": {"mean": [float], "std": [float], "bgr?": bool},
+    "params?": (None, int),
+    "macs?": (None, int),
+    "adder?": (None, str),
+    "fold?": bool,
+    "task?": str,
+    "crop?": (None, str),
+    "outputs?": {"*": [(None, int)]},
+    "exits?": (None, {"*": {"params": int, "macs": int}}),
+    "early_exit?": (None, {"points?": (None, [{"*": object}]), "*": object}),
+}
 
 
 def write(
@@ -111,16 +127,17 @@ def describe(directory: str | os.PathLike) -> dict:
     """
     path = Path(directory) / FILE_NAME
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
+        description = json_shapes.read(path, {"*": object})
+        if description.pop("format", None) != _FORMAT:
+            raise json_shapes.Misfit("the file is of another format")
+        json_shapes.require(description, _SHAPE)
     except OSError as error:
         raise TfkdError(
             f"export folder {str(directory)!r}: no readable {FILE_NAME} ({error.strerror}), "
             "wanted a folder that tfkd exported"
         ) from error
-    except ValueError as error:
-        raise TfkdError(f"file {str(path)!r}: found no valid JSON ({error})") from error
-    if not isinstance(description, dict) or description.pop("format", None) != _FORMAT:
-        raise TfkdError(f"file {str(path)!r}: found something else, wanted format {_FORMAT!r}")
+    except json_shapes.Misfit as error:
+        raise TfkdError(f"file {str(path)!r}: {error}; wanted format {_FORMAT!r}") from error
     # Exports of earlier versions are classifiers with one exit.
     classes = [description.get("num_classes")]
     usual = {

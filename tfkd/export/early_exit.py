@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfkd import files
+from tfkd import files, json_shapes
 from tfkd.core import tasks
 from tfkd.core.tasks.exit_choice import best_by_cost, checked_thresholds, exits_taken
 from tfkd.errors import TfkdError
@@ -31,6 +30,8 @@ from tfkd.models.graph.outputs import exits, outputs
 
 FILE_NAME = "early_exit.json"
 """The points of a run's students, in its folder."""
+
+_POINT = {"thresholds": [(str, float)], "exit?": str, "*": float}
 
 Tensors = dict[int, tf.Tensor]
 Answer = dict[str, tf.Tensor]
@@ -47,14 +48,18 @@ def points_of_run(run_folder: str | os.PathLike, which: str) -> list[dict[str, A
     path = Path(run_folder) / FILE_NAME
     if not path.exists():
         return None
-    try:
-        found = json.loads(path.read_text(encoding="utf-8")).get(which)
-        return found and found["budgeted"] and [*found["anytime"], *found["budgeted"]]
-    except (OSError, ValueError, AttributeError, LookupError, TypeError) as error:
-        raise TfkdError(
-            f"file {str(path)!r}: not readable ({type(error).__name__}), wanted the file that a "
-            "run writes"
-        ) from error
+    found = points_in(path).get(which)
+    return found and found["budgeted"] and [*found["anytime"], *found["budgeted"]]
+
+
+def points_in(path: Path) -> dict[str, dict[str, Any]]:
+    """Returns the content of ``early_exit.json``: points by the words of the students.
+
+    Raises:
+        TfkdError: When the file is damaged or something else.
+    """
+    points = {"anytime": [_POINT], "budgeted": (None, [_POINT]), "*": object}
+    return json_shapes.read_or_tell(path, {"*": points}, "the file that a run writes")
 
 
 @register("exits")

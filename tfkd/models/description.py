@@ -14,10 +14,11 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from tfkd import files
+from tfkd import archives, files, json_shapes
 from tfkd.errors import TfkdError, reason
 from tfkd.models.graph.outputs import LOGITS, class_width, output_sizes
 from tfkd.models.network import Network
+from tfkd.models.preprocess import Preprocess
 
 DESCRIPTION = "network.json"
 TEACHER_FILE = "teacher.keras"
@@ -27,6 +28,19 @@ USUAL_FILES = {"last": "student.keras", "best": "student_best.keras"}
 _METADATA = "metadata.json"
 _OURS = "tfkd"
 _FIELDS = ("name", "preprocess", "input_shape", "num_classes", "class_names")
+_NETWORK = {
+    "name": str,
+    "preprocess": {"mean": [float], "std": [float], "bgr?": bool},
+    "input_shape": [(None, int)],
+    "num_classes": (None, int),
+    "class_names": (None, [(int, str)]),
+    "task?": str,
+    "taps?": {"*": str},
+    "crop?": (None, str),
+    "outputs?": {"*": [(None, int)]},
+}
+_FILE = {**_NETWORK, "files?": (None, {"*": str}), "differences?": {"*": {"*": object}}}
+_MOST_METADATA = 2**24
 
 
 def load_description(run_folder: str | os.PathLike, which: str = "last") -> dict[str, Any]:
@@ -54,8 +68,9 @@ def load_description(run_folder: str | os.PathLike, which: str = "last") -> dict
             f"run folder {str(run_folder)!r}: found {found}, "
             f"wanted the --workdir of a training run, which holds {DESCRIPTION}"
         )
+    wanted = f"JSON with {', '.join(_FIELDS)}"
+    content = json_shapes.read_or_tell(path, _FILE, wanted)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
         known = {key: content[key] for key in _FIELDS}
         # Folders of earlier versions hold classifiers with one output, and no list of files.
         outputs = content.get("outputs", {LOGITS: [known["num_classes"]]})
@@ -67,11 +82,10 @@ def load_description(run_folder: str | os.PathLike, which: str = "last") -> dict
             **content.get("differences", {}).get(which, {}),
             "files": _listed(path.parent, content.get("files")),
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise TfkdError(
-            f"file {str(path)!r}: found something else ({reason(error)}), "
-            f"wanted JSON with {', '.join(_FIELDS)}"
-        ) from error
+        json_shapes.require(known, _NETWORK)
+        Preprocess.from_config(known["preprocess"])
+    except ValueError as error:
+        raise TfkdError(f"file {str(path)!r}: {reason(error)}; wanted {wanted}") from error
     return known
 
 
@@ -109,15 +123,18 @@ def description_in_file(path: str | os.PathLike) -> dict[str, Any] | None:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            known = json.loads(archive.read(_METADATA)).get(_OURS)
-    except (OSError, ValueError, LookupError, AttributeError, zipfile.BadZipFile):
+            text = archives.read(archive, _METADATA, _MOST_METADATA)
+        known = json_shapes.parse(text, {"*": object}).get(_OURS)
+    except (OSError, ValueError, LookupError, *archives.DAMAGES):
         return None
     if known is None:
         return None
     try:
+        json_shapes.require(known, {**_NETWORK, "task": str, "taps": {"*": str}})
+        Preprocess.from_config(known["preprocess"])
         found = {key: known[key] for key in (*_FIELDS, "task", "taps", "outputs")}
         return {**found, "crop": known.get("crop")}
-    except (LookupError, TypeError) as error:
+    except (LookupError, ValueError) as error:
         raise TfkdError(
             f"network file {str(path)!r}: found something else in its {_METADATA} "
             f"({reason(error)}), wanted {', '.join(_FIELDS)}"

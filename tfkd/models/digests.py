@@ -18,6 +18,7 @@ from typing import Any
 import h5py
 import keras
 
+from tfkd import archives
 from tfkd.models.description import description_of_file
 from tfkd.models.network import Network
 
@@ -91,18 +92,19 @@ def of_network(network: Network) -> dict[str, Any]:
 @functools.lru_cache(maxsize=32)
 def _of_file(path: Path, size: int, time: int) -> dict[str, str]:
     """Returns the digests of a file; one that stays as it is is read once."""
-    del size, time
+    del time
     digest = hashlib.sha256()
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
+                archives.check_sizes(archive, size)
                 arrays = io.BytesIO(archive.read(_ARRAYS))
                 architecture = _architecture(archive.read(_CONFIG))
             _add_arrays(digest, arrays)
             return {"digest": digest.hexdigest(), "by": WEIGHTS, "architecture": architecture}
         _add_arrays(digest, path)
         return {"digest": digest.hexdigest(), "by": WEIGHTS}
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):  # No file of Keras.
+    except (OSError, KeyError, ValueError, *archives.DAMAGES):  # No file of Keras.
         with open(path, "rb") as file:
             contents = hashlib.file_digest(file, "sha256").hexdigest()
         return {"digest": contents, "by": CONTENTS}

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import keras
+import numpy as np
 
-from tfkd import files
+from tfkd import archives, files
 from tfkd.errors import TfkdError, reason, unknown
 from tfkd.models.description import (
     DESCRIPTION,
@@ -108,6 +110,7 @@ def _save(network: Network, folder: Path, which: str, file: str) -> Path:
     wanted = "a folder with write permission and space"
     with files.writing(f"folder {str(folder)!r} for the network", wanted):
         folder.mkdir(parents=True, exist_ok=True)
+    files.clear_leftovers(folder)
     path = _write(network, folder / file)
     write_description(folder, before, which, file, network)
     return path
@@ -218,19 +221,44 @@ def load_model(path: str | os.PathLike) -> keras.Model:
     """Returns the model of a ``.keras`` file.
 
     Raises:
-        TfkdError: When the file is missing or damaged.
+        TfkdError: When the file is missing or damaged, or a weight is no number.
     """
     path = Path(path)
     if not path.is_file():
         raise TfkdError(f"network file {str(path)!r}: no such file, wanted a .keras file")
     try:
-        return keras.models.load_model(path, compile=False)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                archives.check_sizes(archive, path.stat().st_size)
+        model = keras.models.load_model(path, compile=False)
     # A damaged archive fails in as many ways as it has parts: zip, json, hdf5, shapes.
     except Exception as error:
         raise TfkdError(
             f"network file {str(path)!r}: found {path.stat().st_size} bytes that do not load "
             f"({reason(error)}), wanted a whole .keras file"
         ) from error
+    check_finite(model, f"network file {str(path)!r}")
+    return model
+
+
+def check_finite(model: keras.Model, who: str) -> None:
+    """Refuses a network with weights that are no numbers, which would spoil all it meets.
+
+    Args:
+        model: The network.
+        who: What it is called in the message.
+
+    Raises:
+        TfkdError: Naming the first of them.
+    """
+    for variable in model.variables:
+        values = np.asarray(variable)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            count = int(np.sum(~np.isfinite(values)))
+            raise TfkdError(
+                f"{who}: found {count:,} weights of {variable.path!r} that are NaN or infinite, "
+                "wanted numbers"
+            )
 
 
 def _shown(description: dict, keys: Sequence[str]) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from tfkd import json_shapes
 from tfkd.errors import TfkdError, reason
 
 
@@ -20,7 +20,7 @@ def read(path: Path, *wanted: str) -> dict[str, Any]:
         TfkdError: When the file is missing, no JSON or without these fields.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json_shapes.read(path, object)
     except OSError as error:
         raise TfkdError(f"file {str(path)!r}: {error.strerror}, wanted a JSON file") from None
     except ValueError as error:

@@ -6,7 +6,8 @@ import contextlib
 import json
 import os
 import warnings
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfkd import files
+from tfkd import archives, files, json_shapes
 from tfkd.errors import TfkdError, TfkdWarning, reason
 
 KEPT = 2
@@ -29,10 +30,12 @@ class Checkpoints:
 
     Args:
         folder: Where they lie.
+        shape: What their meta is to look like; one of another shape counts as damaged.
     """
 
-    def __init__(self, folder: str | os.PathLike) -> None:
+    def __init__(self, folder: str | os.PathLike, shape: Any = object) -> None:
         self.folder = Path(folder)
+        self._content = {"names": [str], "meta": shape}
 
     def paths(self) -> list[Path]:
         """Returns the checkpoints, newest first."""
@@ -46,7 +49,9 @@ class Checkpoints:
             meta: Further state that JSON can hold.
             step: Number of the training step, for the file's name.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        wanted = "a folder with write permission and space"
+        with files.writing(f"folder {str(self.folder)!r}", wanted):
+            self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step_{step:012d}.npz"
         # The archive has a checksum for each entry, but none for their names.
         content = {"names": sorted(arrays), "meta": dict(meta)}
@@ -65,8 +70,8 @@ class Checkpoints:
         """Returns the meta of the newest readable checkpoint, or ``None``; reads no array."""
         for path in self.paths():
             # As for load, which also tells of the damage.
-            with contextlib.suppress(Exception), np.load(path, allow_pickle=False) as archive:
-                return json.loads(archive[_META].tobytes().decode())["meta"]
+            with contextlib.suppress(Exception), _opened(path) as archive:
+                return json_shapes.parse(archive[_META].tobytes(), self._content)["meta"]
         return None
 
     def load(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
@@ -77,9 +82,9 @@ class Checkpoints:
         paths = self.paths()
         for path, before in zip(paths, [*paths[1:], None]):
             try:
-                with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+                with _opened(path) as archive:
                     arrays = {name: archive[name] for name in archive.files}
-                content = json.loads(arrays.pop(_META).tobytes().decode())
+                content = json_shapes.parse(arrays.pop(_META).tobytes(), self._content)
                 if sorted(arrays) != content["names"]:
                     raise ValueError("its entries are not those that were written")
             # A damaged archive fails in as many ways as it has parts: zip, array headers, json.
@@ -93,6 +98,17 @@ class Checkpoints:
                 continue
             return arrays, content["meta"]
         return None
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
+    """Opens an archive of arrays that unpacks to no more than it may."""
+    with open(path, "rb") as file:
+        with zipfile.ZipFile(file) as archive:
+            archives.check_sizes(archive, path.stat().st_size)
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as arrays:
+            yield arrays
 
 
 def values(variables: Mapping[str, keras.Variable]) -> dict[str, np.ndarray]:
@@ -129,7 +145,12 @@ def assign(variables: Mapping[str, keras.Variable], arrays: Mapping[str, np.ndar
             raise TfkdError(
                 f"checkpoint: {name} has shape {value.shape}, wanted {tuple(variable.shape)}"
             )
-        if value.dtype.kind == "V":
+        wanted = np.dtype(tf.as_dtype(variable.dtype).as_numpy_dtype)
+        if value.dtype.kind == "V" and value.dtype.itemsize == wanted.itemsize:
             # NumPy's file format keeps the bytes of types such as bfloat16, but not their name.
-            value = value.view(tf.as_dtype(variable.dtype).as_numpy_dtype)
+            value = value.view(wanted)
+        if value.dtype != wanted:
+            raise TfkdError(f"checkpoint: {name} is of type {value.dtype}, wanted {wanted}")
+        if name.startswith("student/") and not np.isfinite(value.astype("float64")).all():
+            raise TfkdError(f"checkpoint: {name} holds NaN or infinite values, wanted numbers")
         variable.assign(value)

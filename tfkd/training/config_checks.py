@@ -16,6 +16,8 @@ from tfkd.training import config as configs
 from tfkd.training import optimizers, schedules, start_weights
 from tfkd.training.config_sections import SECTIONS, OneTeacher
 
+_LONGEST_NAME = 100
+
 
 def validate(config: ml_collections.ConfigDict) -> None:
     """Checks what can be checked before anything is loaded.
@@ -102,6 +104,11 @@ def _check_method(name: str, entry: Any) -> None:
     """Refuses what is no entry of methods; its settings are checked by the method itself."""
     if not isinstance(entry, ml_collections.ConfigDict):
         raise TfkdError(f"methods.{name}: found {entry!r}, wanted its weight and settings")
+    if len(name) > _LONGEST_NAME:
+        raise TfkdError(
+            f"methods: found a name of {len(name)} letters ({name[:40]}...), wanted "
+            f"{_LONGEST_NAME} at most, for files that are called by it"
+        )
     checked(f"methods.{name}.weight", NonNegative, entry.get("weight", 1.0))
     method = entry.get("method", name)
     if method not in registry.names():

@@ -52,8 +52,8 @@ def load(reference: str) -> ml_collections.ConfigDict:
         if not hasattr(module, "get_config"):
             raise TfkdError("found no function get_config")
         config = module.get_config(argument) if argument else module.get_config()
-    # Whatever a config file does wrong is told in one line.
-    except Exception as error:
+    # Whatever a config file does wrong is told in one line, leaving the program included.
+    except (Exception, SystemExit) as error:
         raise TfkdError(f"config {reference!r}: {explain(error)}") from error
     if not isinstance(config, ml_collections.ConfigDict):
         raise TfkdError(
@@ -63,7 +63,7 @@ def load(reference: str) -> ml_collections.ConfigDict:
     return config
 
 
-def explain(error: Exception) -> str:
+def explain(error: BaseException) -> str:
     """Returns in one line what went wrong in a config file, with the line of the file.
 
     Args:

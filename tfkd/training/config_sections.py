@@ -13,6 +13,9 @@ from tfkd.settings import Count, NonNegative, Positive, Range, Settings, field, 
 from tfkd.training.optimizers import OptimizerSettings
 from tfkd.training.schedules import ScheduleSettings
 
+Long = Annotated[int, Range(low=1, high=10**6)]
+Seed = Annotated[int, Range(low=0, high=2**31 - 1)]
+
 
 class Experiment(Settings):
     """The fields outside of any section."""
@@ -61,11 +64,12 @@ class Data(Settings):
     classes: tuple[str, ...] | None = field(
         None, "names of the classes to keep, numbered in the order of the set; none: all"
     )
-    image_size: Count | None = field(
+    image_size: Annotated[int, Range(low=1, high=4096)] | None = field(
         None, "side to which images are resized; none: as they are (imagenet crops: 224)"
     )
     augment: Literal[*AUGMENTATIONS] | None = field(
-        None, "none | shift | crop | flip | crop_flip | imagenet; unset: the set's own"
+        None,
+        "none | shift | crop | flip | crop_flip | imagenet | imagenet_fast; unset: the set's own",
     )
     mixup: NonNegative = field(0.0, "alpha of mixup, whose labels are dense; 0: none")
     cutmix: NonNegative = field(
@@ -131,7 +135,7 @@ class OneTeacher(Settings):
     )
     taps: dict = field({}, "as student.taps")
     which: str = field("last", "which of the teacher's students teaches: last, best or a variant")
-    seed: int | None = field(
+    seed: Seed | None = field(
         None, "seed of the teacher's run, or of its first weights; none: from train.seed"
     )
 
@@ -148,10 +152,10 @@ class Teacher(OneTeacher):
 class Train(Settings):
     """Section ``train``."""
 
-    epochs: Count | None = field(
+    epochs: Long | None = field(
         None, "passes over the training set; none: 1, or those of a method with stages of its own"
     )
-    published_epochs: Count | None = field(
+    published_epochs: Long | None = field(
         None,
         "length of the published run: milestones, warm-ups and the methods' settings in epochs are "
         "given for it, and keep their share where epochs differs; none: they are taken as they are",
@@ -159,10 +163,12 @@ class Train(Settings):
     extended_from: tuple[Count, ...] = field(
         (), "the epochs that the run was finished with before; only tools/train.py --extend sets it"
     )
-    batch_size: Count = field(64, "images of one step over all replicas")
-    seed: int = field(0, "seed of initialization, order, augmentation and everything drawn")
+    batch_size: Long = field(64, "images of one step over all replicas")
+    seed: Seed = field(0, "seed of initialization, order, augmentation and everything drawn")
     learning_rate: Positive = field(0.05, "base learning rate")
-    steps_per_execution: Count = field(1, "steps of one compiled call")
+    steps_per_execution: Annotated[int, Range(low=1, high=10_000)] = field(
+        1, "steps of one compiled call"
+    )
     sync_batch_norm: bool = field(
         True, "whether replicas share batch statistics (1 and 2 replicas agree); False is faster"
     )
@@ -187,7 +193,7 @@ class Export(Settings):
 class Compare(Settings):
     """Section ``compare``."""
 
-    seeds: tuple[int, ...] = field((0, 1, 2), "seeds of tools/compare.py")
+    seeds: tuple[Seed, ...] = field((0, 1, 2), "seeds of tools/compare.py")
 
 
 SECTIONS: dict[str, type[Settings]] = {

@@ -19,6 +19,8 @@ from tfkd.errors import TfkdError
 from tfkd.training import build, config_checks, optimizers, schedules, teachers
 from tfkd.training import config as configs
 
+_MOST_EPOCHS = 10**6
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
@@ -108,7 +110,7 @@ class Experiment:
                 f"several methods with stages of their own: {', '.join(staged)}; wanted one"
             )
         if not staged:
-            return [Stage("train")]
+            return self._not_endless([Stage("train")])
         ((name, stages),) = staged.items()
         if not stages[-1].evaluate:
             raise TfkdError(
@@ -125,6 +127,17 @@ class Experiment:
                 f"train.epochs: found {self.config.train.epochs} beside {name}, whose stages set "
                 f"their own lengths ({lengths}); wanted it unset"
             )
+        return self._not_endless(stages)
+
+    def _not_endless(self, stages: list[Stage]) -> list[Stage]:
+        per_epoch = self.dataset.steps_per_epoch
+        for stage in stages:
+            length = stage.length(per_epoch, self.epochs)
+            if length > _MOST_EPOCHS * per_epoch:
+                raise TfkdError(
+                    f"stage {stage.name!r}: found {length:,} steps, wanted {_MOST_EPOCHS:,} epochs "
+                    f"of {per_epoch:,} at most"
+                )
         return stages
 
     def recipe(self, stage: Stage) -> ml_collections.ConfigDict:

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import ml_collections
 
+from tfkd import json_shapes
 from tfkd.errors import TfkdError
 from tfkd.training import config as configs
 from tfkd.training import inputs
 from tfkd.training.run_folder import RunFolder
+
+_SHAPE = {
+    "train?": {"epochs?": (None, int), "extended_from?": [int], "*": object},
+    "*": object,
+}
+"""What is read of ``config.json`` before it is known to be that of this run."""
 
 
 def begin(config: ml_collections.ConfigDict, folder: RunFolder) -> ml_collections.ConfigDict:
@@ -29,6 +36,12 @@ def begin(config: ml_collections.ConfigDict, folder: RunFolder) -> ml_collection
     there = folder.config()
     if there is None:
         raise TfkdError(f"extend {str(folder.path)!r}: found no run there, wanted a finished one")
+    try:
+        json_shapes.require(there, _SHAPE)
+    except json_shapes.Misfit as error:
+        raise TfkdError(
+            f"{folder.path / 'config.json'}: {error}; wanted the config of a run"
+        ) from None
     train = there.get("train", {})
     done, wanted = train.get("epochs") or 1, configs.epochs(config)
     earlier = tuple(train.get("extended_from") or ())
@@ -45,7 +58,7 @@ def begin(config: ml_collections.ConfigDict, folder: RunFolder) -> ml_collection
     if wanted <= done:
         raise TfkdError(f"extend: found train.epochs={wanted}, wanted more than the {done} there")
     result, checkpoint = folder.result(), folder.begun()
-    if result is None or checkpoint is None or checkpoint["step"] != result["steps"]:
+    if result is None or checkpoint is None or checkpoint["step"] != result.get("steps"):
         raise TfkdError(
             f"extend {str(folder.path)!r}: found no finished run with its last checkpoint, wanted "
             f"one (the same command without --extend, and with {done} epochs, finishes it)"

@@ -115,16 +115,18 @@ def _teachers(config: ml_collections.ConfigDict) -> Record:
     return {where: _teacher(one) for where, one in _taught_by(config)}
 
 
-def changes(there: Record, here: Record) -> list[str]:
+def changes(there: Record, here: Record, trained: bool = False) -> list[str]:
     """Returns in words what differs between two records, as far as both hold it.
 
     Args:
         there: Of the run folder.
         here: Of now.
+        trained: Whether the run is finished: how images would be shuffled does not count any more.
     """
     lines = []
     for part, found in _both(there["data"].get("parts"), here["data"].get("parts")):
-        lines += _changed_part(part, *found)
+        if not (trained and data.same_images(*found)):
+            lines += _changed_part(part, *found)
     names = [each["data"].get("classes") for each in (there, here)]
     if None not in names and names[0] != names[1]:
         lines.append(f"classes: {_listed(names[0])} there and {_listed(names[1])} here")
@@ -186,6 +188,8 @@ def _changed_part(part: str, there: dict | None, here: dict | None) -> list[str]
     before, now = (0 if each is None else each["images"] for each in (there, here))
     if before != now:
         return [f"{part} images: {before:,} there and {now:,} here"]
+    if data.same_images(there, here):
+        return [f"{part} images: {now:,} there and here, which this version of tfkd shuffles anew"]
     return [f"{part} images: {now:,} there and here, but others or in another order"]
 
 
@@ -227,7 +231,7 @@ def check_finished(
         _add_made_by_code(config, there, here)
     except TfkdError as error:
         say(f"{folder.path}: its teacher could not be compared: {error}", flush=True)
-    _refuse(config, folder, changes(there, here), say)
+    _refuse(config, folder, changes(there, here, trained=True), say)
 
 
 def _add_made_by_code(config: ml_collections.ConfigDict, there: Record, here: Record) -> None:
@@ -342,8 +346,11 @@ class Inputs:
     def _recall_statistics(self, there: Record | None) -> None:
         """Takes mean and deviation from the record where it has them of the same images."""
         of_data = {} if there is None else there["data"]
-        same = of_data.get("parts", {}).get("train") == self.record["data"]["parts"]["train"]
-        if same and "statistics" in of_data:
+        found = of_data.get("parts", {}).get("train")
+        if (
+            data.same_images(found, self.record["data"]["parts"]["train"])
+            and "statistics" in of_data
+        ):
             self._dataset.info.statistics.recall(of_data["statistics"])
 
     def _refuse_differing(self, strategy: tf.distribute.Strategy, found: Record) -> None:
@@ -399,7 +406,8 @@ def _check_trainable(
             f"epochs of {steps[0]} steps cannot go on with {steps[1]}; wanted the images it began "
             "with or a new --workdir"
         )
-    _check_memories(config, folder, change)
+    if not data.same_images(before, now):
+        _check_memories(config, folder, change)
 
 
 def _check_memories(config: ml_collections.ConfigDict, folder: RunFolder, change: str) -> None:

@@ -12,10 +12,19 @@ import ml_collections
 import numpy as np
 import tensorflow as tf
 
-from tfkd import data, evaluation, export, models
+from tfkd import data, evaluation, export, interruption, models
 from tfkd.core import Distiller
 from tfkd.errors import TfkdError, TfkdWarning
-from tfkd.training import build, config_checks, early_exit, extension, inputs, results
+from tfkd.training import (
+    build,
+    config_checks,
+    early_exit,
+    extension,
+    graph_memory,
+    inputs,
+    repair,
+    results,
+)
 from tfkd.training import config as configs
 from tfkd.training import strategy as strategies
 from tfkd.training import teaching as teachings
@@ -33,6 +42,8 @@ def run(
     extend: bool = False,
 ) -> dict[str, Any]:
     """Trains what a config describes, or continues it, or finds it finished.
+
+    A finished run whose networks are gone or damaged writes them anew from its last checkpoint.
 
     The folder then holds ``config.json``, ``metrics.csv`` (a row an epoch), ``tensorboard/``,
     ``checkpoints/``, ``student.keras`` (after the last epoch), ``student_best.keras`` (the epoch
@@ -61,8 +72,22 @@ def run(
     if isinstance(strategy, str):
         # First of all: several workers must meet before TensorFlow does anything else.
         strategy = strategies.create(strategy)
-    config_checks.validate(config)
     folder = RunFolder(workdir)
+    try:
+        with graph_memory.released():
+            return _run(config, folder, strategy, extend)
+    except interruption.Interrupted as stop:
+        stop.continues(folder.path, (folder.begun() or {}).get("step", 0))
+        raise
+
+
+def _run(
+    config: ml_collections.ConfigDict,
+    folder: RunFolder,
+    strategy: tf.distribute.Strategy,
+    extend: bool,
+) -> dict[str, Any]:
+    config_checks.validate(config)
     if extend:
         if not strategies.is_single(strategy):
             raise TfkdError("extend: found several workers, wanted one process")
@@ -74,7 +99,7 @@ def run(
             f"train.extended_from: found {config.train.extended_from} for a new run, wanted it "
             "unset, as only an extension sets it"
         )
-    finished = folder.result()
+    finished = repair.finished(folder, print if strategies.is_chief(strategy) else _silent)
     if finished is not None:
         inputs.check_finished(config, folder, finished)
         return _report(folder, finished, strategy)
@@ -91,13 +116,17 @@ def run(
     with folder.hold():
         # Another process may have come first and be done by now.
         folder.check(plain)
-        finished = folder.result()
+        finished = repair.finished(folder, _silent)
         if finished is not None:
             inputs.check_finished(config, folder, finished)
             _report(folder, finished, strategy)
         result = finished or _train(experiment, folder, strategy, made_of, writes=True)
     strategies.part(strategy, lambda: True)
     return result
+
+
+def _silent(*_: Any, **__: Any) -> None:
+    """Says nothing, on workers that write nothing."""
 
 
 def _report(
@@ -117,7 +146,7 @@ def _train(
     writes: bool,
 ) -> dict[str, Any]:
     config, dataset = experiment.config, experiment.dataset
-    say = print if writes else lambda *_, **__: None
+    say = print if writes else _silent
 
     # The teachers.
     teaching = teachings.of(experiment)
@@ -178,6 +207,7 @@ def _train(
         shown = f"{' + '.join(each.name for each in taught_by)} teaches {shown}"
     progress.draw_records(shown)
     progress.draw_stages(shown)
+    repair.make_room(folder)
     saved, variants = results.save_students(distiller, folder, progress, dataset)
     teacher = teaching.finished(folder)
     students = results.saved_students(folder, variants)

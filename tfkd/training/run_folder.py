@@ -14,15 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from tfkd import files
+from tfkd import files, json_shapes
 from tfkd.core import registry
 from tfkd.earlier_version import is_earlier, modernized, modernized_result
-from tfkd.errors import TfkdError
+from tfkd.errors import TfkdError, reason
+from tfkd.training import shapes
 from tfkd.training.checkpoints import Checkpoints
 from tfkd.training.config import differences, in_own_epochs
 from tfkd.training.config_sections import with_defaults
 
 _LOCK = ".lock"
+WRITTEN = ("checkpoints", "tensorboard", "export", "trials", "keras_tuner")
+"""Folders inside that are written into."""
 
 # What may change between two calls on one folder: it belongs to the machine, to the display, or to
 # the tools that make many runs of a config.
@@ -81,13 +84,31 @@ class RunFolder:
         Raises:
             TfkdError: When the folder holds something else.
         """
-        if self.path.exists() and not self.path.is_dir():
+        try:
+            there = self.path.exists()
+        except OSError as error:  # Of a name that is too long.
+            raise TfkdError(
+                f"workdir {str(self.path)[:80]!r}: found a path that cannot be "
+                f"({error.strerror}), wanted another one"
+            ) from None
+        if "\0" in str(self.path):
+            raise TfkdError(f"workdir {str(self.path)!r}: found a zero byte, wanted another path")
+        if there and not self.path.is_dir():
             raise TfkdError(f"workdir {str(self.path)!r}: found a file, wanted a folder")
+        files.refuse_links(self.path, WRITTEN)
         found = self.config()
         if found is None:
             return
-        there, here = comparable(found), comparable(json.loads(json.dumps(config)))
-        self._heed_moved_data(there, here)
+        here = comparable(json.loads(json.dumps(config)))
+        try:
+            there = comparable(found)
+            self._heed_moved_data(there, here)
+        # It may be of any shape, and be taken apart in as many ways.
+        except json_shapes.OTHER as error:
+            raise TfkdError(
+                f"{self.path / 'config.json'}: found another shape ({reason(error)}), wanted the "
+                "config of a run"
+            ) from None
         lines = differences(there, here)
         if lines:
             more = f" and {len(lines) - 2} more" if len(lines) > 2 else ""
@@ -117,10 +138,7 @@ class RunFolder:
         path = self.path / "config.json"
         if not path.exists():
             return None
-        try:
-            return json.loads(path.read_text())
-        except (ValueError, OSError) as error:
-            raise TfkdError(f"{path}: not readable as JSON ({error})") from None
+        return json_shapes.read_or_tell(path, {"*": object}, "the config of a run")
 
     def reopen(self, kept: str, config: Mapping[str, Any]) -> None:
         """Makes a finished run an unfinished one of another config.
@@ -137,7 +155,7 @@ class RunFolder:
 
     def begun(self) -> dict[str, Any] | None:
         """Returns what the newest checkpoint says of the run, or ``None``."""
-        return Checkpoints(self.checkpoints).meta()
+        return Checkpoints(self.checkpoints, shapes.META).meta()
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Writes the config, unless it is there already."""
@@ -165,6 +183,8 @@ class RunFolder:
                     f"workdir {str(self.path)!r} cannot be written ({error.strerror}), wanted a "
                     "folder with write permission"
                 ) from None
+            for folder in (self.path, self.checkpoints):
+                files.clear_leftovers(folder)
             try:
                 yield
             finally:
@@ -173,11 +193,15 @@ class RunFolder:
                     _remove_empty(made)
 
     def result(self) -> dict[str, Any] | None:
-        """Returns the result of a finished run, or ``None``."""
+        """Returns the result of a finished run, or ``None``; also where it is no such result."""
         try:
-            return modernized_result(json.loads((self.path / "result.json").read_text()))
-        except (OSError, ValueError, LookupError, TypeError):
+            found = modernized_result(json_shapes.read(self.path / "result.json", {"*": object}))
+            json_shapes.require(found, shapes.RESULT)
+            key = found["score"]
+            json_shapes.require(found, {f"{key}_last": float, f"{key}_best": float})
+        except (OSError, *json_shapes.OTHER):
             return None
+        return found
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Writes a JSON file whole or not at all."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,19 +13,22 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfkd import files
+from tfkd import files, interruption
 from tfkd.core import Distiller, Stage
 from tfkd.core.tasks import Score
 from tfkd.errors import TfkdError
-from tfkd.training import checkpoints, record_picture, stage_picture, stage_table
+from tfkd.training import checkpoints, record_picture, shapes, stage_picture, stage_table
 from tfkd.training import strategy as strategies
 from tfkd.training.run_folder import RunFolder
 from tfkd.training.timeline import Timeline
 
 _RECORDS = "records/"
+_SUMS = "metrics/"
 
 AGREE_EVERY = 16
-"""Calls between two moments at which several workers agree on a checkpoint."""
+"""Most calls between two moments at which several workers agree on what to do."""
+AGREE_SECONDS = 0.5
+"""Time that they let pass at most, where a single call does not take longer."""
 
 
 @dataclass
@@ -127,9 +130,10 @@ class Progress(keras.callbacks.Callback):
         self._checkpoint_seconds = checkpoint_seconds
         self._strategy = strategy
         self._writes = strategies.is_chief(strategy)
-        self._calls = 0
-        self._store = checkpoints.Checkpoints(folder.checkpoints)
+        self._store = checkpoints.Checkpoints(folder.checkpoints, shapes.META)
         self._restored_sums: dict[str, np.ndarray] = {}
+        self._sums_of_epoch: dict[str, np.ndarray] = {}
+        self._agreement = _Agreement(strategy)
         self._saved_step = -1
         self._started = self._saved = time.monotonic()
         self._events: tf.summary.SummaryWriter | None = None
@@ -151,15 +155,15 @@ class Progress(keras.callbacks.Callback):
             self._note_cost(0)
             return False
         arrays, meta = found
+        self._check_place(meta)
         # What a stage makes of the networks when it begins, it makes of trained ones.
         checkpoints.assign_known(distiller.state(), arrays)
         prepare_stage(meta["stage"])
         best = [key for key in arrays if key.startswith("best/")]
         if best:
-            ordered = sorted(best, key=lambda key: int(key.split("/")[1]))
-            self.best_student = [arrays.pop(key) for key in ordered]
+            self.best_student = _best_student(distiller, {key: arrays.pop(key) for key in best})
         for key in [key for key in arrays if key.startswith(_RECORDS)]:
-            self._records[key.removeprefix(_RECORDS)] = list(arrays.pop(key))
+            self._records[key.removeprefix(_RECORDS)] = list(np.atleast_1d(arrays.pop(key)))
         checkpoints.assign(distiller.state(), arrays)
         for name, value in meta.items():
             # Those are of now, and were compared with these.
@@ -167,15 +171,36 @@ class Progress(keras.callbacks.Callback):
                 setattr(self.state, name, value)
         self._note_cost(self.state.stage)
         self._saved_step = self.state.step
-        if not self._ends_epoch(self.state.step):
+        if not self._ends_epoch(self.state.step) or self.awaits_evaluation:
             self._restored_sums = {
-                name: value for name, value in arrays.items() if name.startswith("metrics/")
+                name: value for name, value in arrays.items() if name.startswith(_SUMS)
             }
         if self._writes:
             self.folder.write_metrics(self.state.history)
             if self._records:
                 self.folder.write_arrays("records.npz", self._stacked_records())
         return True
+
+    def _check_place(self, meta: Mapping[str, Any]) -> None:
+        """Refuses the state of a run of other stages or another length."""
+        stage, step, epoch = meta["stage"], meta["step"], meta["epoch"]
+        inside = 0 <= stage < len(self._stages)
+        if inside:
+            first, last = self._timeline.first_step(stage), self._timeline.last_step(stage)
+            over = self._timeline.epochs_over(stage, min(max(step, first), last))
+            inside = first <= step <= last and epoch in (over - 1, over)
+        if not inside or len(meta["history"]) != epoch:
+            raise TfkdError(
+                f"checkpoint in {self.folder.checkpoints}: found stage {stage}, step {step} and "
+                f"{len(meta['history'])} rows at epoch {epoch}, wanted those of this run; remove "
+                "the folder to begin anew"
+            )
+
+    @property
+    def awaits_evaluation(self) -> bool:
+        """Whether all steps of an epoch are done, and it was left before its row was written."""
+        state = self.state
+        return state.epoch < self._timeline.epochs_over(state.stage, state.step)
 
     @property
     def seconds(self) -> float:
@@ -197,17 +222,24 @@ class Progress(keras.callbacks.Callback):
         self._events = tf.summary.create_file_writer(
             str(self.folder.events), filename_suffix=suffix
         )
-        for row in self.state.history:
-            self._write_events(row)
-        self._events.flush()
+        self._write_events(self.state.history)
         for path in earlier:
             path.unlink(missing_ok=True)
 
-    def _write_events(self, row: Mapping[str, Any]) -> None:
-        with self._events.as_default():
-            for name, number in row.items():
-                if name not in ("epoch", "stage"):
-                    tf.summary.scalar(name, number, step=row["epoch"])
+    def _write_events(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        try:
+            with self._events.as_default():
+                for row in rows:
+                    for name, number in row.items():
+                        if name not in ("epoch", "stage"):
+                            tf.summary.scalar(name, number, step=row["epoch"])
+            self._events.flush()
+        except tf.errors.OpError as error:
+            raise TfkdError(
+                f"folder {str(self.folder.events)!r}: cannot be written "
+                f"({error.message.splitlines()[0].rpartition('}} ')[2]}), wanted a folder with "
+                "write permission and space"
+            ) from error
 
     def enter_stage(self, number: int) -> None:
         """Begins a stage; what was best so far was another, unfinished network."""
@@ -233,12 +265,41 @@ class Progress(keras.callbacks.Callback):
             self.state.learning_rate = float(np.asarray(self.model.optimizer.learning_rate))
 
     def on_train_batch_end(self, batch, logs=None) -> None:
-        self._calls += 1
-        if self._calls % (1 if strategies.is_single(self._strategy) else AGREE_EVERY):
-            return
+        # From now on there is something to save.
+        interruption.defer()
+        signal, due = self._agreement.reached(self._is_due)
         # The end of an epoch belongs to on_epoch_end, which first evaluates it and writes its row.
-        if self._due() and not self._ends_epoch(self.model.step):
+        if self._ends_epoch(self.model.step):
+            return
+        if due or signal:
             self.save()
+        self._leave(signal)
+
+    def on_test_begin(self, logs=None) -> None:
+        # An evaluation begins by setting all sums to zero.
+        state = self.model.state()
+        self._sums_of_epoch = checkpoints.values(
+            {name: each for name, each in state.items() if name.startswith(_SUMS)}
+        )
+        self._stop_evaluating(at_once=True)
+
+    def on_test_batch_end(self, batch, logs=None) -> None:
+        self._stop_evaluating()
+
+    def _stop_evaluating(self, *, at_once: bool = False) -> None:
+        """After a signal saves the epoch as one that is yet to be evaluated, and ends the run."""
+        signal, _ = self._agreement.reached(self._is_due, at_once)
+        if signal:
+            self.save(self._sums_of_epoch)
+        self._leave(signal)
+
+    def _leave(self, signal: int) -> None:
+        """Ends the run after a signal, when all workers know that the chief has saved."""
+        if signal:
+            strategies.wait_for_all(self._strategy)
+            stop = interruption.Interrupted(signal)
+            stop.continues(self.folder.path, self._saved_step)
+            raise stop
 
     def _ends_epoch(self, step: int) -> bool:
         return self._timeline.ends_epoch(self.state.stage, step)
@@ -263,10 +324,12 @@ class Progress(keras.callbacks.Callback):
             self.folder.write_metrics(self.state.history)
             if self._records:
                 self.folder.write_arrays("records.npz", self._stacked_records())
-            self._write_events(self.state.history[-1])
-            self._events.flush()
-        if self._due():
+            self._write_events(self.state.history[-1:])
+        signal, due = self._agreement.reached(self._is_due, at_once=True)
+        # What the next stage prepares may take long.
+        if due or signal or self.model.step == self._timeline.last_step(self.state.stage):
             self.save()
+        self._leave(signal)
 
     def _note_best(self, logs: Mapping[str, float]) -> None:
         """Keeps the student where its score is the best of the stage."""
@@ -317,19 +380,22 @@ class Progress(keras.callbacks.Callback):
                 draw = functools.partial(record_picture.draw, values, entries, above, name)
                 files.write(path, draw)
 
-    def _due(self) -> bool:
-        """Returns whether a checkpoint is due; equal on all workers, whose clocks may differ."""
-        due = time.monotonic() - self._saved >= self._checkpoint_seconds
-        return strategies.any_worker(self._strategy, due)
+    def _is_due(self) -> bool:
+        """Returns whether it is time for a checkpoint by the clock of this worker."""
+        return time.monotonic() - self._saved >= self._checkpoint_seconds
 
-    def save(self) -> None:
-        """Writes a checkpoint of this moment; all workers take part."""
+    def save(self, sums: Mapping[str, np.ndarray] | None = None) -> None:
+        """Writes a checkpoint of this moment; all workers take part.
+
+        Args:
+            sums: Those of the metrics, where an evaluation has set them to others.
+        """
         distiller = self.model
         distiller.watch.check()
         self.state.step = distiller.step
         self._saved, self._saved_step = time.monotonic(), self.state.step
         # Reading the sums of metrics adds up those of all workers, so each of them has to read.
-        arrays = checkpoints.values(distiller.state())
+        arrays = {**checkpoints.values(distiller.state()), **(sums or {})}
         if not self._writes:
             return
         for position, value in enumerate(self.best_student or ()):
@@ -338,9 +404,69 @@ class Progress(keras.callbacks.Callback):
         meta = {**vars(self.state), "seconds": self.seconds}
         self._store.save(arrays, meta, self.state.step)
 
+    def end_stage(self) -> None:
+        """Notes that all steps of the running stage are done, and heeds a signal that has come."""
+        self.state.step = self.model.step
+        signal, _ = self._agreement.reached(self._is_due, at_once=True)
+        self._leave(signal)
+
     def finish(self) -> None:
         """Writes the checkpoint of the end and finishes the event file."""
         if self.model.step != self._saved_step:
             self.save()
         if self._events is not None:
             self._events.close()
+
+
+def _best_student(distiller: Distiller, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """Returns the variables of the best student, in their order."""
+    wanted = distiller.student_variables
+    names = [f"best/{position}" for position in range(len(wanted))]
+    shapes_found = [arrays[name].shape for name in names if name in arrays]
+    if len(arrays) != len(names) or shapes_found != [tuple(each.shape) for each in wanted]:
+        raise TfkdError(
+            f"checkpoint: found a best student of {len(arrays)} variables, wanted the {len(names)} "
+            "of this one"
+        )
+    return [arrays[name] for name in names]
+
+
+class _Agreement:
+    """What several workers agree on between calls: signals, and whether a checkpoint is due.
+
+    Clocks of workers differ, and a signal may come to one of them alone.
+
+    Args:
+        strategy: The strategy.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy) -> None:
+        self._strategy = strategy
+        self._single = strategies.is_single(strategy)
+        self._calls, self._every = 0, 1
+        self._reached = time.monotonic()
+
+    def reached(self, is_due: Callable[[], bool], at_once: bool = False) -> tuple[int, bool]:
+        """Returns the number of a signal, or 0, and whether a checkpoint is due; equal on all.
+
+        Every worker has to call this as often.
+
+        Args:
+            is_due: Whether one is due by the clock of this worker.
+            at_once: Whether to ask the others in any case.
+        """
+        if self._single:
+            return interruption.asked(), is_due()
+        self._calls += 1
+        if self._calls < self._every and not at_once:
+            return 0, False
+        now = time.monotonic()
+        pace = max(now - self._reached, 1e-9) / self._calls
+        self._calls, self._reached = 0, now
+        every = min(AGREE_EVERY, max(1, int(AGREE_SECONDS / pace)))
+        came = [interruption.asked() == each for each in interruption.SIGNALS]
+        due, *signals, total = strategies.sums(self._strategy, [is_due(), *came, every])
+        self._every = total // self._strategy.num_replicas_in_sync
+        found = [each for each, count in zip(interruption.SIGNALS, signals) if count]
+        # Of two, that which ends the process for good.
+        return max(found, default=0), due > 0

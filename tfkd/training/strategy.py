@@ -5,17 +5,21 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
+from tfkd import interruption
 from tfkd.core.step.replicas import mirrors
 from tfkd.errors import TfkdError, reason, unknown
 from tfkd.training import clusters
 
 NAMES = ("auto", "one", "mirrored", "multi_worker")
+
+MOST_CPU_DEVICES = 256
+"""Each of them has threads and memory of its own."""
 
 WORKER_IS_GONE = (tf.errors.UnavailableError, tf.errors.AbortedError)
 """What an operation over workers raises when one of them is gone."""
@@ -66,7 +70,9 @@ def _multi_worker() -> tf.distribute.Strategy:
     cluster = clusters.read()
     clusters.bound_wait(cluster)
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        made = tf.distribute.MultiWorkerMirroredStrategy()
+        interruption.renew()
+        return made
     except RuntimeError as error:
         raise TfkdError(
             f"strategy 'multi_worker': found TensorFlow in use already ({reason(error)}), wanted "
@@ -114,8 +120,10 @@ def split_cpu(devices: int) -> None:
     Raises:
         TfkdError: When TensorFlow has already started, or the number is not positive.
     """
-    if devices < 1:
-        raise TfkdError(f"cpu_devices: found {devices}, wanted a number >= 1")
+    if not 1 <= devices <= MOST_CPU_DEVICES:
+        raise TfkdError(
+            f"cpu_devices: found {devices}, wanted a number from 1 to {MOST_CPU_DEVICES}"
+        )
     if devices == 1:
         return
     cpu = tf.config.list_physical_devices("CPU")[0]
@@ -214,20 +222,25 @@ def differing(strategy: tf.distribute.Strategy, found: Mapping[str, Any]) -> lis
     return keys
 
 
-def _sum_over_workers(strategy: tf.distribute.Strategy, number: int) -> int:
-    """Returns the sum over all replicas of all workers; waits for every worker."""
+def sums(strategy: tf.distribute.Strategy, numbers: Sequence[int]) -> list[int]:
+    """Returns the sum of each number over all replicas of all workers; waits for every worker."""
     if is_single(strategy):
-        return number * strategy.num_replicas_in_sync
-    return int(_summing(strategy)(tf.constant(number, tf.int64)))
+        return [number * strategy.num_replicas_in_sync for number in numbers]
+    found = _summing(strategy)(tf.constant(list(map(int, numbers)), tf.int64))
+    return [int(each) for each in found]
+
+
+def _sum_over_workers(strategy: tf.distribute.Strategy, number: int) -> int:
+    return sums(strategy, [number])[0]
 
 
 @functools.cache
 def _summing(strategy: tf.distribute.Strategy):
-    """Returns the compiled sum of a number over all replicas."""
+    """Returns the compiled sum of numbers over all replicas."""
 
     @tf.function
-    def total(number: tf.Tensor) -> tf.Tensor:
-        values = strategy.run(tf.identity, args=(number,))
+    def total(numbers: tf.Tensor) -> tf.Tensor:
+        values = strategy.run(tf.identity, args=(numbers,))
         return strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
 
     return total

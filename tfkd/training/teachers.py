@@ -20,7 +20,7 @@ from tfkd.errors import TfkdError, TfkdWarning, reason, unknown
 from tfkd.models.class_names import are_same
 from tfkd.models.description import description_of_file
 from tfkd.models.references import includes_preprocessing, is_keras_application
-from tfkd.models.saving import load_model, load_network, load_network_file
+from tfkd.models.saving import check_finite, load_model, load_network, load_network_file
 from tfkd.training import build, config_checks
 from tfkd.training import config as configs
 from tfkd.training.run_folder import RunFolder, comparable
@@ -377,6 +377,7 @@ def _from_weights(
         raise TfkdError(
             f"{where}.weights {str(path)!r} does not fit {fields.name}: {reason(error)}"
         ) from None
+    check_finite(network.model, f"{where}.weights {str(path)!r}")
     return network
 
 

@@ -39,6 +39,16 @@ class Timeline:
         """Returns how many epochs of a stage are over at a step before its end."""
         return (step - self.first_step(stage)) // self.steps_per_epoch
 
+    def epochs_before(self, stage: int) -> int:
+        """Returns how many epochs all stages before one have."""
+        return sum(self.epochs(each) for each in range(stage))
+
+    def epochs_over(self, stage: int, step: int) -> int:
+        """Returns how many epochs, over all stages, have no steps left at a step of a stage."""
+        if step == self._ends[stage]:
+            return self.epochs_before(stage + 1)
+        return self.epochs_before(stage) + self.epochs_done(stage, step)
+
     def end_of_epoch(self, stage: int, epoch: int) -> int:
         """Returns the step at which an epoch of a stage, counted from 0, is over."""
         end = self.first_step(stage) + (epoch + 1) * self.steps_per_epoch

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from tfkd import data
+from tfkd import data, interruption
 from tfkd.core import Distiller, Stage
 from tfkd.errors import TfkdError
 from tfkd.training.epoch_lines import EpochLines
@@ -88,13 +88,13 @@ class TrainLoop:
             progress: Where the run stands; the distiller is prepared for its stage.
         """
         progress.start()
-        for number in range(len(self.stages)):
-            if progress.state.step < self.timeline.last_step(number):
+        for number in range(progress.state.stage, len(self.stages)):
+            if progress.state.step < self.timeline.last_step(number) or progress.awaits_evaluation:
                 if number != progress.state.stage:
                     self.prepare(number)
                     progress.enter_stage(number)
                 self._fit(number, progress)
-                progress.state.step = self.distiller.step
+                progress.end_stage()
         self.distiller.limit_steps(None)
         progress.finish()
 
@@ -121,7 +121,7 @@ class TrainLoop:
                         done, batch_keys=wanted, input_context=context
                     )
                 ),
-                initial_epoch=self.timeline.epochs_done(number, done),
+                initial_epoch=progress.state.epoch - self.timeline.epochs_before(number),
                 epochs=epochs,
                 steps_per_epoch=self.timeline.steps_per_epoch,
                 callbacks=[
@@ -137,6 +137,8 @@ class TrainLoop:
         except tf.errors.InvalidArgumentError as error:
             # An image of a streamed data set that cannot be read is named in one line.
             raise data.explain(error) or error from None
+        finally:
+            interruption.defer(False)
 
     def _distributed(self, make):
         """Returns the data set of one process, or that of each replica."""

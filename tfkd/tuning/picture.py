@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from tfkd import files
 from tfkd.colors import BEST, TEST, VALIDATION
 from tfkd.tuning.space import Dimension
 
@@ -48,8 +49,7 @@ def draw(
     else:
         _map(figure, axes, scored, space)
     axes.set_title(title, fontsize=11)
-    figure.savefig(path, metadata={"Software": None})
-    return Path(path)
+    return files.write(path, lambda fresh: figure.savefig(fresh, metadata={"Software": None}))
 
 
 def _curve(axes: Axes, rows: Sequence[Mapping[str, Any]], dimension: Dimension) -> None:

@@ -8,13 +8,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tfkd import files, json_shapes
 from tfkd.core.step.nonfinite import NonFiniteLoss
 from tfkd.earlier_version import is_earlier
 from tfkd.errors import TfkdError, TfkdWarning
 from tfkd.training import config as configs
-from tfkd.training.run_folder import RunFolder
+from tfkd.training.run_folder import WRITTEN, RunFolder
 
 FILE = "search.json"
+_ROW = {"trial": int, "folder": str, "score": (None, float), "error": (None, str), "*": object}
 _RESULTS = ("score", "scored_on", "score_label", "test_best", "test_last", "seconds")
 
 
@@ -80,19 +82,18 @@ class Record:
         name = f"workdir {str(self.workdir)!r}"
         if self.workdir.exists() and not self.workdir.is_dir():
             raise TfkdError(f"{name}: found a file, wanted a folder")
+        files.refuse_links(self.workdir, WRITTEN)
         if (self.workdir / "config.json").exists():
             raise TfkdError(f"{name}: found a run, wanted a search or a new folder")
         path = self.workdir / FILE
         if not path.exists():
             return
-        try:
-            found = json.loads(path.read_text())
-            there = {key: found[key] for key in self._identity}
-            self._written = {row["trial"]: row for row in found["rows"]}
-            self._failed = {row["trial"]: row["error"] for row in found["rows"] if row["error"]}
-            earlier = is_earlier(found["config"])
-        except (ValueError, OSError, KeyError, TypeError) as error:
-            raise TfkdError(f"{path}: not readable as a search ({error!r})") from None
+        shape = {**dict.fromkeys(self._identity, object), "config": {"*": object}, "rows": [_ROW]}
+        found = json_shapes.read_or_tell(path, {**shape, "*": object}, "the file of a search")
+        there = {key: found[key] for key in self._identity}
+        self._written = {row["trial"]: row for row in found["rows"]}
+        self._failed = {row["trial"]: row["error"] for row in found["rows"] if row["error"]}
+        earlier = is_earlier(found["config"])
         if earlier:
             raise TfkdError(
                 f"{name} holds a search of the version before, which cannot be continued; wanted a "

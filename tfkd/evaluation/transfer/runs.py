@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tfkd import json_shapes
 from tfkd.errors import TfkdError
 
 _SEED = re.compile(r"seed\d+")
@@ -76,7 +76,6 @@ def _run(folder: Path) -> Run:
 def _result(folder: Path) -> dict[str, Any]:
     """Returns the result of a run; empty where there is none."""
     try:
-        found = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return json_shapes.read(folder / "result.json", {"seed?": int})
+    except (OSError, json_shapes.Misfit):
         return {}
-    return found if isinstance(found, dict) else {}

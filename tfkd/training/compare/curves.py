@@ -15,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from tfkd import files
 from tfkd.colors import GRAY, WORDS
 from tfkd.training.compare import palette
 from tfkd.training.compare.plan import ALONE, TEACHER
@@ -84,8 +85,7 @@ def draw(
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis=across, alpha=0.25)
     figure.suptitle(_title(summary, folders, few=few), fontsize=11)
-    figure.savefig(path, metadata={"Software": None})
-    return Path(path)
+    return files.write(path, lambda fresh: figure.savefig(fresh, metadata={"Software": None}))
 
 
 def _title(

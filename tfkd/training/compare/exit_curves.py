@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from tfkd.export.early_exit import FILE_NAME
+from tfkd import files
+from tfkd.export.early_exit import FILE_NAME, points_in
 from tfkd.training.compare import palette
 
 
@@ -36,7 +36,7 @@ def draw(
         The path; ``None`` where no student has several exits.
     """
     found = {
-        role: [json.loads(Path(each, FILE_NAME).read_text(encoding="utf-8"))["last"] for each in of]
+        role: [points_in(Path(each, FILE_NAME))["last"] for each in of]
         for role, of in folders.items()
         if all(Path(each, FILE_NAME).exists() for each in of)
     }
@@ -60,8 +60,7 @@ def draw(
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", alpha=0.25)
     figure.suptitle(palette.title(summary, folders, "mean"), fontsize=11)
-    figure.savefig(path, metadata={"Software": None})
-    return Path(path)
+    return files.write(path, lambda fresh: figure.savefig(fresh, metadata={"Software": None}))
 
 
 def _line(axes: Axes, points: Sequence[Sequence[Mapping[str, Any]]], **style: Any) -> None:

@@ -12,16 +12,18 @@ from typing import Any
 import ml_collections
 import tensorflow as tf
 
-from tfkd import evaluation, export
+from tfkd import evaluation, export, files
 from tfkd.core import NonFiniteLoss, Task, tasks
 from tfkd.errors import TfkdError, reason
 from tfkd.models.saving import load_network
+from tfkd.settings import checked
 from tfkd.training import build, config_checks, inputs, teachers
 from tfkd.training import config as configs
 from tfkd.training import strategy as strategies
 from tfkd.training.compare import curves, exit_curves
 from tfkd.training.compare.plan import ALONE, DISTILLED, TEACHER, Role, roles, tell_recipes
 from tfkd.training.compare.summary import Outcome, as_csv, summarize
+from tfkd.training.config_sections import Seed
 from tfkd.training.experiment import Experiment
 from tfkd.training.run import run
 from tfkd.training.run_folder import RunFolder
@@ -71,6 +73,8 @@ def compare(
         raise TfkdError(f"compare: found {found}, wanted one or more, each once")
     if isinstance(experiments, ml_collections.ConfigDict):
         experiments = {DISTILLED: experiments}
+    for seed in seeds:
+        checked("compare: seed", Seed, seed)
     workdir = Path(workdir)
     if isinstance(strategy, str):
         strategy = strategies.create(strategy)
@@ -83,6 +87,9 @@ def compare(
     }
     plans = {seed: roles(silent, seed, workdir, base) for seed in seeds}
     _check_before(plans, strategy)
+    files.refuse_links(workdir, ["export"])
+    if strategies.is_chief(strategy):
+        files.clear_leftovers(workdir)
     runs = _Runs(config, workdir, strategy)
     for seed, planned in plans.items():
         for name in planned:
@@ -195,7 +202,8 @@ class _Runs:
         name = self._config.experiment or self._config.student.name
         self.summary = summarize(name, self._outcomes, self._task())
         folder = RunFolder(self._workdir)
-        folder.path.mkdir(parents=True, exist_ok=True)
+        with files.writing(f"folder {str(folder.path)!r}", "a folder with write permission"):
+            folder.path.mkdir(parents=True, exist_ok=True)
         folder.write_json("summary.json", self.summary)
         folder.write_text("summary.csv", as_csv(self.summary))
         finished = self._finished()
