@@ -17,6 +17,7 @@ ARGUMENTS = {
     ],
     "imagenet": ["", "plain,resnet18", "dkd,resnet50,mobilenetv1"],
     "cifar10_folder": ["", "plain", "teacher", *published.names()],
+    "folder": ["", "plain,resnet20", "dkd,resnet34,resnet18", "cs_kd,resnet20"],
     "pkkd_cifar": [
         "",
         *(f"{role},vgg_small,cifar100" for role in ("cnn", "adder", "kd", "pkkd", "fixed")),

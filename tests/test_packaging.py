@@ -13,6 +13,8 @@ import tomllib
 
 import pytest
 
+import tfkd
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TOOLS = sorted(
     path.relative_to(ROOT).as_posix()
@@ -84,14 +86,15 @@ def test_every_module_of_the_library_is_in_a_package():
         assert (path.parent / "__init__.py").exists(), f"{path.parent} has no __init__.py"
 
 
-def test_pip_install_gives_an_importable_tfkd(tmp_path):
-    source, target = tmp_path / "source", tmp_path / "target"
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "tfkd", source / "tfkd", ignore=ignored)
-    for name in ("configs", "tools", "tests"):
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, source / name, ignore=ignored)
-    shutil.copy(ROOT / "pyproject.toml", source)
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The folder that ``pip install`` fills from a copy of the repository."""
+    folder = tmp_path_factory.mktemp("installed")
+    source, target = folder / "source", folder / "target"
+    for name in ("tfkd", "configs", "tools", "tests"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "setup.py", "README.md"):
+        shutil.copy(ROOT / name, source)
     subprocess.run(
         [
             sys.executable,
@@ -109,20 +112,56 @@ def test_pip_install_gives_an_importable_tfkd(tmp_path):
         ],
         check=True,
     )
-    installed = {path.name for path in target.iterdir()}
-    assert installed == {"tfkd", f"tfkd-{pyproject()['project']['version']}.dist-info"}
-    modules = {path.relative_to(source) for path in (source / "tfkd").rglob("*.py")}
-    assert modules == {path.relative_to(target) for path in (target / "tfkd").rglob("*.py")}
-    environment = {**os.environ, "PYTHONPATH": str(target)}
-    found = subprocess.run(
-        [sys.executable, "-c", "import tfkd; print(tfkd.__file__)"],
-        cwd=tmp_path,
+    return target
+
+
+def call(installed, *words, cwd, path=()):
+    """What the installed command prints, with further folders before all others on the path."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*path, installed]))}
+    return subprocess.run(
+        [installed / "bin" / "tfkd", *words],
+        cwd=cwd,
         env=environment,
         check=True,
         capture_output=True,
         text=True,
+    ).stdout
+
+
+def test_pip_install_brings_library_binaries_and_configs_under_names_of_their_own(installed):
+    (about,) = installed.glob("tfkd-*.dist-info")
+    assert {path.name for path in installed.iterdir()} == {"tfkd", "tfkd_tools", "bin", about.name}
+    places = {"tfkd": "tfkd", "tools": "tfkd_tools", "configs": "tfkd/configs"}
+    wanted = {
+        pathlib.Path(place, path.relative_to(ROOT / name))
+        for name, place in places.items()
+        for path in (ROOT / name).rglob("*.py")
+    }
+    assert wanted == {path.relative_to(installed) for path in installed.rglob("*.py")}
+    metadata = importlib.metadata.PathDistribution(about).metadata
+    assert metadata["Version"] == tfkd.__version__
+    assert metadata.get_payload() == (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_help_of_the_installed_command_needs_no_tensorflow(installed, tmp_path):
+    (tmp_path / "tensorflow.py").write_text("raise SystemExit('TensorFlow was imported')")
+    listed = call(installed, "--help", cwd=tmp_path, path=[tmp_path])
+    for path in TOOLS:
+        name = pathlib.Path(path).stem
+        if name == "results" or "entry.run(main" not in (ROOT / path).read_text(encoding="utf-8"):
+            continue  # Tables of the repository's own pages; what is no binary.
+        assert re.search(rf"^  {name} +[A-Z].*\.$", listed, flags=re.M), name
+        told = call(installed, name, "--help", cwd=tmp_path, path=[tmp_path])
+        assert "\nFlags:\n  --" in told
+        assert "python tools/" not in told
+
+
+def test_the_installed_command_trains_a_shipped_config_by_its_name(installed, tmp_path):
+    said = call(
+        installed, "train", "--config=quickstart:alone,smoke", "--workdir=run", cwd=tmp_path
     )
-    assert found.stdout.strip() == str(target / "tfkd" / "__init__.py")
+    assert "student resnet8: 2,646 parameters" in said
+    assert (tmp_path / "run" / "student.keras").is_file()
 
 
 def make(*arguments):

@@ -14,6 +14,8 @@ from tfkd.core import (
 )
 from tfkd.errors import TfkdError, TfkdWarning
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Context",
     "Distiller",

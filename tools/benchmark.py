@@ -17,7 +17,8 @@ import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # Started as a file.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from absl import flags
 

@@ -5,8 +5,9 @@
         --methods=kd,dkd,dist --seeds=0,1,2
 
 With --methods the config is read once for each of them, with the method in the place of the first
-word of its argument; further flags such as --config.train.epochs=3 hold for all of them. The
-student alone trains by the train section of the config as given, whatever a method changes in it.
+word of its argument; further flags such as --config.train.epochs=3 hold for all of them, those of
+data for the teacher too, which otherwise trains by its own config: a line says so. The student
+alone trains by the train section of the config as given, whatever a method changes in it.
 Methods without a teacher need none in the config; then there is no row of a teacher.
 Each run is an ordinary run folder, WORKDIR/ROLE/seedN, that tools/train.py with the same config
 also makes. The same command continues where it stopped. The rows go to WORKDIR/summary.json.
@@ -18,7 +19,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # Started as a file.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from absl import flags
 from ml_collections import config_flags
@@ -42,18 +44,21 @@ def main(_) -> None:
     if config is None or not _WORKDIR.value:
         raise TfkdError("wanted --config=FILE and --workdir=FOLDER (see --help)")
     try:
-        seeds = [int(seed) for seed in _SEEDS.value or config.compare.seeds]
+        seeds = [
+            int(seed) for seed in (config.compare.seeds if _SEEDS.value is None else _SEEDS.value)
+        ]
     except (TypeError, ValueError):
-        given = f"--seeds={','.join(_SEEDS.value)}" if _SEEDS.value else "compare.seeds"
+        given = "compare.seeds" if _SEEDS.value is None else f"--seeds={','.join(_SEEDS.value)}"
         raise TfkdError(f"{given}: wanted whole numbers") from None
     strategy.split_cpu(_CPU_DEVICES.value)
+    flag = flags.FLAGS["config"]
+    changes = config_flags.get_override_values(flag)
     if _METHODS.value:
-        flag = flags.FLAGS["config"]
         experiments = compare.of_methods(
-            config_flags.get_config_filename(flag),
-            _METHODS.value,
-            config_flags.get_override_values(flag),
+            config_flags.get_config_filename(flag), _METHODS.value, changes
         )
+    for line in compare.holds_for(experiments, changes):
+        print(line, flush=True)
     summary = compare.compare(experiments, _WORKDIR.value, seeds, _STRATEGY.value, base=config)
     if not summary:
         return  # A worker that writes nothing.

@@ -9,29 +9,44 @@ import warnings
 from collections.abc import Callable
 
 from absl import flags
+from ml_collections.config_flags import config_path
 
-from tools.quiet import tf
+from tools import words
 
-# isort: split
-# After TensorFlow, which it would otherwise import with all its noise.
-from tfkd import interruption
-from tfkd.errors import TfkdError, TfkdWarning, original, reason
-
-_OF_THE_MACHINE = (OSError, MemoryError, tf.errors.ResourceExhaustedError)
+_MORE = "Config fields: --helpfull lists them all, and the settings of every method."
 
 
-def run(main: Callable, epilog: Callable[[], str] | None = None) -> None:
+def run(
+    main: Callable,
+    epilog: Callable[[], str] | None = None,
+    at_once: Callable[[list[str]], bool] | None = None,
+) -> None:
     """Runs a binary's ``main(argv)``.
 
     Args:
         main: What to do after the flags are parsed.
-        epilog: Gives the text that ``--help`` ends with.
+        epilog: Gives the text that ``--helpfull`` ends with.
+        at_once: Does what the words of the command line want, if it can without TensorFlow, and
+            returns whether it did.
     """
-    program = sys.argv[0]
+    program, asked = sys.argv[0], set(sys.argv[1:])
+    if asked & {"--help", "-h", "-help", "--helpshort"}:
+        print(help_text(main, "" if epilog is None else _MORE))
+        return
+    if at_once is not None and at_once(sys.argv[1:]):
+        return
+    # Before the library, which would otherwise import it with all its noise; both take seconds.
+    from tools.quiet import tf
+
+    # isort: split
+    from tfkd import interruption
+    from tfkd.errors import original, reason
+
+    of_the_machine = (OSError, MemoryError, tf.errors.ResourceExhaustedError)
     try:
-        if any(word in ("--help", "-h", "-help", "--helpshort") for word in sys.argv[1:]):
-            print(help_text(sys.modules[main.__module__].__doc__ or "", epilog))
-            sys.exit(0)
+        if asked & {"--helpfull", "-helpfull"}:
+            print(help_text(main, "" if epilog is None else epilog()))
+            return
         warnings.showwarning = _show_warning
         interruption.heed()
         main(_parsed(main))
@@ -48,13 +63,15 @@ def run(main: Callable, epilog: Callable[[], str] | None = None) -> None:
         os._exit(1)
     except Exception as error:
         found = original(error)
-        if found is None and not isinstance(error, _OF_THE_MACHINE):
+        if found is None and not isinstance(error, of_the_machine):
             raise
         _fail(program, str(found or _machine_error(error)))
 
 
 def _machine_error(error: Exception) -> str:
     """Returns one line for what the machine refuses, wherever that is: a name, a disk, memory."""
+    from tfkd.errors import reason
+
     if isinstance(error, OSError):
         place = "" if error.filename is None else f"{str(error.filename)[:200]!r}: "
         return f"{place}{error.strerror or reason(error)}"
@@ -67,8 +84,14 @@ def _parsed(main: Callable) -> list[str]:
     Raises:
         TfkdError: For a wrong flag, config file or config field.
     """
+    from tfkd.errors import TfkdError
+
+    sys.argv[1:], unset = words.without_unset(words.read(sys.argv[1:]))
     try:
         argv = flags.FLAGS(sys.argv)
+        for field in unset:
+            config_path.set_value(field, flags.FLAGS.config, None)
+            flags.FLAGS["config"].override_values[field] = None
         if "config" in flags.FLAGS and flags.FLAGS.config is not None:
             # A file that is missing only fails when the config is looked at.
             getattr(flags.FLAGS.config, "experiment", None)
@@ -80,8 +103,11 @@ def _parsed(main: Callable) -> list[str]:
     return argv
 
 
-def help_text(description: str, epilog: Callable[[], str] | None = None) -> str:
+def help_text(main: Callable, further: str = "") -> str:
     """Returns the help of a binary: its docstring, its own flags, and a further text."""
+    description = main.__globals__["__doc__"]
+    if sys.argv[0].startswith("tfkd "):
+        description = re.sub(r"python tools/(\w+)\.py", r"tfkd \1", description)
     own = [
         flag
         for module, listed in flags.FLAGS.flags_by_module_dict().items()
@@ -93,9 +119,7 @@ def help_text(description: str, epilog: Callable[[], str] | None = None) -> str:
         default = "" if flag.default in (None, "") else f" (default: {flag.default})"
         lines.append(f"  --{flag.name}")
         lines.append(f"      {flag.help}{default}")
-    if epilog is not None:
-        lines += ["", epilog()]
-    return "\n".join(lines)
+    return "\n".join([*lines, *(["", further] if further else [])])
 
 
 def config_help() -> str:
@@ -104,7 +128,10 @@ def config_help() -> str:
     from tfkd.training import config as configs
 
     defaults = configs.default()
-    lines = ["Config fields (--config.FIELD=VALUE):"]
+    lines = [
+        "Config fields (--config.FIELD=VALUE; what is optional is unset by none, or by unset where",
+        "none is one of its words):",
+    ]
     for field, meaning in configs.MEANINGS.items():
         value = defaults
         for key in field.split("."):
@@ -149,6 +176,8 @@ def _flag_error(error: BaseException) -> str:
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    from tfkd.errors import TfkdWarning
+
     if issubclass(category, TfkdWarning):
         print(f"warning: {message}", file=sys.stderr, flush=True)
 
@@ -166,6 +195,8 @@ def _check_flagfiles() -> None:
     try:
         flags.FLAGS.read_flags_from_files(sys.argv[1:], force_gnu=False)
     except (flags.Error, OSError, ValueError) as error:
+        from tfkd.errors import reason
+
         found = reason(error).rpartition(":: ")[2]
         _fail(sys.argv[0], f"--flagfile: {found}; wanted a text file of flags, one a line")
 

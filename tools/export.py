@@ -20,7 +20,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # Started as a file.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from absl import flags
 

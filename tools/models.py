@@ -15,11 +15,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # Started as a file.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from absl import flags
 
-from tools import entry
+from tools import entry, remembered
 
 _NAME = flags.DEFINE_string(
     "name", None, "One network: a name of the table, module:function, or FILE.py:function."
@@ -38,8 +39,19 @@ _OUTPUT = flags.DEFINE_string(
 def main(_) -> None:
     from tfkd.models.summary import showing
 
-    print(showing.show(_NAME.value, _CLASSES.value, _IMAGE_SIZE.value, _OUTPUT.value))
+    text = showing.show(_NAME.value, _CLASSES.value, _IMAGE_SIZE.value, _OUTPUT.value)
+    print(text)
+    # A network of somebody else's may be another one tomorrow.
+    if _OUTPUT.value is None and ":" not in (_NAME.value or ""):
+        remembered.keep("models", sys.argv[1:], text)
+
+
+def _said_before(words: list[str]) -> bool:
+    text = remembered.find("models", words)
+    if text is not None:
+        print(text)
+    return text is not None
 
 
 if __name__ == "__main__":
-    entry.run(main)
+    entry.run(main, at_once=_said_before)

@@ -6,11 +6,14 @@ descriptor of stderr itself is set aside. If the import fails, what was written 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import importlib.util
 import os
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
 
 # Until tools.entry heeds signals there is nothing to save and nothing to say.
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -27,7 +30,8 @@ def import_tensorflow():
     with tempfile.TemporaryFile() as aside:
         os.dup2(aside.fileno(), 2)
         try:
-            return importlib.import_module("tensorflow")
+            with _without_sklearn():
+                return importlib.import_module("tensorflow")
         except ImportError as error:
             aside.seek(0)
             os.write(stderr, aside.read())
@@ -37,6 +41,42 @@ def import_tensorflow():
             os.close(stderr)
     print(f"{program}: {failure}", file=sys.stderr)
     sys.exit(2)
+
+
+@contextlib.contextmanager
+def _without_sklearn() -> Iterator[None]:
+    """Keeps Keras from importing scikit-learn, which takes a third of the time of the whole import.
+
+    Keras does so only for ``keras.wrappers``, which then are imported when somebody asks for them.
+    """
+    if "sklearn" in sys.modules:
+        yield
+        return
+    sys.modules["sklearn"] = None
+    try:
+        yield
+    finally:
+        del sys.modules["sklearn"]
+        # Those which have noted that there is none are forgotten, and so are read again.
+        for name, module in list(sys.modules.items()):
+            if name.startswith("keras.") and vars(module).get("sklearn", "unknown") is None:
+                del sys.modules[name]
+        if "keras.wrappers" in sys.modules:
+            _import_lazily("keras.wrappers")
+
+
+def _import_lazily(name: str) -> None:
+    """Puts a module in the place of one that was imported, to be read at the first look at it."""
+    before, own = sys.modules.pop(name), name.rpartition(".")[2]
+    holders = [
+        each for each in sys.modules.values() if getattr(each, "__dict__", {}).get(own) is before
+    ]
+    spec = importlib.util.find_spec(name)
+    spec.loader = importlib.util.LazyLoader(spec.loader)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for holder in holders:
+        setattr(holder, own, module)
 
 
 tf = import_tensorflow()

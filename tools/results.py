@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(_ROOT))
+if not __package__:  # Started as a file.
+    sys.path.insert(0, str(_ROOT))
 
 from absl import flags
 

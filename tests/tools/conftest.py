@@ -61,12 +61,16 @@ def start():
 def call_all(tmp_path_factory):
     """``call_all([("train.py", "--flag=value"), ...])``: status, stdout and stderr of each."""
 
-    def run(calls):
+    def run(calls, **environment):
         path = tmp_path_factory.mktemp("calls") / "calls.json"
         path.write_text(json.dumps([[f"{ROOT}/tools/{tool}", *more] for tool, *more in calls]))
         command = [sys.executable, ROOT / "tests" / "fixtures" / "forked_calls.py", path]
         done = subprocess.run(
-            command, env=inherited(), capture_output=True, text=True, timeout=LIMIT
+            command,
+            env={**inherited(), **environment},
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
         )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)

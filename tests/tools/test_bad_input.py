@@ -19,7 +19,7 @@ CASES = {
     ),
     "config field": (
         ["--config.train.epoch=3"],
-        "unknown config field 'train.epoch'; did you mean 'train.epochs'? (--help lists the fiel",
+        "unknown config field 'train.epoch'; did you mean 'train.epochs'? (--helpfull lists",
     ),
     "setting": (
         ["--config={experiment}:distilled", "--config.methods.kd.temprature=2"],

@@ -3,6 +3,20 @@
 from matplotlib import image as images
 
 
+def test_what_was_shown_once_is_shown_again_without_tensorflow(call_all, start, tmp_path):
+    cache = tmp_path / "cache"
+    words = ("models.py", "--name=resnet8", "--classes=10")
+    ((_, shown, _),) = call_all([words], TFKD_CACHE=str(cache))
+    (tmp_path / "tensorflow.py").write_text("raise ImportError('TensorFlow was imported')")
+    environment = {"TFKD_CACHE": str(cache), "PYTHONPATH": str(tmp_path)}
+    assert start(*words, **environment).ended() == (0, shown, "")
+    # Other words, and texts of other code, are made anew.
+    assert "TensorFlow was imported" in start(*words[:2], **environment).ended()[2]
+    (kept,) = (cache / "printed").iterdir()
+    kept.write_text("other\n" + kept.read_text().partition("\n")[2])
+    assert "TensorFlow was imported" in start(*words, **environment).ended()[2]
+
+
 def test_networks_are_shown_and_drawn_and_wrong_calls_told(call_all, tmp_path):
     picture = tmp_path / "resnet8.png"
     shown, unknown, small, ending, help_text = call_all(

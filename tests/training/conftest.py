@@ -44,7 +44,7 @@ def experiment(teacher_folder):
 def stopped(monkeypatch):
     """``stopped(config, folder, after=n)``: runs until n checkpoints are written, then stops."""
 
-    def run_until(config, folder, after, strategy="auto"):
+    def run_until(config, folder, after, strategy="auto", **more):
         write, left = Checkpoints.save, [after]
 
         def save(self, *arguments):
@@ -57,7 +57,7 @@ def stopped(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(Checkpoints, "save", save)
             with pytest.raises(Stopped):
-                run(config, folder, strategy)
+                run(config, folder, strategy, **more)
 
     return run_until
 

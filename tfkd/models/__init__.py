@@ -35,7 +35,7 @@ from tfkd.models.graph.taps import head, tap_names, tap_shapes, tapped
 from tfkd.models.layers.batch_normalization import BatchNormalization
 from tfkd.models.network import Network, as_network
 from tfkd.models.preprocess import Preprocess
-from tfkd.models.registry import check_name, create, names, register
+from tfkd.models.registry import check_name, create, names, published_shape, register
 from tfkd.models.saving import load_network, load_network_file
 from tfkd.models.summary import cost_rules as _cost_rules  # noqa: F401
 from tfkd.models.summary.cost import Cost, LayerCost, Work, cost, rule
@@ -69,6 +69,7 @@ __all__ = [
     "names",
     "outputs",
     "own_normalization",
+    "published_shape",
     "read_class_names",
     "register",
     "rule",

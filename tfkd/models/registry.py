@@ -100,6 +100,15 @@ def entry(name: str) -> Entry:
     return _networks[name]
 
 
+def published_shape(name: str) -> tuple[int, int, int]:
+    """Height, width and channels of the images that one of `names()` was published for.
+
+    Raises:
+        TfkdError: For another name.
+    """
+    return entry(name).default_shape
+
+
 def names() -> tuple[str, ...]:
     """The names that `create` accepts, family by family, small to large."""
     return tuple(_networks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 
 import keras
@@ -12,6 +13,7 @@ import numpy as np
 from tfkd import data, models
 from tfkd.core import tasks
 from tfkd.errors import TfkdError
+from tfkd.training import start_weights
 from tfkd.training.config import to_dict
 
 _TEACHER = 1  # Sets the seed of a teacher apart from that of its student.
@@ -100,19 +102,30 @@ def class_names(info: data.DataInfo, task: str = "classification") -> tuple[str,
 
 
 def student(
-    config: ml_collections.ConfigDict, info: data.DataInfo, task: str = "classification"
+    config: ml_collections.ConfigDict,
+    info: data.DataInfo,
+    task: str = "classification",
+    say: Callable[..., None] = lambda *_, **__: None,
 ) -> models.Network:
-    """Returns the student, initialized from the seed of the run whatever was made before it.
+    """Returns the student as training begins, whatever was made before it.
+
+    It starts from the seed of the run, or from ``student.weights``.
 
     Args:
         config: The experiment.
         info: Its data.
         task: Its task, as :func:`tfkd.tasks.find` takes it.
+        say: Prints a line.
 
     Raises:
-        TfkdError: For an unknown network, or images that it cannot take.
+        TfkdError: For an unknown network, images that it cannot take, or weights of another one.
     """
-    return _fresh(config, config.student, config.train.seed, info, task)
+    network = _fresh(config, config.student, config.train.seed, info, task)
+    start_weights.assign(network.model, config.student, say)
+    seen = start_weights.preprocess(config.student)
+    if seen is None or config.student.preprocess is not None:
+        return network
+    return dataclasses.replace(network, preprocess=seen)
 
 
 def trained_teacher(

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import ml_collections
 from ml_collections import config_dict
@@ -36,7 +37,7 @@ MEANINGS = {
     for path, section in SECTIONS.items()
     for name, field in fields_of(section).items()
 }
-"""What each field means; also the text of ``--help``."""
+"""What each field means; also the text of ``--helpfull``."""
 
 
 def default() -> ml_collections.ConfigDict:
@@ -86,6 +87,35 @@ def _lock_entries(methods: ml_collections.ConfigDict) -> None:
     for entry in methods.values():
         if isinstance(entry, ml_collections.ConfigDict):
             entry.lock()
+
+
+def following(
+    config: ml_collections.ConfigDict, field: str, kind: type, choose: Callable[[Any], Any]
+) -> config_dict.FieldReference:
+    """Returns a value for a field that follows another field, also after flags have changed that.
+
+    ``config.data.image_size = following(config, "data.name", int, size_of)``; a flag that sets
+    ``data.image_size`` itself ends that.
+
+    Args:
+        config: The config.
+        field: The other field, which must have a value.
+        kind: The type of the value.
+        choose: Gives the value for that of the other field.
+    """
+    *path, key = field.split(".")
+    section = config
+    for each in path:
+        section = section[each]
+    chosen = _Operation(lambda _, other: choose(other), [section.get_ref(key)])
+    return config_dict.FieldReference(kind(), field_type=kind, op=chosen)
+
+
+class _Operation(NamedTuple):
+    """What :class:`ml_collections.FieldReference` applies to its value when that is read."""
+
+    fn: Callable[..., Any]
+    args: list[Any]
 
 
 def shrink(config: ml_collections.ConfigDict, image_size: int | None = None) -> None:
@@ -302,6 +332,31 @@ def fields(config: ml_collections.ConfigDict) -> dict[str, type]:
     return found
 
 
+def is_optional(config: ml_collections.ConfigDict, field: str, word: str = "none") -> bool:
+    """Returns whether a field may be unset, and a word does so because it is no value of it.
+
+    Args:
+        config: The config.
+        field: The field by the name that a flag gives it.
+        word: ``none``, which some fields take for a value, or ``unset``.
+    """
+    section, _, name = field.rpartition(".")
+    section = re.sub(r"^teachers\[\d+\]$", "teacher", section)
+    _, _, method = section.partition("methods.")
+    if section in SECTIONS:
+        known = fields_of(SECTIONS[section])
+    elif method in config.methods:
+        known = registry.settings(config.methods[method].get("method", method))
+    else:
+        return False
+    if name not in known or word in value_types.choices(known[name].type):
+        return False
+    try:
+        return value_types.fit(known[name].type, None) is None
+    except value_types.Misfit:
+        return False
+
+
 def unknown_field(config: ml_collections.ConfigDict, field: str) -> TfkdError:
     """Returns the error for a field that a config does not have."""
     section, _, rest = field.partition(".")
@@ -314,7 +369,7 @@ def unknown_field(config: ml_collections.ConfigDict, field: str) -> TfkdError:
         )
     known = [each for each in fields(config) if not each.startswith("search_space")]
     hint = did_you_mean(field, known)
-    return TfkdError(f"unknown config field {field!r}{hint} (--help lists the fields)")
+    return TfkdError(f"unknown config field {field!r}{hint} (--helpfull lists the fields)")
 
 
 def has_teacher(config: ml_collections.ConfigDict) -> bool:

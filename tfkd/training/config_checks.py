@@ -13,7 +13,7 @@ from tfkd.errors import TfkdError, TfkdWarning, unknown
 from tfkd.models.references import is_reference
 from tfkd.settings import NonNegative, Settings, checked, fields_of
 from tfkd.training import config as configs
-from tfkd.training import optimizers, schedules
+from tfkd.training import optimizers, schedules, start_weights
 from tfkd.training.config_sections import SECTIONS, OneTeacher
 
 _LONGEST_NAME = 100
@@ -28,6 +28,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     for path, section in SECTIONS.items():
         _check_section(path, _section(config, path), section)
     models.check_name(config.student.name, "network (student.name)")
+    start_weights.check(config.student)
     check_recipe(config)
     for name, entry in config.methods.items():
         _check_method(name, entry)

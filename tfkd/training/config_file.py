@@ -11,22 +11,34 @@ import ml_collections
 
 from tfkd.errors import TfkdError, did_you_mean
 
-_REPOSITORY = Path(__file__).resolve().parents[2]
+_PACKAGE = Path(__file__).resolve().parents[1]
+_INSTALLED = _PACKAGE / "configs"
+_SHIPPED = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent / "configs"
+
+
+def find(path: str) -> Path | None:
+    """Returns the config file that is meant, or ``None`` where there is none.
+
+    Args:
+        path: Its path, from the working folder, or that of a shipped config, from the repository
+            (``configs/quickstart.py``), or the name of a shipped one (``quickstart``).
+    """
+    name = path.removeprefix("configs/").removesuffix(".py")
+    places = [Path(path), _SHIPPED / f"{name}.py"]
+    return next((place for place in places if place.is_file()), None)
 
 
 def load(reference: str) -> ml_collections.ConfigDict:
     """Reads a config file.
 
     Args:
-        reference: ``PATH`` or ``PATH:ARGUMENT``; the path is looked for from the working folder and
-            then from the repository.
+        reference: ``PATH`` or ``PATH:ARGUMENT``, the path as :func:`find` takes it.
 
     Raises:
         TfkdError: When there is no such file, or it has no ``get_config``.
     """
     path, _, argument = reference.partition(":")
-    places = [Path(path), _REPOSITORY / path]
-    found = next((place for place in places if place.is_file()), None)
+    found = find(path)
     if found is None:
         raise TfkdError(f"config {path!r}: no such file, wanted a Python file with get_config")
     spec = importlib.util.spec_from_file_location(f"tfkd_config_{found.stem}", found)

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+from tfkd.data.augmentation import AUGMENTATIONS
 from tfkd.errors import TfkdError
 from tfkd.models.preprocess import PUBLISHED
 from tfkd.settings import Count, NonNegative, Positive, Range, Settings, field, fields_of
@@ -66,7 +67,7 @@ class Data(Settings):
     image_size: Annotated[int, Range(low=1, high=4096)] | None = field(
         None, "side to which images are resized; none: as they are (imagenet crops: 224)"
     )
-    augment: str | None = field(
+    augment: Literal[*AUGMENTATIONS] | None = field(
         None,
         "none | shift | crop | flip | crop_flip | imagenet | imagenet_fast; unset: the set's own",
     )
@@ -94,7 +95,12 @@ class Student(Settings):
     preprocess: Literal["dataset", "none", *PUBLISHED] | None = field(
         None,
         "dataset (its mean and deviation) | none | tf | torch | caffe (as in Keras); unset: "
-        "dataset, or none for a network that normalizes pixels itself",
+        "dataset, or none for a network that normalizes pixels itself, or what student.weights say",
+    )
+    weights: str | None = field(
+        None,
+        "what the student starts from: a .keras or .weights.h5 file, whose last layer may be of "
+        "other classes, or imagenet for a network of keras.applications; none: its seed",
     )
     taps: dict = field({}, "names of features as methods know them, and the layers that make them")
 
@@ -154,6 +160,9 @@ class Train(Settings):
         "length of the published run: milestones, warm-ups and the methods' settings in epochs are "
         "given for it, and keep their share where epochs differs; none: they are taken as they are",
     )
+    extended_from: tuple[Count, ...] = field(
+        (), "the epochs that the run was finished with before; only tools/train.py --extend sets it"
+    )
     batch_size: Long = field(64, "images of one step over all replicas")
     seed: Seed = field(0, "seed of initialization, order, augmentation and everything drawn")
     learning_rate: Positive = field(0.05, "base learning rate")
@@ -169,7 +178,9 @@ class Train(Settings):
     jit_compile: bool = field(False, "XLA; one replica only, and slower on CPUs")
     evaluate_every: Count = field(1, "epochs between two evaluations on the validation images")
     checkpoint_seconds: NonNegative = field(30.0, "least time between two checkpoints")
-    verbose: int = field(1, "1: progress bar, 2: one line an epoch, 0: silent")
+    verbose: int = field(
+        1, "1: progress bar on a terminal, elsewhere one line an epoch; 2: one line; 0: silent"
+    )
 
 
 class Export(Settings):

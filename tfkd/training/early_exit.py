@@ -54,7 +54,7 @@ def evaluate(
     }
     folder.write_json(FILE_NAME, found)
     which, first = next(iter(found.items()))
-    title = f"{students[which].name} on {dataset.info.name}"
+    title = f"{students[which].name} on {dataset.info.name}, seed {dataset.seed}"
     exit_picture.draw(first, title, folder.path / "early_exit")
     if first["budgeted"] is None:
         say(

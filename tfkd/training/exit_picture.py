@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from tfkd import files
-from tfkd.training.colors import COLORS
+from tfkd.colors import METHODS, TEST
 
 
 def draw(found: Mapping[str, Any], title: str, path: Path) -> tuple[Path, Path]:
@@ -28,10 +28,10 @@ def draw(found: Mapping[str, Any], title: str, path: Path) -> tuple[Path, Path]:
     figure = Figure(figsize=(6.4, 4.2), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    _line(axes, found["anytime"], "o--", COLORS[0], "all images leave at one exit")
+    _line(axes, found["anytime"], "o--", TEST, "all images leave at one exit")
     if found["budgeted"]:
         sorted_points = sorted(found["budgeted"], key=lambda point: point["test_macs"])
-        _line(axes, sorted_points, ".-", COLORS[2], "each leaves where it is sure")
+        _line(axes, sorted_points, ".-", METHODS[0], "each leaves where it is sure")
     axes.set_xlabel("million MACs of an image, mean")
     axes.set_ylabel("test top-1 %")
     axes.set_title(title, fontsize=11)

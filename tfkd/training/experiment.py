@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +54,13 @@ class Experiment:
         tasks.find(task)
         return cls(config, configs.in_own_epochs(config), dataset, task, configs.epochs(config))
 
-    def student(self) -> models.Network:
-        """Returns the student with fresh weights."""
-        return build.student(self.config, self.dataset.info, self.task)
+    def student(self, say: Callable[..., None] = lambda *_, **__: None) -> models.Network:
+        """Returns the student as training begins.
+
+        Args:
+            say: Prints a line.
+        """
+        return build.student(self.config, self.dataset.info, self.task, say)
 
     def distiller(
         self, student: models.Network, taught_by: Sequence[models.Network], *, dry: bool = False

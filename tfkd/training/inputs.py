@@ -468,6 +468,7 @@ def _files(config: ml_collections.ConfigDict) -> Iterator[tuple[str, Record]]:
     for section, fields in _networks(config).items():
         given[f"{section}.kwargs"] = configs.to_dict(fields.kwargs)
         given[f"{section}.class_names"] = fields.get("class_names")
+    given["student.weights"] = config.student.weights
     given["methods"] = configs.to_dict(config.methods)
     for what, value in given.items():
         for where, text in _texts(what, value):

@@ -149,8 +149,10 @@ def result(
         "steps": state.step,
         "images_per_second": round(state.images_per_second, 1),
         "seconds": round(progress.seconds, 2),
+        "extended_from": list(config.train.extended_from),
         "summary": task.summary(last, best)
-        + ("" if info.validation_size else f"; {CHOSEN_ON_TEST}"),
+        + ("" if info.validation_size else f"; {CHOSEN_ON_TEST}")
+        + _extension(config.train.extended_from, state.epoch),
         "inputs": state.inputs,
         "accepted_changes": state.accepted_changes,
         "versions": {
@@ -172,6 +174,13 @@ def result(
     if "exits" in last:
         content["exits"] = _exits(student.model, last["exits"])
     return content
+
+
+def _extension(earlier: Sequence[int], epochs: int) -> str:
+    if not earlier:
+        return ""
+    ends = ", ".join(map(str, earlier))
+    return f"; extended from {ends} epochs, which is not a run of {epochs}"
 
 
 def _size(model: keras.Model) -> dict[str, int]:

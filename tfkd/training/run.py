@@ -9,12 +9,22 @@ from collections.abc import Callable
 from typing import Any
 
 import ml_collections
+import numpy as np
 import tensorflow as tf
 
 from tfkd import data, evaluation, export, interruption, models
 from tfkd.core import Distiller
-from tfkd.errors import TfkdWarning
-from tfkd.training import build, config_checks, early_exit, graph_memory, inputs, repair, results
+from tfkd.errors import TfkdError, TfkdWarning
+from tfkd.training import (
+    build,
+    config_checks,
+    early_exit,
+    extension,
+    graph_memory,
+    inputs,
+    repair,
+    results,
+)
 from tfkd.training import config as configs
 from tfkd.training import strategy as strategies
 from tfkd.training import teaching as teachings
@@ -28,6 +38,8 @@ def run(
     config: ml_collections.ConfigDict,
     workdir: str | os.PathLike,
     strategy: tf.distribute.Strategy | str = "auto",
+    *,
+    extend: bool = False,
 ) -> dict[str, Any]:
     """Trains what a config describes, or continues it, or finds it finished.
 
@@ -46,6 +58,9 @@ def run(
         config: An experiment; see :mod:`tfkd.training.config`.
         workdir: The run folder. Several workers share it, and that of the teacher.
         strategy: A strategy, or one of :data:`tfkd.training.strategy.NAMES`.
+        extend: Whether the finished run of this config in the folder goes on to more epochs, from
+            its last state. From there on schedule and methods are those of a run of that length,
+            which the whole is not: the result says so (``extended_from``). One process only.
 
     Returns:
         The content of ``result.json``; empty on workers that write nothing.
@@ -60,18 +75,30 @@ def run(
     folder = RunFolder(workdir)
     try:
         with graph_memory.released():
-            return _run(config, folder, strategy)
+            return _run(config, folder, strategy, extend)
     except interruption.Interrupted as stop:
         stop.continues(folder.path, (folder.begun() or {}).get("step", 0))
         raise
 
 
 def _run(
-    config: ml_collections.ConfigDict, folder: RunFolder, strategy: tf.distribute.Strategy
+    config: ml_collections.ConfigDict,
+    folder: RunFolder,
+    strategy: tf.distribute.Strategy,
+    extend: bool,
 ) -> dict[str, Any]:
     config_checks.validate(config)
+    if extend:
+        if not strategies.is_single(strategy):
+            raise TfkdError("extend: found several workers, wanted one process")
+        config = extension.begin(config, folder)
     plain = configs.to_dict(config)
     folder.check(plain)
+    if config.train.extended_from and folder.config() is None:
+        raise TfkdError(
+            f"train.extended_from: found {config.train.extended_from} for a new run, wanted it "
+            "unset, as only an extension sets it"
+        )
     finished = repair.finished(folder, print if strategies.is_chief(strategy) else _silent)
     if finished is not None:
         inputs.check_finished(config, folder, finished)
@@ -132,7 +159,7 @@ def _train(
 
     # The student and what trains it, brought to where the run stands.
     with build.precision(config.train.precision), strategy.scope():
-        student, taught_by = experiment.student(), teaching.networks()
+        student, taught_by = experiment.student(say), teaching.networks()
         distiller = experiment.distiller(student, taught_by)
         loop = TrainLoop(experiment, distiller, strategy, say)
         progress = Progress(
@@ -152,6 +179,14 @@ def _train(
     if continued:
         state = progress.state
         say(f"continuing after step {state.step:,} (epoch {state.epoch + 1})", flush=True)
+        if state.epoch in config.train.extended_from:
+            rate = float(np.asarray(distiller.optimizer.learning_rate))
+            say(
+                f"extending from {state.epoch} to {experiment.epochs} epochs: schedule and methods "
+                f"are those of {experiment.epochs} from here on; the learning rate, "
+                f"{state.learning_rate:.3g} in the last epoch, is {rate:.3g}",
+                flush=True,
+            )
     if not dataset.info.validation_size:
         say(
             f"no validation images: {dataset.info.name} test chooses the best epoch "
@@ -167,8 +202,11 @@ def _train(
         return {}
 
     # What it leaves behind.
-    progress.draw_records(student.name)
-    progress.draw_stages(f"{student.name} on {dataset.info.name}, stage by stage")
+    shown = f"{student.name} on {dataset.info.name}, seed {config.train.seed}"
+    if taught_by:
+        shown = f"{' + '.join(each.name for each in taught_by)} teaches {shown}"
+    progress.draw_records(shown)
+    progress.draw_stages(shown)
     repair.make_room(folder)
     saved, variants = results.save_students(distiller, folder, progress, dataset)
     teacher = teaching.finished(folder)

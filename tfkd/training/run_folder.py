@@ -40,6 +40,7 @@ _MACHINE = (
     ("accept_changes",),
 )
 _FOLDER = "folder:"
+_LATER = (("student", "weights"), ("train", "extended_from"))
 
 
 class RunFolder:
@@ -95,10 +96,9 @@ class RunFolder:
         if there and not self.path.is_dir():
             raise TfkdError(f"workdir {str(self.path)!r}: found a file, wanted a folder")
         files.refuse_links(self.path, WRITTEN)
-        path = self.path / "config.json"
-        if not path.exists():
+        found = self.config()
+        if found is None:
             return
-        found = json_shapes.read_or_tell(path, {"*": object}, "the config of a run")
         here = comparable(json.loads(json.dumps(config)))
         try:
             there = comparable(found)
@@ -106,7 +106,8 @@ class RunFolder:
         # It may be of any shape, and be taken apart in as many ways.
         except json_shapes.OTHER as error:
             raise TfkdError(
-                f"{path}: found another shape ({reason(error)}), wanted the config of a run"
+                f"{self.path / 'config.json'}: found another shape ({reason(error)}), wanted the "
+                "config of a run"
             ) from None
         lines = differences(there, here)
         if lines:
@@ -127,6 +128,30 @@ class RunFolder:
         if names[0] != names[1] and all(name.startswith(_FOLDER) for name in names):
             if "inputs" in (self.result() or self.begun() or {}):
                 there["data"]["name"] = names[1]
+
+    def config(self) -> dict[str, Any] | None:
+        """Returns the config of the run as plain values, or ``None`` where there is none.
+
+        Raises:
+            TfkdError: When it cannot be read.
+        """
+        path = self.path / "config.json"
+        if not path.exists():
+            return None
+        return json_shapes.read_or_tell(path, {"*": object}, "the config of a run")
+
+    def reopen(self, kept: str, config: Mapping[str, Any]) -> None:
+        """Makes a finished run an unfinished one of another config.
+
+        Args:
+            kept: The name that its result gets.
+            config: The config as plain values.
+        """
+        # A kill between these steps leaves an unfinished run of the earlier config.
+        (self.path / "result.json").rename(self.path / kept)
+        for path in self.events.glob(f"events.out.tfevents.*{self.events_suffix}"):
+            path.unlink()
+        self.write_json("config.json", config)
 
     def begun(self) -> dict[str, Any] | None:
         """Returns what the newest checkpoint says of the run, or ``None``."""
@@ -229,6 +254,11 @@ def comparable(config: dict[str, Any]) -> dict[str, Any]:
         inner.pop(path[-1], None)
     if not copy.get("teachers"):
         copy.pop("teachers", None)
+    # Digests of configs name the folders of teachers, so a field that came later is not there until
+    # it is set.
+    for section, key in _LATER:
+        if not copy.get(section, {}).get(key, True):
+            copy[section].pop(key)
     for teacher in (copy.get("teacher", {}), *copy.get("teachers", ())):
         if teacher.get("config"):
             # Then the config says who the teacher is, and the folder only where it lies.

@@ -363,11 +363,11 @@ class Progress(keras.callbacks.Callback):
             history, folder = self.state.history, self.folder.path
             stage_picture.draw(self.stage_rows(), history, self._score, title, folder)
 
-    def draw_records(self, student: str) -> None:
+    def draw_records(self, title: str) -> None:
         """Draws the records whose entries have names, ``<method>_<record>.png``.
 
         Args:
-            student: Name of the student.
+            title: What stands above.
         """
         for objective in self.model.objectives:
             for name, entries in objective.record_names().items():
@@ -375,9 +375,9 @@ class Progress(keras.callbacks.Callback):
                 if kept is None:  # The method took part in no stage.
                     continue
                 values = np.stack(kept)
-                title = f"{objective.name}: {name} of {student}, at the end of each epoch"
+                above = f"{title}: {name} of {objective.name} at the end of each epoch"
                 path = self.folder.path / f"{objective.name}_{name}.png"
-                draw = functools.partial(record_picture.draw, values, entries, title, name)
+                draw = functools.partial(record_picture.draw, values, entries, above, name)
                 files.write(path, draw)
 
     def _is_due(self) -> bool:

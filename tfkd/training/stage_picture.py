@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from tfkd import files
+from tfkd.colors import DISTILLATION_LOSS, GRAY, LABEL_LOSS, VALIDATION
 from tfkd.core.tasks import Score
-from tfkd.training.colors import COLORS, GRAY
 
 NAME = "stages.png"
 
@@ -55,14 +55,17 @@ def draw(
 def _draw_scores(axes: Axes, history: Sequence[Mapping[str, Any]], score: Score) -> None:
     key = f"val_{score.metric}"
     points = [(row["epoch"], score.scale * row[key]) for row in history if key in row]
-    axes.plot(*zip(*points), ".-", color=COLORS[2])
+    axes.plot(*zip(*points), ".-", color=VALIDATION)
     axes.set_ylabel(f"validation {score.label}")
 
 
 def _draw_losses(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:
-    lines = (("student_loss", "label loss"), ("distillation_loss", "distillation"))
+    lines = (
+        ("student_loss", "label loss", LABEL_LOSS),
+        ("distillation_loss", "distillation", DISTILLATION_LOSS),
+    )
     epochs = [row["epoch"] for row in history]
-    for color, (key, label) in zip(COLORS, lines):
+    for key, label, color in lines:
         axes.plot(epochs, [row[key] for row in history], ".-", color=color, label=label)
     axes.set_yscale("symlog", linthresh=1e-2)
     axes.set_ylabel("training loss")
@@ -98,8 +101,8 @@ def _draw_ends(axes: Axes, stages: Sequence[Mapping[str, Any]], score: Score) ->
     axes.set_xticks(places, [stage["name"] for stage in stages], fontsize=8)
     beside = axes.twinx()
     scored = [(at, stage["score"]) for at, stage in enumerate(stages) if stage["score"] is not None]
-    beside.plot(*zip(*scored), "o-", color=COLORS[2])
-    beside.set_ylabel(f"validation {score.label} at the end of the stage", color=COLORS[2])
+    beside.plot(*zip(*scored), "o-", color=VALIDATION)
+    beside.set_ylabel(f"validation {score.label} at the end of the stage", color=VALIDATION)
     _plain(axes)
     beside.spines[["top", "left"]].set_visible(False)
 

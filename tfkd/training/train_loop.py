@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable
 
@@ -12,6 +13,7 @@ import tensorflow as tf
 from tfkd import data, interruption
 from tfkd.core import Distiller, Stage
 from tfkd.errors import TfkdError
+from tfkd.training.epoch_lines import EpochLines
 from tfkd.training.experiment import Experiment, batch_keys
 from tfkd.training.run_state import Progress, State
 from tfkd.training.stage_cache import cached_keys, with_cached_taps
@@ -100,6 +102,9 @@ class TrainLoop:
         stage, train = self.stages[number], self._experiment.config.train
         done, wanted = progress.state.step, self._batch_keys(stage)
         epochs = self.timeline.epochs(number)
+        # Elsewhere than on a terminal a bar is kilobytes of control characters.
+        bar = train.verbose == 1 and sys.stdout.isatty()
+        lines = [EpochLines(self._say)] if train.verbose and not bar else []
         evaluation = {}
         if stage.evaluate:
             evaluation = {
@@ -123,8 +128,9 @@ class TrainLoop:
                     _StepLimit(self.timeline, number),
                     _Throughput(self._dataset.batch_size, progress.state),
                     progress,
+                    *lines,
                 ],
-                verbose=train.verbose,
+                verbose=int(bar),
                 shuffle=False,
                 **evaluation,
             )

@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from tfkd import files
-from tfkd.training.colors import COLORS
+from tfkd.colors import BEST, TEST, VALIDATION
 from tfkd.tuning.space import Dimension
 
 _WIDE = 20.0
@@ -22,13 +22,17 @@ _WIDE = 20.0
 
 
 def draw(
-    rows: Sequence[Mapping[str, Any]], space: Sequence[Dimension], path: str | os.PathLike
+    rows: Sequence[Mapping[str, Any]],
+    space: Sequence[Dimension],
+    title: str,
+    path: str | os.PathLike,
 ) -> Path | None:
     """Draws the scores of a search, where one or two dimensions were varied.
 
     Args:
         rows: What :func:`tfkd.tuning.search` returns.
         space: Its dimensions.
+        title: What stands above.
         path: The PNG file to write.
 
     Returns:
@@ -44,6 +48,7 @@ def draw(
         _curve(axes, scored, space[0])
     else:
         _map(figure, axes, scored, space)
+    axes.set_title(title, fontsize=11)
     return files.write(path, lambda fresh: figure.savefig(fresh, metadata={"Software": None}))
 
 
@@ -65,10 +70,10 @@ def _curve(axes: Axes, rows: Sequence[Mapping[str, Any]], dimension: Dimension) 
     on = rows[0]["scored_on"]
     if on != "test":
         tests = np.asarray([row["test_best"] for row in rows])
-        axes.plot(places[order], tests[order], dotted, color=COLORS[0], label="test, same student")
-    axes.plot(places[order], scores[order], line, color=COLORS[2], label=on, linewidth=1.8)
+        axes.plot(places[order], tests[order], dotted, color=TEST, label="test, same student")
+    axes.plot(places[order], scores[order], line, color=VALIDATION, label=on, linewidth=1.8)
     top = int(scores.argmax())
-    axes.scatter(places[top], scores[top], s=160, facecolors="none", edgecolors=COLORS[1],
+    axes.scatter(places[top], scores[top], s=160, facecolors="none", edgecolors=BEST,
                  linewidths=2, label="best", zorder=3)  # fmt: skip
     axes.set_xlabel("\n".join(dimension.fields))
     axes.set_ylabel(rows[0]["score_label"])

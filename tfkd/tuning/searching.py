@@ -118,7 +118,8 @@ def search(
             if not record.rows:
                 shutil.rmtree(own, ignore_errors=True)
         if writes:
-            picture.draw(record.rows, space, record.workdir / "scores.png")
+            title = f"{config.student.name} on {config.data.name}, seed {config.train.seed}"
+            picture.draw(record.rows, space, title, record.workdir / "scores.png")
     if best(record.rows) is None:
         raise TfkdError(f"no trial has a score: {record.rows[-1]['error']}")
     return record.rows

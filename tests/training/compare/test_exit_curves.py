@@ -5,7 +5,7 @@ import json
 import pytest
 from matplotlib.figure import Figure
 
-from tfkd.training.compare import exit_curves
+from tfkd.training.compare import exit_curves, palette
 
 
 def points(*pairs):
@@ -22,9 +22,9 @@ def test_means_of_the_roles_with_exits_are_drawn(drawn, monkeypatch, tmp_path):
 
     monkeypatch.setattr(exit_curves, "Figure", Kept)
     roles = ("teacher", "alone", "dbt")
-    _, folders = drawn({role: [[60.0], [70.0]] for role in roles})
+    summary, folders = drawn({role: [[60.0], [70.0]] for role in roles})
     path = tmp_path / "early_exit.png"
-    assert exit_curves.draw(folders, path) is None and not path.exists()
+    assert exit_curves.draw(summary, folders, path) is None and not path.exists()
     for role, further in (("alone", 0.0), ("dbt", 5.0)):
         for seed, folder in enumerate(folders[role]):
             found = {
@@ -32,7 +32,7 @@ def test_means_of_the_roles_with_exits_are_drawn(drawn, monkeypatch, tmp_path):
                 "budgeted": points((3e6 + seed * 1e6, 62.0), (2e6, 55.0)) if further else None,
             }
             (folder / "early_exit.json").write_text(json.dumps({"last": found}))
-    assert exit_curves.draw(folders, path).read_bytes()[1:4] == b"PNG"
+    assert exit_curves.draw(summary, folders, path).read_bytes()[1:4] == b"PNG"
     anytime, budgeted = (
         {line.get_label(): [*zip(*line.get_data())] for line in axes.lines}
         for axes in figures[-1].axes
@@ -41,6 +41,8 @@ def test_means_of_the_roles_with_exits_are_drawn(drawn, monkeypatch, tmp_path):
         "alone": [pytest.approx((2.0, 50.0)), pytest.approx((4.0, 61.0))],
         "dbt": [pytest.approx((2.0, 55.0)), pytest.approx((4.0, 66.0))],
     }
+    colors = {line.get_label(): line.get_color() for line in figures[-1].axes[0].lines}
+    assert colors == palette.of_roles(summary, roles[1:]), "those of the other picture"
     # Without validation images there are no thresholds.
     assert budgeted == {"dbt": [pytest.approx((2.0, 55.0)), pytest.approx((3.5, 62.0))]}
-    assert figures[-1].get_suptitle() == "tiny on digits: mean of 2 seeds"
+    assert figures[-1].get_suptitle() == "tiny teaches tiny on digits, mean of seeds 0, 1"

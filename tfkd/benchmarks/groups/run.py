@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import pty
 import subprocess
 import sys
 import tempfile
@@ -111,16 +113,18 @@ def _start() -> None:
     with tempfile.TemporaryDirectory() as folder:
         config = f"--config={_ROOT / 'configs' / 'quickstart.py'}:alone"
         command = [sys.executable, tool, config, "--workdir=run"]
-        process = subprocess.Popen(
-            command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
+        terminal, end = pty.openpty()  # Elsewhere there is no bar.
+        process = subprocess.Popen(command, cwd=folder, stdout=end, stderr=subprocess.STDOUT)
+        os.close(end)
         said = b""
-        # The bar is drawn for the first time when the first step is done.
-        while b"1/9\x1b" not in said:
-            piece = process.stdout.read1(4096)
-            if not piece:
-                raise TfkdError(f"benchmark run: the run ended early: {said.decode()[-500:]}")
-            said += piece
-        process.kill()
-        process.wait()
-        process.stdout.close()
+        try:
+            # The bar is drawn for the first time when the first step is done.
+            while b"1/9\x1b" not in said:
+                said += os.read(terminal, 4096)
+        except OSError:  # The other end is closed.
+            told = said.decode(errors="replace")[-500:]
+            raise TfkdError(f"benchmark run: the run ended early: {told}") from None
+        finally:
+            process.kill()
+            process.wait()
+            os.close(terminal)

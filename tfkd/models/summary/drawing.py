@@ -13,14 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from tfkd import files
+from tfkd.colors import BLOCKS, FAINT, INK
 from tfkd.errors import TfkdError
 from tfkd.models.summary.overview import shape_text, short, title
 from tfkd.models.summary.plan import Block, Plan
 
 FORMATS = (".png", ".svg")
 
-_COLORS = ("#5e81ac", "#2e7d6b", "#d08770", "#8f6593", "#b48a2c", "#4c7a9c", "#a3514f")
-_INK, _FAINT = "#2e3440", "#8b93a3"
 # Inches: the height of a row and of the gaps, and the left edge and width of each column.
 _ROW, _GAP, _STAGE_GAP, _TOP, _BOTTOM = 0.34, 0.14, 0.2, 0.95, 0.2
 _STAGE, _BOX = 0.2, 1.25
@@ -86,14 +85,14 @@ def _columns(box: float, plan: Plan) -> dict[str, float]:
 
 
 def _header(axes: Axes, plan: Plan, columns: dict[str, float]) -> None:
-    axes.text(_STAGE, 0.32, plan.name, size=14, weight="bold", color=_INK, va="center")
+    axes.text(_STAGE, 0.32, plan.name, size=14, weight="bold", color=INK, va="center")
     _, _, rest = title(plan).partition(": ")
     at = _STAGE + 0.118 * len(plan.name) + 0.3
-    axes.text(at, 0.34, rest, size=9.5, color=_FAINT, va="center")
+    axes.text(at, 0.34, rest, size=9.5, color=FAINT, va="center")
     heads = {"shape": ("output", "left"), "params": ("params", "right"), "macs": ("MACs", "right")}
     for column, (word, side) in {**heads, "taps": ("taps", "left")}.items():
-        axes.text(columns[column], 0.72, word, size=8.5, color=_FAINT, ha=side, va="center")
-    axes.plot([_STAGE, columns["end"] - 0.2], [0.86, 0.86], color=_FAINT, linewidth=0.6)
+        axes.text(columns[column], 0.72, word, size=8.5, color=FAINT, ha=side, va="center")
+    axes.plot([_STAGE, columns["end"] - 0.2], [0.86, 0.86], color=FAINT, linewidth=0.6)
 
 
 def _rows(
@@ -107,12 +106,12 @@ def _rows(
     most = max([block.macs * block.repeats for block in plan.blocks] + [1])
     middle = columns["box"] + box / 2
     top = _TOP
-    _box(axes, columns["box"], top, box, "image", _FAINT)
+    _box(axes, columns["box"], top, box, "image", FAINT)
     axes.text(columns["shape"], top + _ROW / 2, shape_text(plan.input_shape), **_cell())
     bottom = top + _ROW
     top = bottom + _GAP + _STAGE_GAP
     for number, (stage, blocks) in enumerate(stages):
-        color = _COLORS[number % len(_COLORS)]
+        color = BLOCKS[number % len(BLOCKS)]
         first = top
         for block in blocks:
             axes.add_patch(_arrow((middle, bottom), (middle, top)))
@@ -138,9 +137,7 @@ def _box(axes: Axes, left: float, top: float, width: float, text: str, color: st
             linewidth=1.0,
         )
     )
-    axes.text(
-        left + width / 2, top + _ROW / 2, text, size=8.5, color=_INK, ha="center", va="center"
-    )
+    axes.text(left + width / 2, top + _ROW / 2, text, size=8.5, color=INK, ha="center", va="center")
 
 
 def _tint(color: str, strength: float = 0.14) -> tuple[float, ...]:
@@ -155,7 +152,7 @@ def _arrow(start: tuple[float, float], end: tuple[float, float]) -> FancyArrowPa
         end,
         arrowstyle="-|>",
         mutation_scale=7,
-        color=_FAINT,
+        color=FAINT,
         linewidth=0.9,
         shrinkA=0,
         shrinkB=0,
@@ -214,7 +211,7 @@ def _pill(tap: str) -> float:
 
 
 def _cell() -> dict:
-    return dict(size=8.5, color=_INK, va="center")
+    return dict(size=8.5, color=INK, va="center")
 
 
 def _stage(axes: Axes, stage: str, top: float, bottom: float, color: str) -> None:

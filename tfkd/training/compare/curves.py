@@ -16,15 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from tfkd import files
-from tfkd.training.colors import COLORS, GRAY
+from tfkd.colors import GRAY, WORDS
+from tfkd.training.compare import palette
 from tfkd.training.compare.plan import ALONE, TEACHER
 from tfkd.training.run_folder import RunFolder
-
-_FEW = 6
-"""Roles up to which each has a color, a legend and a band of its own."""
-
-_NAMED = 5
-"""Of more roles, the best methods, which have a color and a name at their line."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +28,14 @@ class _Line:
 
     Attributes:
         role: Its name.
-        curve: Validation scores, (seeds, epochs).
+        epochs: The epochs that ended with an evaluation, counted from 1.
+        curve: Their validation scores, (seeds, epochs).
         tests: Test scores, (seeds,).
         color: Its color; :data:`GRAY` for one without a name among the curves.
     """
 
     role: str
+    epochs: np.ndarray
     curve: np.ndarray
     tests: np.ndarray
     color: str
@@ -51,10 +48,10 @@ def draw(
 ) -> Path | None:
     """Draws the learning curves of several roles beside their scores on the test images.
 
-    Left, the validation score of each epoch: the mean over the seeds as a line and, where roles are
-    few, the range from the lowest to the highest as a band. Of many roles the best methods, the
-    teacher and ``alone`` are named at the ends of their lines; all others are gray. Right, the test
-    score of each seed as a dot and the mean as a bar, the best role on top.
+    Left, the validation score of each epoch that was evaluated: the mean over the seeds as a line
+    and, where roles are few, the range from the lowest to the highest as a band. Of many roles the
+    best methods, the teacher and ``alone`` are named at the ends of their lines; all others are
+    gray. Right, the test score of each seed as a dot and the mean as a bar, the best role on top.
 
     Args:
         summary: The content of ``summary.json``.
@@ -67,7 +64,7 @@ def draw(
     if not folders:
         return None
     lines = _lines(summary, folders)
-    few = len(lines) <= _FEW
+    few = len(lines) <= palette.FEW
     height = 3.6 if few else max(4.8, 1.4 + 0.22 * len(lines))
     figure = Figure(figsize=(9.0 if few else 10.0, height), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
@@ -95,68 +92,56 @@ def _title(
     summary: Mapping[str, Any], folders: Mapping[str, Sequence[str | os.PathLike]], *, few: bool
 ) -> str:
     """Returns what the picture shows, in words."""
-    result = RunFolder(list(folders.values())[-1][-1]).result()
-    seeds = len({row["seed"] for row in summary["rows"]})
     methods = len(set(folders) - {TEACHER, ALONE})
-    counted = "" if few else f"{methods} methods, "
-    drawn = "mean and range" if few else "mean"
-    over = f"{drawn} of {seeds} seeds" if seeds > 1 else "one seed"
     failed = len([row for row in summary["rows"] if row["error"] is not None])
-    ending = f", the best {_NAMED} in color" if methods > _NAMED else ""
+    ending = "" if few else f"; {methods} methods"
+    if not few and methods > palette.NAMED:
+        ending += f", the best {palette.NAMED} in color"
     if failed:
         ending += f"; {failed} {'run' if failed == 1 else 'runs'} failed"
-    return f"{result['student']} on {result['dataset']}: {counted}{over}{ending}"
+    return palette.title(summary, folders, "mean and range" if few else "mean") + ending
 
 
 def _lines(
     summary: Mapping[str, Any], folders: Mapping[str, Sequence[str | os.PathLike]]
 ) -> list[_Line]:
     """Returns the roles with what is drawn of them, the best one last."""
-    tests = {
-        role: np.asarray(
-            [
-                row["score"]
-                for row in summary["rows"]
-                if row["role"] == role and row["error"] is None
-            ]
-        )
-        for role in folders
-    }
-    ordered = sorted(folders, key=lambda role: tests[role].mean())
-    methods = [role for role in folders if role not in (TEACHER, ALONE)]
-    if len(folders) > _FEW:
-        methods = [role for role in reversed(ordered) if role in methods][:_NAMED]
-    colors = {TEACHER: COLORS[0], ALONE: COLORS[1], **dict(zip(methods, COLORS[2:]))}
+    colors = palette.of_roles(summary, list(folders))
     return [
-        _Line(role, _curves(folders[role]), tests[role], colors.get(role, GRAY)) for role in ordered
+        _Line(
+            role,
+            *_evaluated(folders[role]),
+            np.asarray(palette.test_scores(summary, role)),
+            colors[role],
+        )
+        for role in sorted(folders, key=lambda role: palette.mean_score(summary, role))
     ]
 
 
 def _draw_curves(axes: Axes, lines: Sequence[_Line], *, band: bool) -> None:
     """Draws mean and range of the validation scores of each role over the epochs."""
     for line in reversed(lines):
-        epochs = np.arange(1, line.curve.shape[1] + 1)
         named = line.color != GRAY
         axes.plot(
-            epochs,
+            line.epochs,
             line.curve.mean(0),
             color=line.color,
             label=line.role,
             linewidth=1.8 if named else 1.0,
             # A run of one epoch has a point instead of a line.
-            marker="o" if len(epochs) == 1 else None,
+            marker="o" if len(line.epochs) == 1 else None,
             zorder=3 if named else 2,
         )
         if band:
             low, high = line.curve.min(0), line.curve.max(0)
-            axes.fill_between(epochs, low, high, color=line.color, alpha=0.15)
+            axes.fill_between(line.epochs, low, high, color=line.color, alpha=0.15)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def _leave_out_begin(axes: Axes, lines: Sequence[_Line]) -> None:
     """Leaves the steep first tenth to the room below the axes: what differs, differs later."""
-    later = [each.curve.mean(0)[each.curve.shape[1] // 10 :] for each in lines]
+    later = [each.curve.mean(0)[each.epochs > each.epochs[-1] // 10] for each in lines]
     low, high = (function(np.concatenate(later)) for function in (np.nanmin, np.nanmax))
     if high > low:
         axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
@@ -179,7 +164,7 @@ def _name_lines(axes: Axes, lines: Sequence[_Line], height: float) -> None:
     for line, end, place in zip(named, ends, places):
         axes.annotate(
             line.role,
-            (line.curve.shape[1], end),
+            (line.epochs[-1], end),
             xytext=(1.04, place),
             textcoords="axes fraction",
             va="center",
@@ -192,7 +177,7 @@ def _name_lines(axes: Axes, lines: Sequence[_Line], height: float) -> None:
     if rest:
         words = f"gray: the {rest} other methods" if rest > 1 else "gray: the other method"
         place = dict(transform=axes.transAxes, ha="right", fontsize=9)
-        axes.text(0.98, 0.02, words, color="#7b8494", **place)
+        axes.text(0.98, 0.02, words, color=WORDS, **place)
 
 
 def _spread(places: np.ndarray, gap: float) -> np.ndarray:
@@ -228,16 +213,17 @@ def _draw_dots(axes: Axes, lines: Sequence[_Line]) -> None:
     axes.set_yticks(range(len(lines)), [f"{line.role}  {line.tests.mean():.2f}" for line in lines])
 
 
-def _curves(folders: Sequence[str | os.PathLike]) -> np.ndarray:
-    """Returns the validation scores, (seeds, epochs); gaps are carried forward."""
+def _evaluated(folders: Sequence[str | os.PathLike]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the epochs that all seeds evaluated, and the scores, (seeds, epochs)."""
     curves = []
     for folder in folders:
         result = RunFolder(folder).result()
         with open(Path(folder) / "metrics.csv", newline="") as file:
             column = f"val_{result['score_metric']}"
             values = [row.get(column) or "nan" for row in csv.DictReader(file)]
-        curve = result["score_scale"] * np.asarray(values, float)
-        known = np.maximum.accumulate(np.where(np.isnan(curve), 0, np.arange(len(curve))))
-        curves.append(curve[known])
+        curves.append(result["score_scale"] * np.asarray(values, float))
     shortest = min(len(curve) for curve in curves)
-    return np.stack([curve[:shortest] for curve in curves])
+    scores = np.stack([curve[:shortest] for curve in curves])
+    known = ~np.isnan(scores).any(0)
+    known[-1] = True  # The last epoch always is one, unless its score is no number.
+    return np.flatnonzero(known) + 1, scores[:, known]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,13 @@ from matplotlib.figure import Figure
 
 from tfkd import files
 from tfkd.export.early_exit import FILE_NAME, points_in
-from tfkd.training.colors import COLORS
-from tfkd.training.compare.plan import ALONE
-from tfkd.training.run_folder import RunFolder
+from tfkd.training.compare import palette
 
 
 def draw(
-    folders: Mapping[str, Sequence[str | os.PathLike]], path: str | os.PathLike
+    summary: Mapping[str, Any],
+    folders: Mapping[str, Sequence[str | os.PathLike]],
+    path: str | os.PathLike,
 ) -> Path | None:
     """Draws test accuracy over the MACs of an image, the mean over the seeds of each role.
 
@@ -29,6 +28,7 @@ def draw(
     the validation images chose for one ratio after the other.
 
     Args:
+        summary: The content of ``summary.json``.
         folders: The finished run folders of each role.
         path: The PNG file to write.
 
@@ -45,9 +45,9 @@ def draw(
     figure = Figure(figsize=(9.0, 3.9), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     anytime, budgeted = figure.subplots(1, 2, sharey=True)
-    others = cycle(COLORS[2:])
+    colors = palette.of_roles(summary, list(folders))
     for role, runs in found.items():
-        style = dict(color=COLORS[1] if role == ALONE else next(others), label=role)
+        style = dict(color=colors[role], label=role)
         _line(anytime, [run["anytime"] for run in runs], marker="o", **style)
         if all(run["budgeted"] for run in runs):
             _line(budgeted, [run["budgeted"] for run in runs], **style)
@@ -59,10 +59,7 @@ def draw(
         axes.set_xlabel("million MACs of an image, mean")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", alpha=0.25)
-    result = RunFolder(folders[next(iter(found))][-1]).result()
-    seeds = max(map(len, found.values()))
-    over = f"mean of {seeds} seeds" if seeds > 1 else "one seed"
-    figure.suptitle(f"{result['student']} on {result['dataset']}: {over}", fontsize=11)
+    figure.suptitle(palette.title(summary, folders, "mean"), fontsize=11)
     return files.write(path, lambda fresh: figure.savefig(fresh, metadata={"Software": None}))
 
 

@@ -191,6 +191,37 @@ def tell_recipes(
             )
 
 
+def holds_for(
+    experiments: Mapping[str, ml_collections.ConfigDict] | ml_collections.ConfigDict,
+    changes: Mapping[str, Any],
+) -> list[str]:
+    """Returns in words which roles the changes of a config do not reach, a line for each case.
+
+    Args:
+        experiments: As for :func:`tfkd.training.compare.compare`, with the changes.
+        changes: The changed fields and their values, as :func:`of_methods` takes them.
+    """
+    if isinstance(experiments, ml_collections.ConfigDict):
+        experiments = {DISTILLED: experiments}
+    teachers_of = dict.fromkeys(each.teacher.config for each in experiments.values())
+    teachers_of.pop(None, None)
+    taught = ", ".join(experiments)
+    found = []
+    for sections, holding, others in (
+        (("train", "student", "task"), f"{ALONE}, {taught}", []),
+        (("methods", "student_loss_weight"), taught, [f"not for {ALONE}"]),
+    ):
+        given = [
+            f"--config.{field}={'none' if value is None else value}"
+            for field, value in changes.items()
+            if field.split(".")[0] in sections
+        ]
+        told = [*others, *(f"the {TEACHER} is that of {each}" for each in teachers_of)]
+        if given and told:
+            found.append(f"{' '.join(given)}: for {holding}; {', '.join(told)}")
+    return found
+
+
 def of_methods(
     reference: str, methods: Sequence[str], changes: Mapping[str, Any] | None = None
 ) -> dict[str, ml_collections.ConfigDict]:

@@ -52,7 +52,7 @@ def compare(
         experiments: Distillation experiments by role, or one, whose role is ``distilled``; see
             :func:`tfkd.training.compare.roles`.
         workdir: Folder of the comparison.
-        seeds: Seeds, at least one.
+        seeds: Seeds, at least one, each once.
         strategy: See :func:`tfkd.training.run`.
         base: The config whose ``train`` section is the recipe of ``alone``; by default that of most
             experiments.
@@ -67,8 +67,10 @@ def compare(
     Raises:
         TfkdError: For a wrong config or folder, before anything is trained.
     """
-    if not seeds:
-        raise TfkdError("compare: found no seeds, wanted one or more")
+    repeated = next((seed for seed in seeds if list(seeds).count(seed) > 1), None)
+    if not seeds or repeated is not None:
+        found = "no seeds" if repeated is None else f"seed {repeated} more than once"
+        raise TfkdError(f"compare: found {found}, wanted one or more, each once")
     if isinstance(experiments, ml_collections.ConfigDict):
         experiments = {DISTILLED: experiments}
     for seed in seeds:
@@ -83,7 +85,7 @@ def compare(
     silent = {
         role: configs.override(each, export__enabled=False) for role, each in experiments.items()
     }
-    plans = {seed: roles(silent, seed, workdir, base) for seed in dict.fromkeys(seeds)}
+    plans = {seed: roles(silent, seed, workdir, base) for seed in seeds}
     _check_before(plans, strategy)
     files.refuse_links(workdir, ["export"])
     if strategies.is_chief(strategy):
@@ -206,7 +208,7 @@ class _Runs:
         folder.write_text("summary.csv", as_csv(self.summary))
         finished = self._finished()
         curves.draw(self.summary, finished, self._workdir / "curves.png")
-        exit_curves.draw(finished, self._workdir / "early_exit.png")
+        exit_curves.draw(self.summary, finished, self._workdir / "early_exit.png")
 
     def _finished(self) -> dict[str, list[Path]]:
         """Returns the folders of the finished runs by role."""
