@@ -59,9 +59,9 @@ def experiments(tiny: bool) -> Iterator[Experiment]:
 def _experiment(pair: _Pair, names: tuple[str, ...], tiny: bool) -> Experiment:
     shape, batch_size = ((8, 8, 3), 8) if tiny else ((32, 32, 3), 64)
     cases, comparisons, made = [], [], []
-    labels = np.random.default_rng(1).integers(0, _CLASSES, _TRAIN_SIZE).astype(np.int32)
+    others = np.random.default_rng(1).integers(0, _CLASSES, _TRAIN_SIZE).astype(np.int32)
 
-    def distiller(objective: core.Objective) -> core.Distiller:
+    def distiller(objective: core.Objective, batch: steps.Batch) -> core.Distiller:
         teacher, student = (
             models.Network(as_trained(each, _CLASSES, shape), steps.PREPROCESS)
             for each in (pair.teacher, pair.student)
@@ -71,7 +71,8 @@ def _experiment(pair: _Pair, names: tuple[str, ...], tiny: bool) -> Experiment:
             student,
             objective,
             train_size=_TRAIN_SIZE,
-            train_labels=labels,
+            # The images of the batch are the first of the training set.
+            train_labels=np.concatenate([batch.arrays["label"], others[batch_size:]]),
             batch_size=batch_size,
         )
         found.set_epochs(240)
@@ -84,7 +85,7 @@ def _experiment(pair: _Pair, names: tuple[str, ...], tiny: bool) -> Experiment:
     for name in ("kd", *names):
         objective = distillers.create(name, **_SETTINGS.get(name, {}))
         batch = steps.Batch(shape, batch_size, _CLASSES, objective.requires.all_keys)
-        found = distiller(objective)
+        found = distiller(objective, batch)
         cases.append(Case(name, steps.step(found, batch.pixels)))
         if name == "kd":
             continue
