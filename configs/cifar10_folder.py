@@ -14,8 +14,9 @@ Command: python tools/compare.py --config=configs/cifar10_folder.py --workdir=ru
 
 Argument: ``METHOD`` or ``METHOD,STUDENT`` (default ``kd,resnet8``), or ``teacher``. METHOD is one
 of ``tfkd.training.published.names()``, with its published weights for CIFAR-100, or ``plain``
-(``auxvar``, ``auxvar_elbo``, ``auxvar_infonce``, ``auxvar_no_variable``, ``auxvar_untied`` are the
-ablation of AuxVar, whose queue holds 1,024 images here);
+(``auxvar``, ``auxvar_elbo``, ``auxvar_infonce``, ``auxvar_no_variable``,
+``auxvar_no_variable_unscaled``, ``auxvar_untied`` are the ablation of AuxVar, whose queue holds
+1,024 images here, and 256 to 2,048 where it is searched);
 STUDENT is the name of a network (``kd,vgg8``). Warm-ups and stages of methods keep the
 share that they have of 240 epochs. With the word ``smoke`` (``kd,smoke``) one epoch on 40 digits of
 scikit-learn.
@@ -23,7 +24,7 @@ scikit-learn.
 
 from tfkd import models
 from tfkd.training import arguments, published
-from tfkd.training.config import default, shrink
+from tfkd.training.config import default, shrink, vary
 
 
 def get_config(argument: str = ""):
@@ -53,6 +54,11 @@ def get_config(argument: str = ""):
         preset = published.apply(config, words.method, teacher="resnet20", student=student)
         if preset.method == "auxvar":
             config.methods.auxvar.queue_size = 1024  # 4,096 would be most of these images.
+            queue = "methods.auxvar.queue_size"
+            config.search_space = tuple(
+                vary(queue, choices=(256, 1024, 2048)) if queue in each.fields else each
+                for each in config.search_space
+            )
         teacher = words.argument("teacher")
         if preset.teacher == published.SELF_TEACHER:
             teacher = words.argument("plain", *([words.student] if words.student else []))

@@ -5,6 +5,9 @@ Recipe of the paper for each stage: 50,000 steps, batches of 32, SGD with moment
 it, learning rate 0.01, weight decay 5e-4. Not published: lambda (``methods.pbkd.weight``) and
 augmentation; here a random resized crop of 224 pixels and mirroring, tested on the center of images
 whose shorter side is 256.
+Departure: pixels are less the mean of each channel and divided by their deviation, as networks that
+are trained from the beginning want them; published are BGR pixels less their mean, not divided,
+which ``--config.student.preprocess=caffe`` gives and the published weights below need.
 Expected, as published: blocks 1 to 4 replaced (``pbkd``), MACs / 2.53, top-1 2.00 and top-5 1.36
 points above the original VGG-16. All five (``pbkd_all``): MACs / 2.96. Not run here.
 Command: python tools/train.py --config=configs/pbkd_imagenet.py:pbkd \\

@@ -29,7 +29,7 @@ ARGUMENTS = {
     "pbkd_short": ["", "scratch", "kd"],
     "hdkd_cifar": ["", "dbt_constant,msdnet_cifar_lin5"],
     "hdkd_imagenet": ["imta,msdnet_imagenet_4"],
-    "hdkd_short": ["early_exit", "dense_kd"],
+    "hdkd_short": ["early_exit", "dense_kd", "hdkd", "hmsdnet", "hdbt", "imta"],
 }
 CASES = [(file, argument) for file, listed in ARGUMENTS.items() for argument in listed]
 

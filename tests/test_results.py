@@ -75,12 +75,19 @@ def recorded(folder):
 
 
 def same_in_both_versions(config):
-    """Returns a plain config without the names of experiments and of uskd's feature."""
+    """Returns a plain config without the names of experiments and of features.
+
+    Those that are read by default have been called otherwise before, and are the same ones in the
+    networks of the recorded runs.
+    """
     plain = comparable(config)
     plain.pop("experiment")
     uskd = plain["methods"].get("uskd", {})
     if uskd.get("feature") == BEFORE_LAST:
         uskd["feature"] = "stage2"  # Of three stages, which ResNets for small images have.
+    for tap, each in plain["methods"].get("sp", {}).items():
+        if each == "pre_pool":  # The end of the last stage of ResNets and VGGs.
+            plain["methods"]["sp"][tap] = None
     return plain
 
 

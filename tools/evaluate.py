@@ -63,7 +63,8 @@ _PREPROCESS = flags.DEFINE_enum(
 _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size",
     None,
-    "Height and width of the images that the network sees; left out: as it is recorded.",
+    "Height and width of the images that the network sees, with --probe as well; left out: as it "
+    "is recorded.",
     lower_bound=1,
     upper_bound=4096,
 )
@@ -148,6 +149,8 @@ def _probe() -> None:
         which=_WHICH.value,
         classes=_PROBE_CLASSES.value,
         directory=_DIRECTORY.value,
+        image_size=_IMAGE_SIZE.value,
+        crop=_CROP.value,
         tap=_TAP.value,
         cache=_CACHE.value or files.cache() / "features",
         batch_size=_BATCH_SIZE.value,

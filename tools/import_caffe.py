@@ -41,9 +41,10 @@ _MEAN = flags.DEFINE_list(
 )
 _MEAN_AS = flags.DEFINE_enum(
     "mean_as",
-    "channel",
+    None,
     ["channel", "image"],
-    "Of a file: its mean of each channel, or of each pixel (its middle, for smaller images).",
+    "Of a file: its mean of each channel, or of each pixel (its middle, for smaller images). Left "
+    "out: channel for that of --mean, and image, as Caffe does, for one that the prototxt names.",
 )
 _SCALE = flags.DEFINE_float("scale", None, "What pixels less their mean are multiplied by.")
 _CLASS_NAMES = flags.DEFINE_string(
@@ -109,7 +110,9 @@ def main(_) -> None:
     )
     params = models.cost(done.network.model).params
     print(f"{done.path}: {done.network.name}, {outputs}, {params:,} parameters")
-    print(f"channel order: {_CHANNEL_ORDER.value}; pixels: {done.pixels}")
+    # The pixels tell of blue, green, red; of one channel there is no order.
+    is_rgb = done.plan.shape[0] == 3 and not done.pixels.preprocess.bgr
+    print(f"pixels: {done.pixels}{', red, green, blue' if is_rgb else ''}")
     if _EXPORT.value:
         path = export.save(done.network, done.path.parent / "export")
         print(f"{path}: SavedModel on RGB uint8 images, outputs checked against the network")

@@ -79,11 +79,13 @@ def blob(values, form="packed", legacy=False, shape=None):
         form: How its numbers are written: packed, unpacked, split (in two parts), double, or
             unpacked doubles.
         legacy: Whether its lengths are the four of Caffe's first files.
-        shape: Lengths in the place of the array's own.
+        shape: Lengths in the place of the array's own; Caffe writes nothing where there are none.
     """
     lengths = values.shape if shape is None else shape
     flat = np.ascontiguousarray(values).reshape(-1)
-    if legacy:
+    if not lengths:
+        sizes = b""
+    elif legacy:
         four = (1,) * (4 - len(lengths)) + tuple(lengths)
         sizes = b"".join(number(field, length) for field, length in enumerate(four, start=1))
     else:

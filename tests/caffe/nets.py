@@ -52,7 +52,8 @@ class Maker:
 
     def batch_norm(self, name, bottom, channels, top=None, factor=7.5, **parameters):
         mean, variance = self.values(channels), self.values(channels, low=0.5, high=2.0)
-        blobs = (mean * factor, variance * factor, np.float32([factor]))
+        # The statistics of a factor of 0 are not heeded, whatever they are.
+        blobs = (mean * (factor or 1), variance * (factor or 1), np.float32([factor]))
         self.add("BatchNorm", name, bottom, top, blobs, **parameters)
 
 
@@ -87,7 +88,7 @@ def v2():
     make.add("Dropout", "drop", "fc2", "fc2", dropout_ratio=0.4)
     make.add("Pooling", "whole", "strided", pool="AVE", global_pooling=True)
     make.linear("fc3", "whole", 7, 5)
-    make.add("PReLU", "shared", "fc3", blobs=[np.float32([0.3])], channel_shared=True)
+    make.add("PReLU", "shared", "fc3", blobs=[np.float32(0.3)], channel_shared=True)
     make.add("Eltwise", "logit_sum", "fc1 fc2 shared")
     make.batch_norm("bn3", "logit_sum", 7, top="logit_sum", factor=1.0)
     make.add(
@@ -145,6 +146,7 @@ def variants():
         "beyond": {"pool": "AVE", "kernel_size": 4, "stride": 3},
         "oblong": {"pool": "AVE", "kernel_h": 3, "kernel_w": 2, "stride_h": 2, "stride_w": 3,
                    "pad_h": 2, "pad_w": 1},
+        "clipped": {"kernel_h": 1, "kernel_w": 3, "stride": 5, "pad_w": 1, "pad_h": 0},
         "small": {"kernel_h": 10, "kernel_w": 8, "stride": 2},
     }  # fmt: skip
     for name, parameters in pools.items():
@@ -156,6 +158,9 @@ def variants():
     make.add("ReLU", "turned", "fc", negative_slope=-0.5)
     make.add("LRN", "one", "data", local_size=1, alpha=0.3, k=2)
     make.add("LRN", "wide", "data", local_size=9)
+    make.add("LRN", "within", "data", local_size=3, norm_region="WITHIN_CHANNEL", k=2)
+    make.convolution("padded", "data", (3, 4, 3, 3), kernel_size=3, stride=2, pad=1)
+    make.convolution("stretched", "data", (3, 4, 3, 3), kernel_size=3, dilation=[2, 1])
     make.add("Concat", "alone", "one")
     make.batch_norm("unscaled", "data", 4, factor=0.0)
     make.add("PReLU", "flat_slopes", "turned", blobs=[make.values(6)])

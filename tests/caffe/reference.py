@@ -32,9 +32,9 @@ def convolution(inputs, weights, parameters):
     height, width = pair(parameters, "kernel_size", "kernel")
     pads = pair(parameters, "pad", "pad", 0)
     strides = pair(parameters, "stride", "stride", 1)
-    dilation, groups = parameters.get("dilation", 1), parameters.get("group", 1)
+    dilations, groups = pair(parameters, "dilation", "dilation", 1), parameters.get("group", 1)
     padded = np.pad(images, ((0, 0), (0, 0), (pads[0],) * 2, (pads[1],) * 2))
-    reach = [dilation * (size - 1) + 1 for size in (height, width)]
+    reach = [step * (size - 1) + 1 for step, size in zip(dilations, (height, width))]
     counts = [
         (length - whole) // stride + 1
         for length, whole, stride in zip(padded.shape[2:], reach, strides)
@@ -47,9 +47,9 @@ def convolution(inputs, weights, parameters):
         for row in range(counts[0]):
             for column in range(counts[1]):
                 top, left = row * strides[0], column * strides[1]
-                window = part[
-                    :, :, top : top + reach[0] : dilation, left : left + reach[1] : dilation
-                ]
+                rows = slice(top, top + reach[0], dilations[0])
+                columns = slice(left, left + reach[1], dilations[1])
+                window = part[:, :, rows, columns]
                 found[:, number, row, column] = (window * kernel[number]).sum((1, 2, 3))
         if bias:
             found[:, number] += bias[0][number]
@@ -68,7 +68,7 @@ def pooling(inputs, weights, parameters):
     for length, size, stride, pad in zip(lengths, kernel, strides, pads):
         steps = (length + 2 * pad - size) / stride
         count = (math.floor(steps) if is_floor else math.ceil(steps)) + 1
-        if pad and (count - 1) * stride >= length + pad:
+        if any(pads) and (count - 1) * stride >= length + pad:
             count -= 1
         starts = [number * stride - pad for number in range(count)]
         places.append([(start, min(start + size, length + pad)) for start in starts])
@@ -107,7 +107,7 @@ def scaled(inputs, weights, parameters):
 
 
 def prelu(inputs, weights, parameters):
-    slope = of_channels(weights[0], inputs[0])
+    slope = of_channels(weights[0].reshape(-1), inputs[0])
     return np.maximum(inputs[0], 0) + slope * np.minimum(inputs[0], 0)
 
 

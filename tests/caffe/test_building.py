@@ -53,6 +53,9 @@ def test_every_layer_computes_what_caffes_does(imported):
     joined = {name for node in found.plan.nodes for name in node.names[:-1]}
     named = {layer.name for layer in net if layer.type not in ("Input", "Split")}
     assert set(values) == named - joined
+    rates = {each.name: each.parameters["dropout_ratio"] for each in net if each.type == "Dropout"}
+    dropped = {name: found.network.model.get_layer(found.layers[name]).rate for name in rates}
+    assert dropped == pytest.approx(rates)
     for name, each in values.items():
         largest = np.abs(wanted[name]).max()
         np.testing.assert_allclose(
@@ -60,11 +63,11 @@ def test_every_layer_computes_what_caffes_does(imported):
         )
 
 
+# Parameters of the third net OpenCV reads otherwise than Caffe.
+@pytest.mark.parametrize("imported", ["v1", "v2"], indirect=True)
 def test_every_layer_computes_what_opencv_computed(imported):
     name, net, found = imported
-    wanted = json.loads(OPENCV.read_text())["outputs"].get(name)
-    if wanted is None:
-        pytest.skip("OpenCV reads parameters of this net otherwise than Caffe")
+    wanted = json.loads(OPENCV.read_text())["outputs"][name]
     values = outputs(found, nets.image(net))
     assert set(values) <= set(wanted)
     for layer, each in values.items():
@@ -96,7 +99,7 @@ def test_the_file_loads_without_tfkd(imported, tmp_path):
 def test_a_last_softmax_is_left_off_and_its_input_are_the_logits(tmp_path):
     net = nets.v1()
     found = caffe.load(*written(tmp_path, net, v1=True), mean=[0.0])
-    assert found.plan.outputs == {"sum": len(found.plan.nodes) - 1}
+    assert found.plan.outputs == {len(found.plan.nodes) - 1: "sum"}
     assert "prob" not in models.tap_names(found.network.model)
     image = nets.image(net)
     values = outputs(found, image)["sum"]
@@ -116,6 +119,20 @@ def test_several_outputs_are_named_by_their_blobs(tmp_path):
     assert models.tap_shapes(found.network.model, found.network.paths(["a/b"])) == {
         "a/b": (4, 4, 4)
     }
+
+
+def test_an_output_has_the_name_of_its_layer_where_that_of_its_blob_is_another_layers(tmp_path):
+    make = nets.Maker(3)
+    make.image(3, 6, 6)
+    make.linear("fc1", "data", 5, 3 * 36)
+    make.add("ReLU", "relu1", "fc1", "fc1")
+    make.linear("fc2", "data", 4, 3 * 36)
+    found = caffe.load(*written(tmp_path, make.layers), mean=[0.0])
+    assert set(models.outputs(found.network.model)) == {"relu1", "fc2"}
+    image = nets.image(make.layers)
+    wanted = reference.outputs(make.layers, image)
+    for name, values in outputs(found, image).items():
+        np.testing.assert_allclose(values, wanted[name], rtol=0, atol=1e-4, err_msg=name)
 
 
 def test_maps_of_one_value_are_logits(tmp_path):
@@ -152,6 +169,19 @@ def test_layers_of_one_name_get_a_number(tmp_path):
     assert names == [
         "data", "same", "same_2", "same_pad_pad_2", "same_pad", "same_pad_pad_pad", "same_pad_pad"
     ]  # fmt: skip
+
+
+def test_layers_are_called_as_the_functions_of_other_layers(tmp_path):
+    make = nets.Maker(6)
+    make.image(3, 4, 4)
+    make.convolution("conv", "data", (3, 3, 1, 1), kernel_size=1)
+    make.add("LRN", "norm", "conv", local_size=3)
+    make.add("Pooling", "pad", "norm", kernel_size=3, stride=2, pad=1)
+    for before, name in (("pad", "square"), ("square", "add"), ("add", "power")):
+        make.add("ReLU", name, before, negative_slope=-0.5)
+    found = caffe.load(*written(tmp_path, make.layers), mean=[0.0])
+    names = {each.split("_")[0] for each in models.tap_names(found.network.model)}
+    assert names == {"conv", "norm", "pad", "square", "add", "power", "logits"}
 
 
 def test_more_layers_than_keras_joins(tmp_path, monkeypatch):

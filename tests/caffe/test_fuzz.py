@@ -13,11 +13,11 @@ from tfkd.benchmarks import memory
 @pytest.mark.filterwarnings("ignore::tfkd.TfkdWarning")
 @pytest.mark.parametrize("change_text", [False, True])
 def test_a_thousand_changed_files(change_text, tmp_path):
-    fuzz = Files(tmp_path, [(nets.small(), False)])
+    fuzz = Files(tmp_path, [(nets.small(), False), (nets.v1(), True)])
     found = []
 
     def work():
-        found.extend(fuzz.planned(0, change_text) for _ in range(1000))
+        found.extend(fuzz.planned(number % 2, change_text) for number in range(1000))
         return ()
 
     most = memory.peak(work) if memory.is_told() else work() or 0

@@ -87,10 +87,13 @@ def test_what_the_prototxt_says_of_pixels_unless_told_otherwise(mean_image, tmp_
     begin = text.index("layer")
     prototxt.write_text(text[:begin] + given + text[text.index("layer", begin + 5) :])
     images = pixels()[..., ::-1].transpose(0, 3, 1, 2)
-    found = caffe.load(prototxt, caffemodel)
-    check_logits(found.network, (images - mean_image.mean((1, 2))[:, None, None]) * 0.25)
-    found = caffe.load(prototxt, caffemodel, mean=[7.0], scale=2.0)
-    check_logits(found.network, (images - 7.0) * 2.0)
+    for settings, mean, scale in (
+        ({}, mean_image[:, 2:10, 1:9], 0.25),
+        ({"mean_as": "channel"}, mean_image.mean((1, 2))[:, None, None], 0.25),
+        ({"mean": np.full(3, 7.0), "scale": 2.0}, 7.0, 2.0),
+    ):
+        found = caffe.load(prototxt, caffemodel, **settings)
+        check_logits(found.network, (images - mean) * scale)
 
 
 @pytest.mark.parametrize(

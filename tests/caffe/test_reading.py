@@ -93,12 +93,18 @@ def test_layers_of_training_are_left_out(tmp_path):
         "  transform_param { crop_size: 8 scale: 0.5 mean_value: 10 mirror: true } }",
         'layer { name: "drop" type: "Dropout" bottom: "data" top: "data" exclude { phase: TEST } }',
         files.prototxt([conv]),
-        'layer { name: "staged" type: "Slice" bottom: "conv1" include { stage: "deploy" } }',
-        'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "conv1" bottom: "label" top: "l" }',
+        'layer { name: "staged" type: "Slice" bottom: "conv1" include { stage: "deploy" }',
+        "  slice_param { axis: 1 } }",
+        'layer { name: "high" type: "Slice" bottom: "conv1" include { min_level: 1 } }',
+        'layer { name: "low" type: "Slice" bottom: "conv1" include { max_level: -1 } }',
+        'layer { name: "here" type: "Slice" bottom: "conv1" exclude { not_stage: "deploy" } }',
+        'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "conv1" bottom: "label" top: "l"',
+        "  fork_param { lambda: 2 } }",
         'layer { name: "acc" type: "Accuracy" bottom: "conv1" bottom: "label" top: "a" }',
         'layer { name: "side" type: "Sigmoid" bottom: "conv1" top: "side" }',
         'layer { name: "quiet" type: "Silence" bottom: "side" }',
-        'layer { name: "act" type: "ReLU" bottom: "conv1" top: "conv1" }',
+        'layer { name: "act" type: "ReLU" bottom: "conv1" top: "conv1" phase: TEST param { }',
+        '  include { not_stage: "deploy" min_level: 0 max_level: 0 } }',
     ]
     path = written(tmp_path / "train_val.prototxt", "\n".join(lines).encode())
     content = files.weights([conv])
@@ -110,6 +116,27 @@ def test_layers_of_training_are_left_out(tmp_path):
     assert imported.network.preprocess.std == (2.0,)
     again = caffe.load(path, tmp_path / "net.caffemodel", image_size=5)
     assert again.network.model.input_shape == (None, 5, 5, 3)
+
+
+OTHER_DATA = (
+    'layer { name: "d" type: "Data" top: "data" '
+    "transform_param { crop_size: 8 scale: 0.5 mean_value: 10 } }"
+    'layer { name: "g" type: "ImageData" top: "truth" transform_param { scale: 3 } }'
+)
+OLD_DATA = (
+    'layers { name: "d" type: DATA top: "data" top: "label" transform_param { mean_value: 10 }'
+    " data_param { batch_size: 4 scale: 0.5 crop_size: 8 } }"
+)
+
+
+@pytest.mark.parametrize("data, v1", [(OTHER_DATA, False), (OLD_DATA, True)])
+def test_pixels_are_those_of_the_data_layer_of_the_images(data, v1, tmp_path):
+    conv = [nets.v2()[1]]
+    path = written(tmp_path / "net.prototxt", (data + files.prototxt(conv, v1)).encode())
+    weights = written(tmp_path / "net.caffemodel", files.weights(conv, v1))
+    found = caffe.load(path, weights)
+    assert found.plan.shape == (3, 8, 8)
+    assert (found.network.preprocess.mean, found.network.preprocess.std) == ((10.0,), (2.0,))
 
 
 def test_weights_that_are_not_defined_are_told(tmp_path):

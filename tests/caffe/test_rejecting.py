@@ -102,6 +102,14 @@ TEXTS = {
         "layer {\n convolution_param { kernal_size: 3 } }",
         r"found 2:\d+ .*the field 'kernal_size', which ConvolutionParameter does not have",
     ),
+    "unknown field of a layer": (
+        'layer { type: "ReLU" relu_params { negative_slope: 0.5 } }',
+        r"found 1:\d+ .*the field 'relu_params', which LayerParameter does not have",
+    ),
+    "parameter beside the parameters": (
+        "layers { type: DATA fork: 1 } layers { type: RELU negative_slope: 0.5 }",
+        r"found 1:\d+ .*the field 'negative_slope', which V1LayerParameter does not have",
+    ),
     "a number that is none": ("layer { convolution_param { num_output: -1 } }", "out of range"),
     "both versions": ("layer {} layers {}", "both 'layer' and 'layers'"),
     "too deep": ("a { " * 50, "found more than"),
@@ -200,6 +208,10 @@ NETWORKS = {
         + 'layer { name: "b" type: "ReLU" bottom: "data" top: "y" }',
         "layer 'b': found the top 'y', which another layer makes",
     ),
+    "name of another layer with weights": (
+        convolution() + convolution(tops=("y",)).removeprefix(INPUT),
+        "layer 'conv1': found a second layer of that name, wanted one, because weights go by",
+    ),
     "two inputs": (
         one("Concat", "", ("data", "more")) + INPUT.replace("data", "more"),
         "found 2 inputs that layers read: 'data', 'more'; wanted one",
@@ -252,11 +264,35 @@ def test_networks(case, tmp_path):
     rejected(tmp_path / "net.prototxt", text.encode(), match, load)
 
 
-def test_batch_normalization_of_variances_below_zero(tmp_path):
-    blobs = [files.blob(np.float32(each)) for each in ([0, 0, 0], [1, -2, 1], [1])]
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize(
+    "parameters, found, wanted",
+    [
+        ("num_output: 4 kernel_h: 3 kernel_w: 1", (4, 3, 1, 3), "4x3x3x1"),
+        ("num_output: 3 group: 3 kernel_size: 2", (1, 3, 2, 2), "3x1x2x2"),
+    ],
+)
+def test_weights_of_as_many_numbers_in_another_order(parameters, found, wanted, legacy, tmp_path):
+    blob = files.blob(np.ones(found, np.float32), legacy=legacy)
+    (tmp_path / "net.caffemodel").write_bytes(layers(blob))
+    (tmp_path / "net.prototxt").write_text(one("Convolution", f"{parameters} bias_term: false"))
+    shape = "x".join(map(str, found))
+    with pytest.raises(caffe.CaffeFormatError, match=f"found the shape {shape}, wanted {wanted}"):
+        caffe.load(tmp_path / "net.prototxt", tmp_path / "net.caffemodel")
+
+
+@pytest.mark.parametrize(
+    "mean, variance, factor, match",
+    [
+        (0, -2, 1, "found the variance -2 and eps 1e-05"),
+        (1e10, 0.1, 1e-30, "found a mean or variance that is infinite with the factor 1e-30"),
+    ],
+)
+def test_statistics_that_cannot_be(mean, variance, factor, match, tmp_path):
+    blobs = [files.blob(np.float32(each)) for each in ([0, mean, 0], [1, variance, 1], [factor])]
     (tmp_path / "net.caffemodel").write_bytes(layers(*blobs))
     (tmp_path / "net.prototxt").write_text(one("BatchNorm"))
-    with pytest.raises(caffe.CaffeFormatError, match="found the variance -2 and eps 1e-05"):
+    with pytest.raises(caffe.CaffeFormatError, match=match):
         caffe.load(tmp_path / "net.prototxt", tmp_path / "net.caffemodel")
 
 

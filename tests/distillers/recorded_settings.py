@@ -30,6 +30,7 @@ WANTED = {
         "own_instance": "True or False",
         "center": "True or False",
         "head": "'linear' or 'bayes'",
+        "head_temperature": "a number > 0 or None",
         "student_tap": "a string",
         "teacher_tap": "a string",
     },
@@ -185,7 +186,7 @@ WANTED = {
         "student_tap": "a string",
         "teacher_tap": "a string",
     },
-    "sp": {"student_tap": "a string", "teacher_tap": "a string"},
+    "sp": {"student_tap": "a string or None", "teacher_tap": "a string or None"},
     "srrl": {
         "connector_on": "'map' or 'pooled'",
         "feature_weight": "a number >= 0",

@@ -85,10 +85,10 @@ def batches(
     if dense:
         chosen["label"] = np.eye(NUM_CLASSES, dtype="float32")[chosen["label"]]
     made = tf.data.Dataset.from_tensor_slices(chosen).batch(size, drop_remainder=True)
-    return made.map(_in_rows)
+    return made.map(in_rows)
 
 
-def _in_rows(batch: dict) -> dict:
+def in_rows(batch: dict) -> dict:
     return {
         key: tf.reshape(value, [-1, *value.shape[2:]]) if value.shape.rank == 5 else value
         for key, value in batch.items()

@@ -16,7 +16,7 @@ from tfkd.core.divergences import cross_entropy
 from tfkd.distillers.auxvar import AuxVar, bayes_head, mixture
 from tfkd.distillers.auxvar.class_vectors import class_vectors
 from tfkd.distillers.shared.queue import EMPTY, Queue
-from tfkd.errors import TfkdError
+from tfkd.errors import TfkdError, TfkdWarning
 
 # Four stored images of three classes, and the embedding of an image that is the first of them.
 V = np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [-0.6, 0.8]])
@@ -132,7 +132,7 @@ def test_projector_and_directions_fold_to_one_matrix():
     np.testing.assert_allclose(softmax(scores).argmax(), softmax(unfolded).argmax())
 
 
-def test_a_class_that_no_image_has_is_never_the_best():
+def test_a_class_that_no_image_has_has_no_direction():
     found = bayes_head.Prototypes(2, 2)
     found.add(V, np.array([[1.0, 0.0]] * 4))
     np.testing.assert_array_equal(found.directions()[1], [0.0, 0.0])
@@ -145,11 +145,14 @@ def objective_of(width=2, classes=3, head=None, **settings) -> AuxVar:
     """An objective whose projector leaves features as they are."""
     objective = AuxVar(**{"kappa": KAPPA, "temperature": 2.0, "queue_size": 6, **settings})
     shapes = {
-        ("student", "main"): {"pooled": (None, width)},
-        ("teacher", "main"): {"pooled": (None, width), "logits": (None, classes)},
+        ("student", "main"): {objective.student_tap: (None, width)},
+        ("teacher", "main"): {objective.teacher_tap: (None, width), "logits": (None, classes)},
     }
+    image = keras.Input((width,))
+    feature = keras.layers.Identity(name=objective.student_tap)(image)
+    student = models.as_network(keras.Model(image, keras.layers.Dense(classes)(feature)))
     objective.setup(
-        Spec(classes, (2, 2, 1), shapes, None, None, 1, lambda *_: head, lambda name: None)
+        Spec(classes, (2, 2, 1), shapes, None, None, 1, lambda *_: head, lambda name: student)
     )
     objective.projector.kernel.assign(np.eye(width))
     return objective
@@ -161,8 +164,8 @@ def step(objective, index, student, features, logits, writes=True, **batch):
     with tf.GradientTape() as tape:
         tape.watch(given)
         outputs = {
-            "student": {"pooled": given[0]},
-            "teacher": {"pooled": given[1], "logits": given[2]},
+            "student": {objective.student_tap: given[0]},
+            "teacher": {objective.teacher_tap: given[1], "logits": given[2]},
         }
         context = context_of(outputs, np.zeros(len(index), int), index=index, **batch)
         replaced = objective.student_logits(context)
@@ -181,6 +184,22 @@ def test_a_step_is_the_loss_over_batch_and_queue():
     loss, slopes = step(objective, [0], U[None], 3 * V[:1], T[:1])
     np.testing.assert_allclose(loss, 0.207932, atol=1e-6)
     assert np.any(slopes[0] != 0) and slopes[1] is None and slopes[2] is None
+
+
+def test_stored_images_have_a_temperature_of_their_own_and_features_any_tap():
+    objective = objective_of(query_temperature=0.5, student_tap="neck", teacher_tap="last")
+    step(objective, [1, 2, 3], U[None].repeat(3, 0), V[1:], T[1:])
+    loss, _ = step(objective, [0], U[None], V[:1], T[:1])
+    target, found = softmax(T[0] / 2.0), softmax(KAPPA * V @ U) @ softmax(T / 0.5)
+    np.testing.assert_allclose(loss, np.sum(target * np.log(target / found)), atol=1e-6)
+
+
+def test_rows_of_the_batch_that_do_not_count_are_not_stored_images():
+    rows = [0, 3]
+    given = objective_of(), rows, U[None].repeat(2, 0), V[rows], T[rows]
+    loss, _ = step(*given, sample_weight=np.array([1.0, 0.0], np.float32))
+    # The image that counts can only be like itself.
+    np.testing.assert_allclose(loss, 0.0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -255,6 +274,22 @@ def test_centered_features_have_the_mean_of_all_taken_from_each():
     np.testing.assert_allclose(loss, wanted, rtol=1e-5)
 
 
+def test_evaluation_of_the_trained_bayes_head_goes_by_the_centered_queue():
+    objective = objective_of(head="bayes", center=True)
+
+    def evaluated():
+        outputs = {"student": {"pooled": tf.constant(U[None], tf.float32)}}
+        return objective.student_logits(context_of(outputs, [0], training=False))
+
+    # Nothing is known before the first step, which is no guess at the first class.
+    assert np.isnan(evaluated().numpy()).all()
+    step(objective, [0, 1, 2, 3], U[None].repeat(4, 0), V, T)
+    centered = V - V.mean(axis=0)
+    centered /= np.linalg.norm(centered, axis=1, keepdims=True)
+    wanted = softmax(KAPPA * centered @ U) @ CLASSES.numpy()
+    np.testing.assert_allclose(tf.nn.softmax(evaluated())[0], wanted, rtol=1e-5)
+
+
 def linear(kernel, bias) -> keras.Model:
     head = keras.Sequential([keras.Input((len(kernel),)), keras.layers.Dense(len(bias))])
     head.set_weights([np.array(kernel, "float32"), np.array(bias, "float32")])
@@ -312,40 +347,99 @@ def data_set() -> data.DataSet:
     return data.from_arrays((images, labels), (images[:4], labels[:4]), batch_size=8, num_classes=4)
 
 
-def by_hand(distiller, dataset, center=False):
+def necked(width: int, *names: str) -> keras.Model:
+    """A network with a linear layer on another vector than ``pooled``.
+
+    Args:
+        width: Filters of its convolution.
+        *names: Names of that and of the linear layer.
+    """
+    image = keras.Input((8, 8, 3))
+    hidden = keras.layers.Conv2D(width, 3, activation="silu", name=names[0])(image)
+    hidden = keras.layers.GlobalAveragePooling2D(name="pooled")(hidden)
+    hidden = keras.layers.Activation("tanh", name="neck")(hidden)
+    return keras.Model(image, keras.layers.Dense(runs.NUM_CLASSES, name=names[1])(hidden))
+
+
+def by_hand(distiller, dataset):
     """Logits of the Bayes head for the training images, from the models alone."""
+    [objective] = distiller.objectives
     pixels = np.concatenate([batch["image"] for batch in dataset.train_evaluation()])[:21]
-    found = [
-        models.tapped(network.model, ["pooled", "logits"])(network.preprocess(pixels))
-        for network in (distiller.network("student"), distiller.network("teacher"))
-    ]
-    classes = softmax(np.float64(found[1]["logits"]) / 4.0)
-    vectors = np.float64(tf.math.l2_normalize(found[1]["pooled"], axis=1))
-    if center:
+    student, teacher = (
+        models.tapped(network.model, [tap, "logits"])(network.preprocess(pixels))
+        for network, tap in (
+            (distiller.network("student"), objective.student_tap),
+            (distiller.network("teacher"), objective.teacher_tap),
+        )
+    )
+    vectors = np.float64(tf.math.l2_normalize(teacher[objective.teacher_tap], axis=1))
+    logits = np.float64(teacher["logits"])
+    if objective.class_posterior == "cosine":
+        kernel = np.float64(distiller.network("teacher").model.get_layer("logits").kernel)
+        logits = vectors @ (kernel / np.linalg.norm(kernel, axis=0))
+    classes = softmax(logits / (objective.head_temperature or 4.0))
+    if objective.center:
         vectors = vectors - vectors.mean(axis=0)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     means = (classes / classes.sum(axis=0)).T @ vectors
     directions = means / np.linalg.norm(means, axis=1, keepdims=True)
-    [objective] = distiller.objectives
-    return pixels, found[0]["pooled"] @ objective.projector.kernel @ directions.T.astype("float32")
+    projected = student[objective.student_tap] @ objective.projector.kernel
+    return pixels, projected @ directions.T.astype("float32")
 
 
-@pytest.mark.parametrize("center", [False, True])
-def test_run_ends_in_a_student_with_the_bayes_head(center):
-    distiller = runs.distiller_of(AuxVar(center=center), eager=True)
+def check_bayes_student(distiller):
     distiller.fit(runs.batches("index").take(1), verbose=0)
     dataset = data_set()
     finish = distiller.finish(dataset)
     student = distiller.clean_student(finish)
     assert student.model is distiller.student
     found = distiller.variants(student, finish)["bayes"]
-    pixels, wanted = by_hand(distiller, dataset, center)
+    pixels, wanted = by_hand(distiller, dataset)
     np.testing.assert_allclose(found(pixels, training=False), wanted, rtol=1e-4, atol=1e-5)
     cost, usual = models.cost(found.model), models.cost(student.model)
     assert (cost.params, cost.macs) == (usual.params, usual.macs)
-    assert not np.any(found.model.get_layer("logits").bias)
+    assert not np.any(found.model.layers[-1].bias)
     assert "not calibrated" in found.name and "pooled" in models.tap_names(found.model)
     assert dataclasses.replace(found, model=student.model, name=student.name) == student
+
+
+@pytest.mark.parametrize("settings", [{}, {"center": True, "head_temperature": 2.0}])
+def test_run_ends_in_a_student_with_the_bayes_head(settings):
+    check_bayes_student(runs.distiller_of(AuxVar(**settings), eager=True))
+
+
+def test_bayes_head_of_other_taps_of_cosines_and_of_a_teacher_with_pixels_of_its_own():
+    settings = dict(class_posterior="cosine", head_temperature=0.3)
+    objective = AuxVar(student_tap="neck", teacher_tap="neck", **settings)
+    teacher = models.Network(necked(6, "conv", "logits"), models.Preprocess((90.0,), (50.0,)))
+    # The name of the new layer is taken.
+    distiller = Distiller(teacher, necked(4, "logits", "classes"), objective)
+    distiller.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
+    check_bayes_student(distiller)
+
+
+def test_layers_that_the_bayes_head_leaves_out_are_told():
+    image = keras.Input((8, 8, 3))
+    pooled = keras.layers.GlobalAveragePooling2D(name="pooled")(image)
+    hidden = keras.layers.Dense(6, activation="silu")(pooled)
+    student = keras.Model(image, keras.layers.Dense(runs.NUM_CLASSES)(hidden))
+    with pytest.warns(TfkdWarning, match="auxvar: found 52 parameters behind 'pooled' .* 16 of"):
+        Distiller(runs.network("teacher"), student, AuxVar())
+
+
+def test_student_without_a_graph_is_refused():
+    class Plain(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.inner = runs.network("inner")
+
+        def call(self, images):
+            return self.inner(images)
+
+    student = Plain()
+    student(np.zeros((1, 8, 8, 3), "float32"))
+    with pytest.raises(TfkdError, match="^auxvar: found the student .* no functional model"):
+        Distiller(runs.network("teacher"), student, AuxVar(student_tap="logits"))
 
 
 def test_without_data_there_is_no_bayes_head():
@@ -392,7 +486,8 @@ def test_trained_bayes_head_gives_one_update_on_two_replicas(two_replicas):
     states = []
     for scope in (contextlib.nullcontext(), two_replicas.scope()):
         with scope:
-            distiller = runs.distiller_of(AuxVar(head="bayes", queue_size=12), learning_rate=0.05)
+            objective = AuxVar(head="bayes", objective="infonce", queue_size=12)
+            distiller = runs.distiller_of(objective, learning_rate=0.05)
             batches = runs.batches("index", "sample_weight")
             if states:
                 batches = two_replicas.experimental_distribute_dataset(batches)

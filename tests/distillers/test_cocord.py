@@ -18,6 +18,7 @@ from tfkd.distillers.cocord import (
     perceptron,
     prediction_loss,
 )
+from tfkd.distillers.shared.queue import EMPTY
 from tfkd.errors import TfkdError
 
 ORACLE = ORACLES["cocord"]
@@ -80,28 +81,28 @@ def write(objective: CoCoRD, keys) -> None:
 def test_published_queue_wraps_around():
     given, expected = ORACLE["losses"]["inputs"], ORACLE["losses"]["expected"]
     objective = objective_with(queue_size=5, projection_width=3)
-    objective.queue.assign(given["queue"])
-    objective.pointer.assign(given["pointer"])
+    objective.queue.rows["key"].assign(given["queue"])
+    objective.queue.next.assign(given["pointer"])
     write(objective, tf.math.l2_normalize(given["teacher_key"], axis=-1))
-    np.testing.assert_allclose(objective.queue, expected["queue_after"], atol=1e-6)
-    assert int(objective.pointer) == expected["pointer_after"]
+    np.testing.assert_allclose(objective.queue.rows["key"], expected["queue_after"], atol=1e-6)
+    assert int(objective.queue.next) == expected["pointer_after"]
 
 
 @pytest.mark.parametrize("rows", [1, 5, 8, 13])
 def test_batch_larger_than_the_queue_leaves_its_last_keys(rows):
     objective = objective_with(queue_size=5, projection_width=3)
-    objective.pointer.assign(3)
-    wanted, pointer = np.array(objective.queue), 3
+    objective.queue.next.assign(3)
+    wanted, pointer = np.array(objective.queue.rows["key"]), 3
     keys = np.random.default_rng(0).normal(size=(rows, 3)).astype("float32")
     for key in keys:
         wanted[pointer], pointer = key, (pointer + 1) % 5
     write(objective, keys)
-    np.testing.assert_array_equal(objective.queue, wanted)
-    assert int(objective.pointer) == pointer
+    np.testing.assert_array_equal(objective.queue.rows["key"], wanted)
+    assert int(objective.queue.next) == pointer
 
 
 def test_queue_starts_with_random_directions_of_the_seed():
-    first, again = (np.array(objective_with().queue) for _ in range(2))
+    first, again = (np.array(objective_with().queue.rows["key"]) for _ in range(2))
     np.testing.assert_array_equal(first, again)
     np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1.0, rtol=1e-6)
     assert np.abs(first @ first.T - np.eye(len(first))).max() < 0.99
@@ -178,7 +179,7 @@ def test_losses_of_a_step_are_those_of_the_three_views():
     student = copy_of(distiller.student, lambda: runs.network("student", 4))
     projector = copy_of(objective.projector, lambda: perceptron(4, 8, 8, 0, "p"))
     predictor = copy_of(objective.predictor, lambda: perceptron(8, 4, 8, 0, "q"))
-    queue = np.array(objective.queue)
+    queue = np.array(objective.queue.rows["key"])
     distiller.reset_metrics()
     logged = distiller.train_on_batch(batch, return_dict=True)
     # The averages of the step are those that it left.
@@ -207,7 +208,27 @@ def test_losses_of_a_step_are_those_of_the_three_views():
     # The keys of this step were written where the first step ended, after they were used.
     key = key / np.linalg.norm(key, axis=1, keepdims=True)
     queue[np.arange(8, 16) % 12] = key
-    np.testing.assert_allclose(objective.queue, queue, atol=1e-5)
+    np.testing.assert_allclose(objective.queue.rows["key"], queue, atol=1e-5)
+
+
+def test_keys_of_weight_0_are_compared_with_nothing():
+    distiller = runs.distiller_of(CoCoRD(**SMALL), eager=True)
+    [objective] = distiller.objectives
+    first, second, _ = batches()
+    first["sample_weight"] = tf.constant([1.0] * 4 + [0.0] * 4)
+    distiller.train_on_batch(first)
+    assert np.flatnonzero(np.array(objective.queue.numbers) == EMPTY).tolist() == [4, 5, 6, 7]
+
+    context = distiller.forward(second, training=True)
+
+    def contrast():
+        return float(objective.compute(context).losses["contrast"])
+
+    kept, wanted = np.array(objective.queue.rows["key"]), contrast()
+    objective.queue.rows["key"].assign(np.concatenate([kept[:4], -kept[4:8], kept[8:]]))
+    np.testing.assert_allclose(contrast(), wanted, rtol=1e-6)
+    objective.queue.rows["key"].assign(np.concatenate([-kept[:4], kept[4:]]))
+    assert abs(contrast() / wanted - 1) > 1e-3
 
 
 PASSES: list[tuple[str, bool]] = []
@@ -267,7 +288,7 @@ def test_losses_are_float32_under_mixed_precision(dtype):
     assert context.student("pooled", "second").dtype == dtype
     terms = objective.to_terms(objective.compute(context))
     assert {each.dtype for each in terms.losses.values()} == {tf.float32}
-    assert terms.carry["key"].dtype == tf.float32 and objective.queue.dtype == "float32"
+    assert terms.carry["key"].dtype == tf.float32 and objective.queue.rows["key"].dtype == "float32"
     logged = distiller.train_on_batch(batches()[0], return_dict=True)
     assert all(np.isfinite(value) for value in logged.values())
 
@@ -288,7 +309,7 @@ def test_partial_last_batch_is_written_as_any_other():
         batch = {key: value[part] for key, value in runs.arrays().items()}
         logged = distiller.train_on_batch(batch, return_dict=True)
         assert all(np.isfinite(value) for value in logged.values())
-    assert int(distiller.objectives[0].pointer) == 11
+    assert int(distiller.objectives[0].queue.next) == 11
 
 
 def test_finished_student_is_the_plain_one():

@@ -307,6 +307,8 @@ def queue_of(size, **settings):
 def test_a_queue_needs_neither_positions_nor_labels_of_the_training_set():
     requires = CRD(memory="queue").requires
     assert not requires.index and not requires.train_labels
+    # The share of the training set that is looked for is the default number of negatives.
+    assert requires.train_size and not CRD(memory="queue", negatives=9).requires.train_size
     distiller = runs.distiller_of(CRD(memory="queue"), train_labels=None, eager=True)
     history = distiller.fit(runs.batches().take(2), verbose=0).history
     assert np.isfinite(history["crd"][0]) and history["crd"][0] > 0

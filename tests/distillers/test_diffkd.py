@@ -328,6 +328,30 @@ def test_noise_is_a_function_of_the_step():
     assert changed.tolist() == [not name.endswith("autoencoder") for name in TRAINS]
 
 
+@pytest.mark.parametrize("word", ["feature", "logits"])
+def test_times_span_all_steps_and_what_is_predicted_is_a_noise_of_its_own(word, monkeypatch):
+    seen = {}
+    denoised = Connector.denoised
+
+    def started(self, student, noise, steps, training):
+        seen["start"] = np.array(noise)
+        return denoised(self, student, noise, steps, training)
+
+    def predicted(latent, noise, times, predict):
+        seen["noise"], seen["times"] = np.array(noise), np.array(times)
+        return diffusion_loss(latent, noise, times, predict)
+
+    monkeypatch.setattr(Connector, "denoised", started)
+    monkeypatch.setattr("tfkd.distillers.diffkd.objective.diffusion_loss", predicted)
+    other = {"feature": "use_logits", "logits": "use_features"}[word]
+    losses(*set_up(refinement_steps=1, **{other: False}))
+    times = seen["times"]
+    assert times.shape == (10,) and 0 <= times.min() < 500 < times.max() < 1000
+    assert len(set(times.tolist())) > 5
+    assert seen["start"].shape == seen["noise"].shape
+    assert abs(np.corrcoef(seen["start"].ravel(), seen["noise"].ravel())[0, 1]) < 0.5
+
+
 def test_sample_weights_weigh_their_images():
     objective, outputs = set_up(refinement_steps=1)
     weight = np.random.default_rng(0).uniform(0.5, 1.5, 10).astype("float32")

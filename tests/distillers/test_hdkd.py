@@ -12,6 +12,7 @@ import tensorflow as tf
 import tfkd
 from tests.distillers import runs
 from tests.distillers.contexts import context_of
+from tests.distillers.exits import EXITS, network
 from tfkd import models
 from tfkd.distillers import HDKD, HDKDDistiller
 from tfkd.distillers.hdkd.bilevel import hypergradient
@@ -21,9 +22,10 @@ from tfkd.distillers.shared.exit_losses import exit_losses, loss_names
 from tfkd.training import config as configs
 from tfkd.training import run
 
-EXITS = ("exit1", "exit2", "logits")
-HELDOUT = ("heldout_image", "heldout_label")
 RATE = 0.2
+DESCENT = {"weight_optimizer": "sgd", "weight_learning_rate": 1.0, "keep_sum": False}
+"""Plain descent, which shows the derivative in the weights themselves."""
+
 EXPERIMENTS = Path(__file__).parents[1] / "fixtures" / "contract_experiments.py"
 
 
@@ -78,41 +80,6 @@ def test_weights_stay_positive_and_keep_their_sum():
     wanted = [0.355426, 0.945543, 0.449031]
     np.testing.assert_allclose(projected(stepped, 1.75), wanted, atol=1e-6)
     np.testing.assert_allclose(projected([-0.5, 1.0, 3.0], 2.0), [0.0, 0.5, 1.5])
-
-
-def test_derivative_of_the_losses_of_exits():
-    """Oracle C: logits that move with one parameter, each exit by its own tangent."""
-    logits = [
-        [[1.0, 0, -1], [0, 2, 0]], [[2.0, 0, -1], [0, 1, 1]], [[3.0, -1, 0], [-1, 2, 0]],
-    ]  # fmt: skip
-    variable = tf.Variable(0.0, dtype=tf.float64)
-    tape = tf.GradientTape(persistent=True)
-    with tape:
-        moving = [
-            z + s * variable * np.array([1.0, 0.0, -1.0])
-            for z, s in zip(np.array(logits), (1.0, 0.5, 2.0))
-        ]
-        losses = tf.reduce_mean(exit_losses([0, 1], moving, 2.0), axis=1)
-    found = hypergradient(
-        tape,
-        losses,
-        tf.ones(6, tf.float64),
-        [variable],
-        -1.0,
-        lambda values: [tf.ones_like(values[0])],
-    )
-    np.testing.assert_allclose(
-        losses, [0.3235754, 0.5159204, 0.1178650, 0.2471827, 0.3186128, 0.3611449], atol=1e-7
-    )
-    np.testing.assert_allclose(
-        found,
-        [-0.2123948, -0.1162930, -0.1825582, -0.0171755, -0.1607369, -0.0717807],
-        atol=1e-7,
-    )
-    # G: the weights of DBT give its loss, here written out.
-    of_dbt = tf.tensordot(initial_weights("dbt", 3), losses, 1)
-    wanted = 0.5 * (0.3235754 + 0.5159204 + 0.1178650) + 0.5 * (0.3186128 + 0.3611449)
-    np.testing.assert_allclose(of_dbt, wanted, atol=1e-6)
 
 
 def test_balanced_loss_and_its_running_means():
@@ -181,8 +148,7 @@ def test_support_and_starts_of_four_exits():
 def distiller_of(eager=True, optimizer=None, kind=HDKDDistiller, **settings):
     """A distiller of a student of fixed weights with three exits; few steps need no compiling."""
     keras.utils.set_random_seed(3)
-    student = models.multi_exit(runs.network("student"), ["stage1", "stage2"], seed=1)
-    distiller = kind(None, student, HDKD(**settings))
+    distiller = kind(None, network(), HDKD(**settings))
     distiller.compile(optimizer or keras.optimizers.SGD(RATE), run_eagerly=eager)
     return distiller
 
@@ -206,17 +172,20 @@ def values(variables):
 
 
 class ByHand:
-    """The same step with K backward passes, on a network of its own."""
+    """The same step with K backward passes, on a network of its own.
 
-    def __init__(self, distiller, batch, temperature=4.0):
+    ``running`` are the running means of V; None makes them those of the first step.
+    """
+
+    def __init__(self, distiller, batch, rate=RATE, running=None):
         self.model = keras.models.clone_model(distiller.student)
         self.model.set_weights(distiller.student.get_weights())
-        self.batch, self.temperature = batch, temperature
+        self.batch, self.rate, self.running = batch, rate, running
         self.first = values(self.model.variables)
         with tf.GradientTape(persistent=True) as tape:
             outputs = self.model(batch["image"], training=True)
             logits = [outputs[name] for name in EXITS]
-            losses = exit_losses(batch["label"], logits, temperature)
+            losses = exit_losses(batch["label"], logits, 4.0)
             losses = tf.reduce_mean(batch["sample_weight"] * losses, axis=1)
             parts = tf.unstack(losses)
         variables = self.model.trainable_variables
@@ -229,12 +198,12 @@ class ByHand:
         start = dict(zip([v.path for v in self.model.variables], self.first))
         return [
             start[variable.path]
-            - RATE * sum(w * s[number].numpy() for w, s in zip(weights, self.slopes))
+            - self.rate * sum(w * s[number].numpy() for w, s in zip(weights, self.slopes))
             for number, variable in enumerate(self.model.trainable_variables)
         ]
 
     def upper(self, weights, gradient=False):
-        """V after that step, with its slopes; the running means are the first losses themselves."""
+        """V after that step, or its slopes."""
         for variable, value in zip(self.model.trainable_variables, self.stepped(weights)):
             variable.assign(value)
         with tf.GradientTape() as tape:
@@ -247,7 +216,7 @@ class ByHand:
                 )
                 for name in EXITS
             ]
-            if not hasattr(self, "running"):
+            if self.running is None:
                 self.running = [float(loss) for loss in each]
             value = tf.add_n(
                 [
@@ -259,23 +228,25 @@ class ByHand:
             return tape.gradient(value, self.model.trainable_variables)
         return float(value)
 
+    def hypergradient(self, weights):
+        """The derivative of V by each weight."""
+        upper = self.upper(weights, gradient=True)
+        return [
+            -self.rate * sum(float(tf.reduce_sum(u * g)) for u, g in zip(upper, each))
+            for each in self.slopes
+        ]
+
 
 def test_step_is_that_of_the_algorithm():
     """One step: h against K backward passes and finite differences, and all that is written."""
-    # Plain descent shows h in the weights themselves.
-    settings = {"weight_optimizer": "sgd", "weight_learning_rate": 1.0, "keep_sum": False}
-    distiller = distiller_of(initial="dense", **settings)
+    distiller = distiller_of(initial="dense", **DESCENT)
     (objective,) = distiller.objectives
     data = batches()
     hand = ByHand(distiller, next(iter(data)))
     before = objective.gamma.numpy().astype("float64")
     history = distiller.fit(data, verbose=0).history
     found = before - objective.gamma
-    slopes = hand.upper(before, gradient=True)
-    wanted = [
-        -RATE * sum(float(tf.reduce_sum(u * g)) for u, g in zip(slopes, each))
-        for each in hand.slopes
-    ]
+    wanted = hand.hypergradient(before)
     assert np.abs(wanted).min() > 1e-4
     np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-6)
     differences = []
@@ -296,16 +267,34 @@ def test_step_is_that_of_the_algorithm():
     np.testing.assert_allclose(logged, new, rtol=1e-6)
 
 
+def test_rate_of_the_virtual_step_is_the_current_one():
+    rates = keras.optimizers.schedules.PiecewiseConstantDecay([0], [RATE, RATE / 4])
+    distiller = distiller_of(optimizer=keras.optimizers.SGD(rates), initial="dense", **DESCENT)
+    (objective,) = distiller.objectives
+    data, seen = batches(2), []
+
+    class Second(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 1:
+                running = [float(each) for each in objective.running.numpy()]
+                hand = ByHand(distiller, list(data)[1], RATE / 4, running)
+                seen.append((hand, objective.gamma.numpy().astype("float64")))
+
+    distiller.fit(data, callbacks=[Second()], verbose=0)
+    ((hand, before),) = seen
+    wanted = hand.hypergradient(before)
+    np.testing.assert_allclose(before - objective.gamma, wanted, rtol=1e-3, atol=1e-6)
+
+
 def test_loss_of_the_virtual_step_has_the_weight_of_the_method():
     found = []
     for weight in (1.0, 0.25):
-        settings = {"weight_optimizer": "sgd", "weight_learning_rate": 1.0, "keep_sum": False}
         keras.utils.set_random_seed(3)
-        student = models.multi_exit(runs.network("student"), ["stage1", "stage2"], seed=1)
-        distiller = HDKDDistiller(None, student, HDKD(**settings), weight)
+        distiller = HDKDDistiller(None, network(), HDKD(**DESCENT), weight)
         distiller.compile(keras.optimizers.SGD(RATE / weight), run_eagerly=True)
         distiller.fit(batches(), verbose=0)
-        found.append([np.array(distiller.objectives[0].gamma), *values(student.variables)])
+        gamma = np.array(distiller.objectives[0].gamma)
+        found.append([gamma, *values(distiller.student.variables)])
     for first, second in zip(*found):
         np.testing.assert_allclose(second, first, rtol=1e-4, atol=1e-6)
 
@@ -331,9 +320,10 @@ def test_weights_learn_at_every_third_step():
     assert all(np.any(a != b) for (_, a), (_, b) in zip(kept, kept[1:]))
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_mixed_precision(dtype):
-    settings = {"weight_optimizer": "sgd", "weight_learning_rate": 1.0, "keep_sum": False}
+@pytest.mark.parametrize(("dtype", "running"), [("bfloat16", 1), ("float16", 1), ("float16", 1e6)])
+def test_mixed_precision(dtype, running):
+    """Also where V counts losses as shares of so large a mean that its slopes are about 1e-7."""
+    settings = DESCENT | {"weight_learning_rate": running, "absolute_share": 0.0}
     found = {}
     for policy in ("float32", f"mixed_{dtype}"):
         keras.config.set_dtype_policy(policy)
@@ -341,15 +331,33 @@ def test_mixed_precision(dtype):
             distiller = distiller_of(initial="dense", **settings)
         finally:
             keras.config.set_dtype_policy("float32")
+        (objective,) = distiller.objectives
+        objective.running.assign([running] * 3)
         history = distiller.fit(batches(), verbose=0).history
         assert all(np.isfinite(logged).all() for logged in history.values())
-        found[policy] = np.array(distiller.objectives[0].gamma)
+        found[policy] = np.array(objective.gamma)
+        assert found[policy].min() > 0
     exact, low = (each - initial_weights("dense", 3) for each in found.values())
+    assert np.abs(exact).max() > 1e-3
     np.testing.assert_allclose(low, exact, atol=0.1 * np.abs(exact).max())
 
 
+def test_weights_that_would_all_be_negative_stay():
+    """Without any the network would not learn, and their sum could not be restored."""
+    (objective,) = distiller_of(**DESCENT | {"keep_sum": True}).objectives
+    before, value, running = np.array(objective.gamma), tf.ones(()), tf.ones(3)
+    objective.learn(tf.fill([6], 10.0), value, running, scaled=False)
+    np.testing.assert_array_equal(objective.gamma, before)
+    np.testing.assert_array_equal(objective.running, running)
+    objective.learn(tf.constant([10.0] * 5 + [-10.0]), value, running, scaled=False)
+    np.testing.assert_allclose(objective.gamma, [0, 0, 0, 0, 0, before.sum()])
+
+
 def test_step_that_overflows_leaves_the_weights_alone():
-    """Under a loss scale such a step is left out; without one it ends the run, and is named."""
+    """Under a loss scale such a step is left out; without one it ends the run, and is named.
+
+    The optimizer of the weights does not see it either.
+    """
     images = np.full((8, 8, 8, 3), np.nan, "float32")
     for scaled in (True, False):
         optimizer = keras.optimizers.SGD(RATE)
@@ -357,15 +365,20 @@ def test_step_that_overflows_leaves_the_weights_alone():
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         distiller = distiller_of(optimizer=optimizer)
         (objective,) = distiller.objectives
-        before = values([*objective.variables])
+        learner = objective.optimizers[0]
+        for moment in learner.variables:
+            moment.assign(keras.ops.ones_like(moment))
+        before = values([*objective.variables[:2], *learner.variables])
         if scaled:
             distiller.fit(batches(heldout_image=images), verbose=0)
         else:
             with pytest.raises(tfkd.NonFiniteLoss, match="loss 'hdkd/validation_loss' is not fin"):
                 distiller.fit(batches(heldout_image=images), verbose=0)
         assert np.isfinite(float(objective.validation_loss)) == scaled
-        for number in (0, 1):  # The weights and the running means.
-            np.testing.assert_array_equal(objective.variables[number], before[number])
+        # The weights, the running means, and what the optimizer keeps.
+        after = values([*objective.variables[:2], *learner.variables])
+        for first, second in zip(before, after, strict=True):
+            np.testing.assert_array_equal(second, first)
 
 
 def test_what_cannot_be_is_refused():

@@ -1,5 +1,6 @@
 """NORM against numbers computed apart from it, and the plain student that it leaves."""
 
+import warnings
 from types import SimpleNamespace
 
 import keras
@@ -13,8 +14,12 @@ from tests.distillers.contexts import context_of
 from tfkd import models
 from tfkd.core import Distiller, Spec
 from tfkd.core.divergences import cross_entropy, kl_divergence
+from tfkd.distillers.kd import KD
+from tfkd.distillers.mld import MLD
 from tfkd.distillers.norm import NORM, norm_loss, normalized_logits, phase_factor
-from tfkd.errors import TfkdError
+from tfkd.distillers.srrl import SRRL
+from tfkd.distillers.sskd import SSKD
+from tfkd.errors import TfkdError, TfkdWarning
 from tfkd.models.saving import load_network
 from tfkd.training.results import save_students
 
@@ -373,11 +378,36 @@ def test_vectors_and_unknown_sizes_are_refused_with_their_taps():
         Distiller(runs.network("teacher", 6), student, NORM())
 
 
+def test_a_label_loss_that_does_not_see_the_expansion_is_refused():
+    message = "^norm beside sskd: found that sskd has a label loss of its own, of the student's own"
+    with pytest.raises(TfkdError, match=message):
+        runs.distiller_of(SSKD(), NORM())
+    # That of MLD sees it.
+    distiller = runs.distiller_of(MLD(), NORM(normalize_logits=False), eager=True)
+    contraction = distiller.objectives[1].contract.trainable_variables
+    before = [np.array(each) for each in contraction]
+    distiller.fit(runs.batches("image_strong").take(1), verbose=0)
+    for variable, value in zip(contraction, before, strict=True):
+        assert np.any(np.array(variable) != value)
+
+
+def test_another_comparison_of_logits_is_told_of():
+    message = "^kd beside norm compares logits that norm rescales with a teacher's that are not"
+    with pytest.warns(TfkdWarning, match=message):
+        runs.distiller_of(KD(), NORM())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", TfkdWarning)
+        runs.distiller_of(KD(), NORM(normalize_logits=False))
+        runs.distiller_of(SRRL(), NORM())  # The teacher's logits alone.
+
+
 def test_phases_that_do_not_go_together_are_refused():
     with pytest.raises(TfkdError, match=r"norm: found phase_epochs=\(20.0, 10.0\), wanted rising"):
         NORM(phase_epochs=(20, 10), phase_factors=(1, 1, 1))
     with pytest.raises(TfkdError, match="found 5 phase_factors and 2 phase_epochs, wanted one"):
         NORM(phase_epochs=(10, 20))
+    with pytest.raises(TfkdError, match="norm: found temperature=2.0 with kd_weight=0, where it"):
+        NORM(temperature=2.0)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

@@ -303,6 +303,7 @@ def test_the_first_stage_drops_its_rate_at_the_published_shares(given, epochs):
     assert (head.epochs, student.epochs) == (epochs, None)
     assert head.recipe["learning_rate"] == 0.02
     assert head.recipe["schedule.milestones"] == (epochs / 2, 0.75 * epochs)
+    assert head.recipe["schedule.decay_factor"] == 0.1
     assert not head.evaluate and student.evaluate
 
 

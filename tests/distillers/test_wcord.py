@@ -162,7 +162,7 @@ def test_published_global_loss(critic):
         np.testing.assert_allclose(products, expected[f"g_{side}"], **TOLERANCE)
 
 
-def test_terms_have_their_weights():
+def test_terms_have_their_weights(monkeypatch):
     def losses(**settings):
         objective = WCoRD(width=6, negatives=9, **settings)
         objective.setup(spec_of((4,), (5,), [0, 1, 2, 3] * 6))
@@ -171,6 +171,10 @@ def test_terms_have_their_weights():
     once, usual = losses(global_weight=1.0, local_weight=1.0), losses()
     np.testing.assert_allclose(usual["global"], 0.8 * once["global"], rtol=1e-6)
     np.testing.assert_allclose(usual["local"], 0.05 * once["local"], rtol=1e-6)
+    # Of weight 0 there is no plan to be found.
+    monkeypatch.delattr("tfkd.distillers.wcord.sinkhorn_plan")
+    without = losses(local_weight=0.0)
+    assert without["local"] == 0.0 and without["global"] == usual["global"]
 
 
 def test_step_improves_the_vectors_of_the_spectral_norms():

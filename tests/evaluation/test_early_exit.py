@@ -5,11 +5,12 @@ import math
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fixtures import multi_exit
-from tfkd import TfkdError, evaluation, models
+from tfkd import TfkdError, TfkdWarning, data, evaluation, models, tasks
 from tfkd.evaluation import reports
 from tfkd.evaluation.early_exit import RATIOS
 from tfkd.models.saving import load_network, save_network
@@ -106,6 +107,24 @@ def test_a_confidence_that_is_no_number_leaves_at_the_last_exit():
         assert evaluation.exits_taken(confidence, found)[4] == 3
 
 
+def test_logits_that_are_no_numbers_are_wrong_as_in_the_scores():
+    nan = math.nan
+    logits = {
+        "exit1": [[nan, 0.0, 0.0], [0.0, nan, 1.0], [1.0, 0.0, 0.0]],
+        "logits": [[1.0, 0.0, 0.0], [nan, nan, nan], [0.0, 1.0, 0.0]],
+    }
+    images = [{"image": np.zeros((3, 1, 1, 1)), "label": np.zeros(3, int)}]
+
+    def predict(_):
+        return {name: tf.constant(rows) for name, rows in logits.items()}
+
+    found = evaluation.exit_answers({"it": predict}, images)["it"]
+    np.testing.assert_array_equal(found.right, [[0, 0, 1], [1, 0, 0]])
+    scores = evaluation.scores(predict, images, tasks.MultiExitClassification())
+    top1 = [each["top1"] for each in scores["exits"]]
+    np.testing.assert_allclose(100 * found.right.mean(axis=1), top1)
+
+
 def test_a_budget_takes_the_most_accurate_point_that_it_affords():
     found = evaluation.accuracy_over_cost(MACS, ANSWERS, ANSWERS)
     points = [*found["anytime"], *found["budgeted"]]
@@ -124,6 +143,9 @@ def test_a_budget_takes_the_most_accurate_point_that_it_affords():
         message = f"budget: found {budget:g} MACs an image, wanted at least 10, the cost of the"
         with pytest.raises(TfkdError, match=message):
             evaluation.within_budget(points, budget)
+    # Of points of one accuracy the cheapest is taken, whatever more could be spent.
+    same = [{"validation_top1": 50.0, "validation_macs": macs} for macs in (20, 10)]
+    assert evaluation.within_budget(same, 30) == same[1]
     # At 28 MACs 90 of 100 images are right as at the last exit; 80 of them at 25 and less.
     assert evaluation.cheapest(points, 0.5)["validation_macs"] == 28
     assert evaluation.cheapest(points, 10)["validation_macs"] < 28
@@ -159,7 +181,11 @@ def test_a_report_within_a_budget_leaves_early_by_the_validation_images(exits_fo
     network = load_network(exits_folder)
     costs = [each.macs for each in models.exit_costs(network.model).values()]
     budget = 0.6 * costs[-1]
-    report = reports.report(run=exits_folder, budget=budget)
+    # They are no longer those that the run held out.
+    parts = data.load("digits", validation_size=300).identity() | {"validation": "others"}
+    (exits_folder / "result.json").write_text(json.dumps({"inputs": {"data": {"parts": parts}}}))
+    with pytest.warns(TfkdWarning, match="the images of 'validation' are others than in the run"):
+        report = reports.report(run=exits_folder, budget=budget)
     found = report["early_exit"]
     assert costs[0] < found["validation_macs"] <= budget
     assert found["validation_macs"] != found["macs"]
@@ -176,14 +202,35 @@ def test_a_report_within_a_budget_leaves_early_by_the_validation_images(exits_fo
     message = (
         f"budget: found {costs[0] - 1:,} MACs an image, wanted at least {costs[0]:,}, the cost"
     )
+    (exits_folder / "result.json").unlink()
     with pytest.raises(TfkdError, match=message):
         reports.report(run=exits_folder, budget=costs[0] - 1)
+
+
+def test_the_thresholds_of_a_run_are_those_that_it_chose_itself(exits_folder):
+    """What other data, or the run's own as they are now, hold out may have been trained on."""
+    network = load_network(exits_folder)
+    save_network(network, exits_folder, "best")
+    macs = models.exit_costs(network.model)["exit2"].macs
+    thresholds = {"last": [0.3, *[0.5] * 9, "-inf"], "best": ["inf", 0.2, *[0.5] * 8, "-inf"]}
+    known = {"validation_top1": 30.0, "validation_macs": macs}
+    points = {which: [{**known, "thresholds": each}] for which, each in thresholds.items()}
+    found = {which: {"anytime": each, "budgeted": each} for which, each in points.items()}
+    (exits_folder / "early_exit.json").write_text(json.dumps(found))
+    for which, data_name in (("last", "digits"), ("best", None)):
+        report = reports.report(run=exits_folder, which=which, data_name=data_name, budget=macs)
+        assert [each["threshold"] for each in report["exits"]] == thresholds[which]
+        assert report["early_exit"]["validation_top1"] == 30
 
 
 def test_a_budget_without_validation_images_or_exits_is_refused(exits_folder, run_folder):
     with pytest.raises(TfkdError, match="found 900 MACs for a network with one exit"):
         reports.report(run=run_folder, budget=900)
+    message = "budget: found no thresholds and no validation images of the run to choose them"
+    # Of the images that a named data set holds out it is not known whether the run had them.
+    with pytest.raises(TfkdError, match=message):
+        reports.report(run=exits_folder, data_name="digits", budget=1e9)
     settings = {"name": "digits", "validation_size": 0}
     (exits_folder / "config.json").write_text(json.dumps({"data": settings}))
-    with pytest.raises(TfkdError, match="budget: found no validation images of digits"):
+    with pytest.raises(TfkdError, match=message):
         reports.report(run=exits_folder, budget=1e9)

@@ -1,6 +1,7 @@
 """Exports that leave early: which rows each layer sees, where images leave, and what they are."""
 
 import collections
+import json
 import os
 import subprocess
 import sys
@@ -246,6 +247,26 @@ def test_a_confidence_that_is_no_number_reaches_no_threshold(tmp_path):
     assert found["exit"].numpy().tolist() == [2, 2]
 
 
+def test_the_points_of_a_run_are_those_of_the_student_asked_for(tmp_path):
+    path = tmp_path / early_exit.FILE_NAME
+    assert early_exit.points_of_run(tmp_path, "last") is None
+    point = {"thresholds": [0.5, "-inf"], "test_macs": 3.0}
+    others = {which: {**point, "exit": which} for which in ("last", "best")}
+    found = {
+        which: {"anytime": [other], "budgeted": [point] * 2} for which, other in others.items()
+    }
+    path.write_text(json.dumps({**found, "unsure": {"anytime": [point], "budgeted": None}}))
+    assert early_exit.points_of_run(tmp_path, "best") == [others["best"], point, point]
+    assert early_exit.points_of_run(tmp_path, "last") == [others["last"], point, point]
+    assert early_exit.points_of_run(tmp_path, "unsure") is None
+    assert early_exit.points_of_run(tmp_path, "other") is None
+    for damaged in ('{"last": ', '{"last": {}}', "[]"):
+        path.write_text(damaged)
+        message = r"early_exit.json': .*; wanted the file that a run writes"
+        with pytest.raises(TfkdError, match=message):
+            early_exit.points_of_run(tmp_path, "last")
+
+
 def test_images_that_leave_elsewhere_are_noticed(tmp_path, monkeypatch):
     joined = early_exit._joined
 
@@ -262,3 +283,6 @@ def test_images_that_leave_elsewhere_are_noticed(tmp_path, monkeypatch):
     one = models.tapped(model, ["logits"])
     with pytest.raises(TfkdError, match="points of .* found 2 for one exit, wanted none"):
         export.save(one, tmp_path / "exported", points=[{}, {}])
+    folder = export.save(one, tmp_path / "one", verify=False)
+    with pytest.raises(TfkdError, match="one': found no signature early_exit, wanted the export"):
+        export.early_exit_speed(folder, np.zeros((1, 8, 8, 1), np.uint8), [0.5])

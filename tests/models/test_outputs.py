@@ -95,6 +95,15 @@ def test_exits_without_a_deepest_are_refused():
         models.exits(many_exits(2, last="other"))
 
 
+def test_exits_with_a_gap_in_their_numbers_are_refused():
+    image = keras.Input((4,))
+    names = ("exit1", "exit3", "logits")
+    model = keras.Model(image, {name: keras.layers.Dense(3)(image) for name in names}, name="gap")
+    message = "'gap': found the exits exit1, exit3, logits, wanted exit1, exit2, logits"
+    with pytest.raises(TfkdError, match=message):
+        models.exits(model)
+
+
 def test_a_subclassed_model_names_its_outputs_once_it_was_called():
     class Two(keras.Model):
         def __init__(self):

@@ -33,7 +33,7 @@ def test_a_network_is_imported_exported_and_evaluated(call_all, tmp_path):
     lines = imported[1].splitlines()
     assert lines[0].split() == ["layer", "type", "blobs", "parameters", "output"]
     assert lines[-3].startswith(f"{tmp_path}/teacher/student.keras: net, logits 10, 622 parameters")
-    assert lines[-2] == "channel order: bgr; pixels: less 80, divided by 2"
+    assert lines[-2] == "pixels: less 80, divided by 2"
     described = json.loads((tmp_path / "teacher" / "network.json").read_text())
     assert described["class_names"][3] == "3" and described["input_shape"] == [8, 8, 1]
     pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), np.uint8)

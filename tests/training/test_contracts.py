@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.distillers import runs
 from tfkd import NonFiniteLoss, TfkdError, data, evaluation, models, tasks
+from tfkd.distillers import RKD, CoCoRD
 from tfkd.models.saving import load_network
 from tfkd.training import build, early_exit, run
 from tfkd.training import config as configs
+from tfkd.training.run import tell_of_methods
 from tfkd.training.run_folder import RunFolder
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -107,7 +110,7 @@ def test_one_two_and_three_replicas_end_alike(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("role", "after"),
-    [("blockwise", 3), ("blockwise", 8), ("blockwise", 17), ("blockwise", 21)]
+    [("blockwise", 3), ("blockwise", 8), ("blockwise", 17), ("blockwise", 25)]
     + [("cached", 6), *((role, 8) for role in ROLES[1:])],
 )
 def test_a_run_goes_on_in_the_middle_of_any_stage(
@@ -129,6 +132,21 @@ def test_what_a_method_holds_is_told_before_training(contract, stopped, tmp_path
     held = 4 * (2 * (32 + 1 + 1) * 16 + 2 * images * 16 + 2)
     told = capsys.readouterr().out.splitlines()
     assert f"method wcord: {held:,} bytes of its own on each replica" in told
+
+
+def test_networks_of_a_method_and_tables_of_its_steps_are_told():
+    made = CoCoRD(queue_size=12, projection_width=8, predictor_width=4)
+    distiller = runs.distiller_of(made, RKD())
+    said = []
+    tell_of_methods(distiller, 16, lambda line, flush: said.append(line))
+    [twin] = made.companions.values()
+    layers = [made.projector, made.slow_projector, made.teacher_projector, made.predictor]
+    own = sum(each.count_params() for each in (twin.model, *layers)) + 12 * (8 + 1) + 1
+    assert said == [
+        f"method cocord: {4 * own:,} bytes of its own on each replica",
+        f"method rkd: 0 bytes of its own on each replica, and about {8 * 4 * 16**3:,} for the "
+        "tables of a step",
+    ]
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -187,6 +205,32 @@ def test_what_a_stage_keeps_of_its_frozen_parts_changes_no_weight(
     assert "of all images" not in capsys.readouterr().out
     for found, wanted in zip(weights(tmp_path / "kept"), weights(tmp_path / "all"), strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_blocks_may_learn_from_labels_for_some_steps_and_keep_their_inputs_on_disk(
+    contract, tmp_path, capsys
+):
+    config = contract("blockwise")
+    config.methods = configs.methods(
+        pbkd=dict(
+            cuts=("block1", "block2", "block3"),
+            learns_from="labels",
+            stage_steps=4,
+            stage_cache_folder=str(tmp_path / "kept"),
+            finetune_epochs=1.0,
+        )
+    )
+    run(config, tmp_path / "run", "one")
+    stages = [(each["name"], each["steps"]) for each in result(tmp_path / "run")["stages"]]
+    assert stages == [("block1", 4), ("block2", 4), ("block3", 4), ("finetune", 7)]
+    told = [line for line in capsys.readouterr().out.splitlines() if "of all images" in line]
+    assert [line.split(" of all")[0] for line in told] == [
+        "stage block2: block_input",
+        "stage block3: block_input",
+    ]
+    assert all(line.endswith("computed once, on disk") for line in told)
+    assert any((tmp_path / "kept").iterdir())
 
 
 def test_a_hybrid_stage_trains_its_block_alone(contract, stopped, tmp_path):

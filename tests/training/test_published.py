@@ -89,6 +89,7 @@ def test_every_method_of_logits_has_a_preset():
         ("auxvar", "imagenet", 1.0, 1.0, {"objective": "marginal", "queue_size": 16384}),
         ("auxvar_untied", "imagenet", 1.0, 1.0, {"query_temperature": 1.0, "queue_size": 16384}),
         ("auxvar_no_variable", "cifar100", 1.0, 1.0, {"temperature": 4.0}),
+        ("auxvar_no_variable_unscaled", "cifar100", 1 / 16, 1.0, {"temperature": 4.0}),
         ("uskd", "imagenet", 1.0, 1.0, {"target_weight": 1.0, "weak_weight": 0.005}),
         ("sp", "cifar100", 3000.0, 1.0, {}),
         ("rkd", "cifar100", 1.0, 1.0, {"distance_weight": 25.0, "angle_weight": 50.0}),
@@ -146,6 +147,21 @@ def test_label_losses_have_weights_by_pair():
         assert found == weight and "student_loss_weight" not in entry
     entry, _, _ = settings("reviewkd", **networks)
     assert (entry.weight, entry.max_channels) == (8.0, 256)
+
+
+def test_values_that_nobody_published_for_these_images_are_marked():
+    of_both = {images: {n: published.preset(n, images) for n in published.names(images)}
+               for images in published.SETS}  # fmt: skip
+    for name in ("crd", "at", "ps_kd", "kd_standardized", "fitnets", "cocord"):
+        assert not of_both["cifar100"][name].marked
+        assert of_both["imagenet"][name].marked == "those for CIFAR-100"
+    for name in ("srrl", "diffkd", "imta"):
+        assert "published for ImageNet alone" in of_both["cifar100"][name].marked
+        assert not of_both["imagenet"][name].marked
+    for name in ("wcord", "auxvar", "pbkd", "dense_kd", "fitnets_two_stage"):
+        assert of_both["cifar100"][name].marked == of_both["imagenet"][name].marked != ""
+    for name in ("kd", "dkd", "nkd", "mld", "dist", "reviewkd", "dbt"):
+        assert not any(presets[name].marked for presets in of_both.values())
 
 
 def test_unknown_names_are_refused_with_the_nearest():
@@ -241,8 +257,18 @@ def test_auxvar_comes_with_what_is_searched_and_its_queue_follows_the_images():
     assert found["methods.auxvar.temperature"] == (1.0, 2.0, 4.0)
     assert found["methods.auxvar.weight"] == (0.5, 1.0, 2.0, 4.0)
     assert found["methods.auxvar.queue_size"] == (1024, 4096, 16384)
+    assert found["methods.auxvar.center"] == (False, True)
     assert not load("kd,resnet56,resnet20").search_space
-    assert load("auxvar_elbo", "cifar10_folder").methods.auxvar.queue_size == 1024
+    for name, lacking in (
+        ("auxvar_elbo", set()),
+        ("auxvar_infonce", {"methods.auxvar.temperature"}),
+    ):
+        config = load(name, "cifar10_folder")
+        assert config.methods.auxvar.queue_size == 1024
+        here = {each.name: each.values for each in space.dimensions(config)}
+        assert set(found) - set(here) == lacking
+        # Of 5,000 images.
+        assert here["methods.auxvar.queue_size"] == (256, 1024, 2048)
 
 
 def test_every_method_has_an_experiment_on_a_folder():
@@ -274,6 +300,20 @@ def test_shorter_runs_keep_the_shares_of_the_published_one():
     assert comparable(configs.to_dict(config)) == comparable(configs.to_dict(found))
     asked = configs.override(config, train__published_epochs=None)
     assert configs.in_own_epochs(asked) is asked
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "setting", "wanted"),
+    [
+        ("sskd", "sskd", "head_epochs", 6.0),
+        ("fitnets_two_stage", "fitnets", "hint_epochs", 3.0),
+        ("norm", "norm", "phase_epochs", (1.0, 2.0, 18.0, 21.0)),
+        ("reviewkd", "reviewkd", "warmup_epochs", 2.0),
+    ],
+)
+def test_stages_and_phases_keep_their_shares(name, method, setting, wanted):
+    config = configs.override(load(f"{name},resnet56,resnet20"), train__epochs=24)
+    assert configs.in_own_epochs(config).methods[method][setting] == wanted
 
 
 def test_a_run_trains_by_its_own_epochs(tmp_path):

@@ -44,6 +44,14 @@ def quick(monkeypatch):
                 folder.write_config(configs.to_dict(config))
                 on = "test" if config.data.validation_size == 0 else "validation"
                 result = {
+                    "summary": "quality",
+                    "score_metric": "quality",
+                    "score_scale": 100.0,
+                    "params": 1234,
+                    "macs": 5678,
+                    "seed": 0,
+                    "student": "tiny",
+                    "dataset": "digits",
                     "score": "quality",
                     "score_label": "quality %",
                     "best_score": score,

@@ -60,11 +60,6 @@ class Blob:
         """How many numbers it has."""
         return math.prod(self.shape)
 
-    @property
-    def lengths(self) -> tuple[int, ...]:
-        """Its shape without axes of length 1, of which Caffe's older files have others."""
-        return tuple(length for length in self.shape if length != 1)
-
     def values(self) -> np.ndarray:
         """Returns the numbers, float32 of its shape."""
         found = np.empty(self.count, np.float32)
@@ -111,7 +106,7 @@ def read_blob(wire: Wire, path: Path, start: int, end: int) -> Blob:
         end: Where it ends.
 
     Raises:
-        CaffeFormatError: When the message is none, has no shape, or another one than its numbers.
+        CaffeFormatError: When the message is none, or its numbers are not those of its shape.
     """
     rest, pieces = [], {_DATA: [], _DOUBLE_DATA: []}
     for field in wire.fields(start, end):
@@ -124,6 +119,13 @@ def read_blob(wire: Wire, path: Path, start: int, end: int) -> Blob:
         raise CaffeFormatError("found both data and double_data, wanted one of them")
     number = _DOUBLE_DATA if pieces[_DOUBLE_DATA] else _DATA
     found = sum(piece.count for piece in pieces[number])
+    if shape is None:
+        # Caffe writes a single number, such as the slope of all channels, without any length.
+        if found != 1:
+            raise CaffeFormatError(
+                f"found a blob without a shape of {found:,} numbers, wanted one with it"
+            )
+        shape = ()
     if found != math.prod(shape):
         raise CaffeFormatError(
             f"found {found:,} numbers, wanted {math.prod(shape):,} for the shape {sizes(shape)}"
@@ -169,13 +171,13 @@ def _piece(field: Field) -> _Piece:
     return _Piece(field.start, length // width, 0)
 
 
-def _shape(message) -> tuple[int, ...]:
+def _shape(message) -> tuple[int, ...] | None:
     if message.HasField("shape"):
         shape = tuple(message.shape.dim)
     elif any(message.HasField(name) for name in _LEGACY):
         shape = tuple(getattr(message, name) for name in _LEGACY)
     else:
-        raise CaffeFormatError("found a blob without a shape, wanted one with it")
+        return None
     if len(shape) > _MOST_AXES or not all(0 < length < _LARGEST for length in shape):
         raise CaffeFormatError(
             f"found the shape {sizes(shape)}, wanted at most {_MOST_AXES} lengths of 1 or more"

@@ -59,7 +59,9 @@ def build(plan: Plan, first: Callable | None = None) -> Built:
             output = node.operation.build(inputs, label, [blob.values for blob in node.blobs])
             _check(tuple(output.shape[1:]), node.shape)
             found.append(output)
-    outputs = {name: found[position + 1] for name, position in plan.outputs.items()}
+    outputs = {
+        name: found[position + 1] for name, position in _output_names(plan, labels, names).items()
+    }
     model = _joined(image, _named(outputs, names), plan)
     by_layer: dict[str, str] = {}
     for node, name in zip(plan.nodes, labels):
@@ -93,16 +95,32 @@ class _Names:
         self._taken.add(found)
         return found
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._taken
+
 
 def _plain(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip("_-")
 
 
+def _output_names(plan: Plan, labels: list[str], names: _Names) -> dict[str, int]:
+    """The position of each output's node by the name of its blob, or else of its layer.
+
+    The name of an output goes before that of a layer, so that it must not be another layer's: of
+    ``fc`` and a ReLU that computes in place, both with the blob ``fc``, the second is the output.
+    """
+    found: dict[str, int] = {}
+    for position, blob in plan.outputs.items():
+        own, name = labels[position], _plain(blob) or _NAME
+        is_another = name in found or (name in names and name != own)
+        found[own if is_another else name] = position
+    return found
+
+
 def _named(outputs: dict, names: _Names):
-    """The one output, or a dict of them by names that Keras takes."""
+    """The one output, or a dict of them."""
     if len(outputs) > 1:
-        of_outputs = _Names()
-        return {of_outputs.fresh(name): tensor for name, tensor in outputs.items()}
+        return outputs
     (output,) = outputs.values()
     if len(output.shape) == 4 and tuple(output.shape[1:3]) == (1, 1):
         return keras.layers.Flatten(name=names.fresh(_LOGITS))(output)

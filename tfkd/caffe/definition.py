@@ -35,6 +35,13 @@ _DATA = (
 )
 """Layers that give images of which the prototxt does not tell the size."""
 
+_OLD_TRANSFORMS = {
+    "Data": "data_param",
+    "ImageData": "image_data_param",
+    "WindowData": "window_data_param",
+}
+"""Where layers of V1 had what ``transform_param`` says, before there was one."""
+
 _OF_TRAINING = (
     "Accuracy",
     "ContrastiveLoss",
@@ -82,11 +89,13 @@ class Transform:
         scale: The factor.
         mean: The mean of each channel, or of all, in the network's order; none where it is empty.
         mean_file: The file of means; ``""`` for none.
+        crop_size: Height and width of what is cut out of the middle of an image; 0 for none.
     """
 
     scale: float = 1.0
     mean: tuple[float, ...] = ()
     mean_file: str = ""
+    crop_size: int = 0
 
 
 @dataclass(frozen=True)
@@ -98,14 +107,14 @@ class Definition:
         inputs: The blobs that it is given, and the ``(channels, height, width)`` of each: None
             where the prototxt does not tell it, 0 for a length that it does not tell.
         layers: Its layers in their order, without those of training and data.
-        transform: How pixels become the input.
+        transforms: How pixels become an input, for those of which the prototxt tells it.
         silent: Blobs that are made and then left alone.
     """
 
     name: str
     inputs: dict[str, tuple[int, ...] | None]
     layers: tuple[Layer, ...]
-    transform: Transform
+    transforms: dict[str, Transform]
     silent: frozenset[str] = frozenset()
 
 
@@ -123,21 +132,21 @@ def defined(message) -> Definition:
     if len(found) > _MOST_LAYERS:
         raise CaffeFormatError(f"found {len(found):,} layers, wanted at most {_MOST_LAYERS:,}")
     inputs = _declared_inputs(message)
-    layers, transform, silent = [], Transform(), set()
+    layers, transforms, silent = [], {}, set()
     for position, each in enumerate(found):
         layer = _layer(each, position)
         with within(f"layer {shown(layer.name)}"):
-            if not _is_in(each):
+            if not is_in_test(each):
                 continue
-            if each.HasField("transform_param"):
-                transform = _transform(each.transform_param)
             if layer.type in _OF_TRAINING:
                 silent |= set(layer.bottoms if layer.type == "Silence" else ())
             elif layer.type in ("Input", "MemoryData", *_DATA) and not layer.bottoms:
-                inputs |= _given(layer)
+                transform = _transform(layer)
+                inputs |= _given(layer, transform)
+                transforms |= dict.fromkeys(layer.tops, transform)
             else:
                 layers.append(layer)
-    return Definition(as_text(message.name), inputs, tuple(layers), transform, frozenset(silent))
+    return Definition(as_text(message.name), inputs, tuple(layers), transforms, frozenset(silent))
 
 
 def _layer(message, position: int) -> Layer:
@@ -150,20 +159,27 @@ def _layer(message, position: int) -> Layer:
     name = as_text(message.name) or f"layer{position}"
     return Layer(
         name,
-        _type_of_v1(message.type) if is_v1 else as_text(message.type),
+        type_of(message),
         tuple(map(as_text, message.bottom)),
         tuple(map(as_text, message.top)),
         message,
     )
 
 
-def _type_of_v1(number: int) -> str:
-    word = next(name for name, value in ENUMS["V1LayerType"].items() if value == number)
+def type_of(message) -> str:
+    """Returns what the message of a layer does, by Caffe's word of V2."""
+    if message.DESCRIPTOR.name != "V1LayerParameter":
+        return as_text(message.type)
+    word = next(name for name, value in ENUMS["V1LayerType"].items() if value == message.type)
     return _V1_TYPES.get(word, "".join(map(str.capitalize, word.split("_"))))
 
 
-def _is_in(message) -> bool:
-    """Whether a layer is part of the network in the phase TEST."""
+def is_in_test(message) -> bool:
+    """Returns whether the message of a layer puts it into the network in the phase TEST.
+
+    Raises:
+        CaffeFormatError: When it both includes and excludes the layer.
+    """
     if message.include and message.exclude:
         raise CaffeFormatError("found both 'include' and 'exclude', wanted one of them")
     if message.include:
@@ -199,7 +215,7 @@ def _declared_inputs(message) -> dict[str, tuple[int, ...] | None]:
     return {name: shape[1:] for name, shape in zip(names, shapes)}
 
 
-def _given(layer: Layer) -> dict[str, tuple[int, ...] | None]:
+def _given(layer: Layer, transform: Transform) -> dict[str, tuple[int, ...] | None]:
     """The blobs that a layer of data gives, and what it tells of their shapes."""
     if layer.type == "Input":
         shapes: Sequence = [tuple(each.dim)[1:] for each in layer.parameters("input_param").shape]
@@ -212,14 +228,19 @@ def _given(layer: Layer) -> dict[str, tuple[int, ...] | None]:
         sizes = layer.parameters("memory_data_param")
         first: tuple[int, ...] = (sizes.channels, sizes.height, sizes.width)
     else:
-        crop = layer.parameters("transform_param").crop_size
-        first = (0, crop, crop)
+        first = (0, transform.crop_size, transform.crop_size)
     # What follows are labels.
     return dict(zip(layer.tops, (first, *[None] * len(layer.tops))))
 
 
-def _transform(parameters) -> Transform:
-    mean, mean_file = tuple(parameters.mean_value), as_text(parameters.mean_file)
+def _transform(layer: Layer) -> Transform:
+    given = layer.parameters("transform_param")
+    found = {name: getattr(given, name) for name in ("scale", "mean_file", "crop_size")}
+    if layer.message.DESCRIPTOR.name == "V1LayerParameter" and layer.type in _OLD_TRANSFORMS:
+        # Caffe's upgrade lets these win.
+        old = layer.parameters(_OLD_TRANSFORMS[layer.type])
+        found |= {name: getattr(old, name) for name in found if old.HasField(name)}
+    mean, mean_file = tuple(given.mean_value), as_text(found["mean_file"])
     if mean and mean_file:
         raise CaffeFormatError("found both mean_value and mean_file, wanted one of them")
-    return Transform(parameters.scale, mean, mean_file)
+    return Transform(found["scale"], mean, mean_file, found["crop_size"])

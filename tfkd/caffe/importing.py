@@ -12,7 +12,7 @@ from pathlib import Path
 from tfkd import models
 from tfkd.caffe.builder import build
 from tfkd.caffe.caffemodel import read_weights
-from tfkd.caffe.definition import defined
+from tfkd.caffe.definition import Transform, defined
 from tfkd.caffe.errors import sizes, within
 from tfkd.caffe.matching import matched
 from tfkd.caffe.pixels import Pixels, pixels_of
@@ -80,7 +80,8 @@ def load(
         plan = planned(definition, weights, keep_softmax=keep_softmax, image_size=image_size)
     folder = Path(prototxt).parent
     with within(f"prototxt {str(prototxt)!r}"):
-        done = pixels_of(definition.transform, plan.shape, folder=folder, **pixels)
+        transform = definition.transforms.get(plan.input, Transform())
+        done = pixels_of(transform, plan.shape, folder=folder, **pixels)
     name = " ".join(plan.name.split()) or Path(prototxt).stem
     if done.is_unknown:
         warnings.warn(

@@ -79,7 +79,7 @@ def pixels_of(
     folder: Path,
     channel_order: str = "bgr",
     mean: Sequence[float] | str | os.PathLike | None = None,
-    mean_as: str = "channel",
+    mean_as: str | None = None,
     scale: float | None = None,
 ) -> Pixels:
     """Returns what is done to pixels.
@@ -92,7 +92,8 @@ def pixels_of(
         mean: The mean of each channel in that order, or of all; or a file of Caffe's (``mean
             .binaryproto``); None for that of the prototxt.
         mean_as: Of a file: ``"channel"`` for the mean of each channel, ``"image"`` for each value,
-            of which the middle is taken where images are smaller.
+            of which the middle is taken where images are smaller; None for what Caffe does with a
+            file that the prototxt names, ``"image"``, and for ``"channel"`` with one of ``mean``.
         scale: The factor; None for that of the prototxt.
 
     Raises:
@@ -103,7 +104,7 @@ def pixels_of(
         ("channel order", channel_order, CHANNEL_ORDERS),
         ("form of a mean", mean_as, MEANS),
     ):
-        if word not in known:
+        if word is not None and word not in known:
             raise unknown(what, word, known)
     scale = transform.scale if scale is None else scale
     if not (math.isfinite(scale) and scale > 0):
@@ -111,12 +112,13 @@ def pixels_of(
     bgr = channel_order == "bgr" and shape[0] == 3
     if mean is None:
         mean = transform.mean or _file_of(transform, folder)
+        mean_as = mean_as or "image"
     if isinstance(mean, (str, os.PathLike)):
         values = _read_mean(Path(mean), shape[0])
         if mean_as == "image":
             return Pixels(Preprocess(bgr=bgr), _middle(values, shape, mean), scale)
         mean = values.mean(axis=(1, 2)).tolist()
-    means = tuple(_numbers(mean or (), shape[0]))
+    means = tuple(_numbers(() if mean is None else mean, shape[0]))
     if not means and scale != 1:
         means = (0.0,)
     return Pixels(Preprocess(means, (1 / scale,) * len(means), bgr))

@@ -59,14 +59,14 @@ class Plan:
         input: The blob that it is given.
         shape: Channels, height and width of that.
         nodes: Its layers in an order in which they can be computed.
-        outputs: The name of each output, and the position of the node that makes it.
+        outputs: The position of each node that makes an output, and the blob that it is.
     """
 
     name: str
     input: str
     shape: Shape
     nodes: tuple[Node, ...]
-    outputs: Mapping[str, int]
+    outputs: Mapping[int, str]
 
 
 def planned(
@@ -93,6 +93,7 @@ def planned(
     image = _image(definition)
     shape = _image_shape(definition, image, weights, image_size)
     current, nodes = {image: _IMAGE}, []
+    filled: set[str] = set()
     for layer in definition.layers:
         with within(f"layer {shown(layer.name)}"):
             inputs = [_position(current, blob) for blob in layer.bottoms]
@@ -105,7 +106,13 @@ def planned(
                 current |= dict.fromkeys(layer.tops, inputs[0])
                 continue
             shapes = [shape if each == _IMAGE else nodes[each].shape for each in inputs]
+            if layer.name in filled:
+                raise CaffeFormatError(
+                    "found a second layer of that name, wanted one, because weights go by names"
+                )
             nodes.append(_node(layer, inputs, shapes, weights))
+            if nodes[-1].blobs:
+                filled.add(layer.name)
             current[layer.tops[0]] = len(nodes) - 1
     _tell_of_extra(definition, weights)
     outputs = _outputs(nodes, current, definition.silent, keep_softmax)
@@ -199,13 +206,18 @@ def _fitting(wanted: Sequence[Shape], found: Sequence[Blob]) -> tuple[Blob, ...]
         raise CaffeFormatError(f"found {len(found)} blobs, wanted {len(wanted)}")
     fitting = []
     for number, (shape, blob) in enumerate(zip(wanted, found)):
-        # Older files have axes of length 1 more.
-        if tuple(length for length in shape if length != 1) != blob.lengths:
+        if _without_leading_ones(shape) != _without_leading_ones(blob.shape):
             raise CaffeFormatError(
                 f"blob {number}: found the shape {sizes(blob.shape)}, wanted {sizes(shape)}"
             )
         fitting.append(dataclasses.replace(blob, shape=shape))
     return tuple(fitting)
+
+
+def _without_leading_ones(shape: Shape) -> Shape:
+    """A shape without what Caffe's older files put before it, which have four lengths always."""
+    first = next((axis for axis, length in enumerate(shape) if length != 1), len(shape))
+    return tuple(shape[first:])
 
 
 def _check_size(shape: Shape) -> None:
@@ -229,32 +241,29 @@ def _tell_of_extra(definition: Definition, weights: Mapping[str, tuple[Blob, ...
 
 def _outputs(
     nodes: Sequence[Node], current: Mapping[str, int], silent: frozenset[str], keep_softmax: bool
-) -> dict[str, int]:
+) -> dict[int, str]:
     read = {position for node in nodes for position in node.inputs}
     silenced = {current[blob] for blob in silent if blob in current}
-    found: dict[str, int] = {}
+    found: dict[int, str] = {}
     for position, node in enumerate(nodes):
         if position in read | silenced:
             continue
-        name = node.blob
         if isinstance(node.operation, Softmax) and not keep_softmax:
             (position,) = node.inputs
-            if position != _IMAGE:
-                name = nodes[position].blob
         if position == _IMAGE:
             raise CaffeFormatError("found a Softmax of the image, wanted a network with weights")
-        found[name if found.get(name, position) == position else node.name] = position
+        found[position] = nodes[position].blob
     if not found:
         raise CaffeFormatError("found no output, wanted a layer that no other one reads")
     return found
 
 
 def _with_scales(
-    nodes: Sequence[Node], outputs: Mapping[str, int]
-) -> tuple[list[Node], Mapping[str, int]]:
+    nodes: Sequence[Node], outputs: Mapping[int, str]
+) -> tuple[list[Node], Mapping[int, str]]:
     """The nodes, where a Scale does the work of the BatchNorm that it alone reads as well."""
     readers = Counter(position for node in nodes for position in node.inputs)
-    readers.update(outputs.values())
+    readers.update(list(outputs))
     found = list(nodes)
     for position, node in enumerate(nodes):
         if not isinstance(node.operation, Scale) or node.inputs == (_IMAGE,):
@@ -272,9 +281,9 @@ def _with_scales(
     return found, outputs
 
 
-def _in_use(nodes: Sequence[Node], outputs: Mapping[str, int]) -> tuple[list[Node], dict[str, int]]:
+def _in_use(nodes: Sequence[Node], outputs: Mapping[int, str]) -> tuple[list[Node], dict[int, str]]:
     """The nodes that outputs need, and the outputs, by the positions that they then have."""
-    needed = set(outputs.values())
+    needed = set(outputs)
     for position in range(len(nodes) - 1, -1, -1):
         if position in needed:
             needed.update(nodes[position].inputs)
@@ -284,4 +293,4 @@ def _in_use(nodes: Sequence[Node], outputs: Mapping[str, int]) -> tuple[list[Nod
         dataclasses.replace(nodes[old], inputs=tuple(place[each] for each in nodes[old].inputs))
         for old in kept
     ]
-    return found, {name: place[position] for name, position in outputs.items()}
+    return found, {place[position]: blob for position, blob in outputs.items()}

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from google.protobuf import text_format
 
+from tfkd.caffe.definition import is_in_test, type_of
 from tfkd.caffe.errors import CaffeFormatError, within
 from tfkd.caffe.foreign import check_text
+from tfkd.caffe.layers import types
 from tfkd.caffe.schema import NetParameter
 
 _WANTED = "the .prototxt file that defines the network"
@@ -48,6 +50,21 @@ _WITHOUT_EFFECT = (
     "stable_prod_grad",
     "weight_filler",
 )
+_LAYERS = ("LayerParameter", "V1LayerParameter")
+# The same of whole layers; of Sigmoid and TanH the parameters say which code computes.
+_WITHOUT_EFFECT_IN_LAYERS = (
+    "blob_share_mode",
+    "blobs",
+    "blobs_lr",
+    "engine",
+    "loss_weight",
+    "param",
+    "phase",
+    "propagate_down",
+    "sigmoid_param",
+    "tanh_param",
+    "weight_decay",
+)
 
 
 def read_prototxt(path: str | os.PathLike):
@@ -58,7 +75,8 @@ def read_prototxt(path: str | os.PathLike):
 
     Raises:
         CaffeFormatError: For a file that is missing, too long, something else or no such text, with
-            line and column, and for a field of a layer's parameters that is not known.
+            line and column, and for a field of a layer that is computed, or of its parameters,
+            that is not known.
     """
     path = Path(path)
     with within(f"prototxt {str(path)!r}"):
@@ -73,8 +91,9 @@ def read_prototxt(path: str | os.PathLike):
         text = path.read_bytes().decode("utf-8", "replace")
         message = NetParameter()
         try:
-            _check_fields(text)
+            unknown = _check_fields(text)
             text_format.Parse(text, message, allow_unknown_field=True)
+            _check_layers(message, unknown)
         except (text_format.ParseError, ValueError) as error:
             if isinstance(error, CaffeFormatError):
                 raise
@@ -92,20 +111,35 @@ def _in_one_line(error: Exception) -> str:
     return text if len(text) <= 200 else f"{text[:60]} ... {text[-130:]}"
 
 
-def _check_fields(text: str) -> None:
+def _check_layers(message, unknown: dict[int, Exception]) -> None:
+    """Refuses layers with fields that are not known, where they are computed.
+
+    Others, which are left out or refused by their type, may be a fork's of Caffe.
+    """
+    for position, layer in enumerate([*message.layer, *message.layers]):
+        if position in unknown and type_of(layer) in types() and is_in_test(layer):
+            raise unknown[position]
+
+
+def _check_fields(text: str) -> dict[int, Exception]:
     """Refuses fields of strict messages that are not known, and too many or too deep messages.
 
     Whether the text is well-formed is left to its parser.
+
+    Returns:
+        The error of each layer, by its position, that has a field which is not known.
     """
     tokenizer = text_format.Tokenizer(text.splitlines())
     stack, name, before = [NetParameter.DESCRIPTOR], "", ""
-    in_list = messages = 0
+    in_list = messages = layers = 0
+    unknown: dict[int, Exception] = {}
     while not tokenizer.AtEnd():
         token = tokenizer.token
         if token in ("{", "<"):
             messages += 1
             inner = stack[-1].fields_by_name.get(name) if stack[-1] else None
             stack.append(inner.message_type if inner else None)
+            layers += stack[-1] is not None and stack[-1].name in _LAYERS
             if len(stack) > _DEEPEST or messages > _MOST_MESSAGES:
                 raise CaffeFormatError(
                     f"found more than {_MOST_MESSAGES:,} messages, or {_DEEPEST} in each other, "
@@ -120,12 +154,14 @@ def _check_fields(text: str) -> None:
         elif before != ":" and not in_list and _NAME.fullmatch(token):
             name = token
             known = stack[-1]
-            if (
-                known is not None
-                and known.name in _STRICT
-                and name not in known.fields_by_name
-                and name not in _WITHOUT_EFFECT
-            ):
-                raise tokenizer.ParseError(f"the field {name!r}, which {known.name} does not have")
+            if known is not None and name not in known.fields_by_name:
+                error = tokenizer.ParseError(
+                    f"the field {name!r}, which {known.name} does not have"
+                )
+                if known.name in _STRICT and name not in _WITHOUT_EFFECT:
+                    raise error
+                if known.name in _LAYERS and name not in _WITHOUT_EFFECT_IN_LAYERS:
+                    unknown.setdefault(layers - 1, error)
         before = token
         tokenizer.NextToken()
+    return unknown

@@ -88,6 +88,13 @@ _MESSAGES: dict[str, list[tuple]] = {
         ("mean_file", 4, "string"),
         ("mean_value", 5, "float*"),
     ],
+    # What DataParameter, ImageDataParameter and WindowDataParameter had before there was a
+    # TransformationParameter, under the same numbers.
+    "OldTransformation": [
+        ("scale", 2, "float", "1"),
+        ("mean_file", 3, "string"),
+        ("crop_size", 5, "uint32"),
+    ],
     "InputParameter": [("shape", 1, "BlobShape*")],
     "MemoryDataParameter": [
         ("batch_size", 1, "uint32"),
@@ -186,10 +193,13 @@ _MESSAGES: dict[str, list[tuple]] = {
         ("type", 5, "V1LayerType"),
         ("concat_param", 9, "ConcatParameter"),
         ("convolution_param", 10, "ConvolutionParameter"),
+        ("data_param", 11, "OldTransformation"),
         ("dropout_param", 12, "DropoutParameter"),
+        ("image_data_param", 15, "OldTransformation"),
         ("inner_product_param", 17, "InnerProductParameter"),
         ("lrn_param", 18, "LRNParameter"),
         ("pooling_param", 19, "PoolingParameter"),
+        ("window_data_param", 20, "OldTransformation"),
         ("memory_data_param", 22, "MemoryDataParameter"),
         ("eltwise_param", 24, "EltwiseParameter"),
         ("relu_param", 30, "ReLUParameter"),

@@ -50,6 +50,13 @@ def check_batch(
                 f"{VIEW_KEYS[view]} of {rows} rows beside {shape[0]} images, wanted "
                 f"{each * shape[0]}, {each} for each image"
             )
+    if "index" in keys:
+        index = batch["index"]
+        if not index.dtype.is_integer or index.shape.rank not in (None, 1):
+            raise TfkdError(
+                f"index of type {index.dtype.name} and shape {tuple(index.shape)}, wanted whole "
+                "numbers (batch,), the position of each image in the training set"
+            )
     if input_shape is not None:
         found, wanted = tuple(shape[1:]), tuple(input_shape)
         if not shapes_agree(found, wanted):

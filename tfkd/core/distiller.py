@@ -25,11 +25,13 @@ from tfkd.core.step.freezing import frozen_layers
 from tfkd.core.step.losses import OWN, names_of
 from tfkd.core.step.nonfinite import NonFiniteWatch
 from tfkd.core.step.own_losses import is_regularized
+from tfkd.core.step.positions import Positions, checked_labels
 from tfkd.core.step.steps import Steps
 from tfkd.core.step.term_means import TermMeans
 from tfkd.core.step.views import STUDENT, ViewPlan, union_of_taps, view_of_main_rows
 from tfkd.core.tasks import registry as tasks
 from tfkd.core.tasks.task import Task
+from tfkd.core.together import check_together
 from tfkd.errors import TfkdError, TfkdWarning, unknown
 from tfkd.settings import NonNegative, checked
 
@@ -78,7 +80,8 @@ class Distiller(Steps, Trainer, keras.Model):
             several.
         train_size: Number of training images, for methods with banks or memories.
         train_labels: Label of each training image, int ``(train_size,)``, for methods that choose
-            negatives of other classes.
+            negatives of other classes. Images of training at other positions (``index``), or of
+            another label than theirs here, stop the training.
         batch_size: Images of one step, for methods that size a memory by it.
         seed: Seed of everything that objectives draw.
         teacher_dtype: ``"bfloat16"`` runs the frozen teacher in that precision.
@@ -132,6 +135,7 @@ class Distiller(Steps, Trainer, keras.Model):
             check_name(objective.name, [self.task.score.metric])
             self._check_kind(objective)
             objective.choose_taps(student, teachers)
+        check_together(self.objectives)
         self._networks = Networks(
             student,
             teachers,
@@ -151,6 +155,7 @@ class Distiller(Steps, Trainer, keras.Model):
             "batch_size": batch_size,
         }
         self._setup_objectives()
+        self._positions = Positions(train_size, self._known["train_labels"])
         self._make_state()
         self.enter_stage(None)
         self.built = True
@@ -180,6 +185,13 @@ class Distiller(Steps, Trainer, keras.Model):
                         f"{objective.name} needs {words}: found None, wanted "
                         f"Distiller(..., {argument}={words.removeprefix('the ')})"
                     )
+        readers = [each for each in self.objectives if self._reads_positions(each.requires)]
+        labels = self._known["train_labels"]
+        if readers and labels is not None:
+            size, who = self._known["train_size"], readers[0].name
+            self._known["train_labels"] = checked_labels(labels, size, who)
+        else:
+            self._known["train_labels"] = None
         spec = Spec(
             num_classes=self._networks.facts.get("classes"),
             image_shape=self._networks.input_shape,
@@ -193,6 +205,10 @@ class Distiller(Steps, Trainer, keras.Model):
             objective.setup(spec)
             self._networks.add_companions(objective.companions)
             self._tell_of_regularizers(objective)
+
+    @staticmethod
+    def _reads_positions(requires: Requires) -> bool:
+        return requires.index or requires.train_labels
 
     def _tell_of_regularizers(self, objective: Objective) -> None:
         """Warns of regularizers in the layers of a method: ``compute`` alone says what it adds."""
@@ -216,7 +232,7 @@ class Distiller(Steps, Trainer, keras.Model):
         self.stage_network = self._networks.student
         self._plan = self._make_plan()
         names = self.loss_names()
-        self.watch = NonFiniteWatch(names)
+        self.watch = NonFiniteWatch(names, self._positions.told)
         self._train_means = TermMeans(names, "train_losses", self.weighted_names)
         self._test_means = TermMeans(self.test_names(), "test_losses", self.weighted_names)
 

@@ -196,6 +196,8 @@ class Objective(keras.layers.Layer):
             objective is.
         replaces_label_loss: Whether a term of this objective takes the place of the label loss
             (``student_loss`` is then logged, with weight 0).
+        rescales_logits: What to set where the logits of :meth:`student_logits` are of another scale
+            than a teacher's, with which others compare them; empty where they are of one.
         distiller_class: The :class:`tfkd.Distiller` that a method with a training step of its own
             needs; ``None`` is the common one. Runs from a config make it, and the common one
             refuses such a method.
@@ -212,6 +214,7 @@ class Objective(keras.layers.Layer):
     requires: Requires = Requires()
     terms: tuple[str, ...] = ()
     replaces_label_loss: bool = False
+    rescales_logits: str = ""
     distiller_class: type | None = None
     default_name: str | None = None
 
@@ -249,6 +252,11 @@ class Objective(keras.layers.Layer):
         Raises:
             TfkdError: When they do not go together.
         """
+
+    @property
+    def replaces_logits(self) -> bool:
+        """Whether :meth:`student_logits` gives logits in training."""
+        return type(self).student_logits is not Objective.student_logits
 
     @property
     def merges(self) -> bool:
@@ -357,6 +365,16 @@ class Objective(keras.layers.Layer):
     def stages(self) -> Sequence | None:
         """Returns the list of :class:`tfkd.core.stage.Stage` of a method that trains in phases."""
         return None
+
+    def step_bytes(self, batch_size: int) -> int:
+        """Returns how many bytes a step takes for tables of more than one image; by default 0.
+
+        A run prints it before training.
+
+        Args:
+            batch_size: Images of one step over all replicas.
+        """
+        return 0
 
     def records(self) -> Mapping[str, np.ndarray]:
         """Returns what is kept of each epoch besides scalars, such as a vector of weights, by name.

@@ -3,12 +3,13 @@
 from tfkd.core.registry import create, names
 from tfkd.distillers.at import AT, at_loss, attention_map
 from tfkd.distillers.auxvar.objective import AuxVar
-from tfkd.distillers.cocord import CoCoRD
+from tfkd.distillers.cocord import CoCoRD, contrast_loss, prediction_loss
 from tfkd.distillers.crd import CRD, crd_loss
 from tfkd.distillers.cs_kd import CSKD, cs_kd_loss
 from tfkd.distillers.dbt import DBT
 from tfkd.distillers.deep_supervision import DeepSupervision
 from tfkd.distillers.dense_kd import DenseKD, dense_weights
+from tfkd.distillers.diffkd.diffusion import diffusion_loss
 from tfkd.distillers.diffkd.objective import DiffKD
 from tfkd.distillers.dist import DIST, inter_class_loss, intra_class_loss
 from tfkd.distillers.dkd import DKD, dkd_loss
@@ -79,10 +80,12 @@ __all__ = [
     "at_loss",
     "attention_map",
     "blend_loss",
+    "contrast_loss",
     "crd_loss",
     "create",
     "cs_kd_loss",
     "dense_weights",
+    "diffusion_loss",
     "dkd_loss",
     "dual_loss",
     "hint_loss",
@@ -93,16 +96,16 @@ __all__ = [
     "local_loss",
     "names",
     "nkd_loss",
+    "norm_loss",
     "pkt_loss",
+    "prediction_loss",
     "ps_kd_loss",
+    "reviewkd_loss",
     "rkd_angle_loss",
     "rkd_distance_loss",
     "sp_loss",
     "srrl_losses",
     "sskd_losses",
-    "norm_loss",
-    "ps_kd_loss",
-    "reviewkd_loss",
     "standardized",
     "transport_loss",
     "vid_loss",

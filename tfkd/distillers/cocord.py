@@ -15,7 +15,8 @@ are the moving averages of ``S`` and ``P_s`` (momentum 0.9), ``P_t`` that of ``P
 start as copies, normalize by the statistics of their own batches, whose moving statistics are not
 averaged, and take no gradient, as ``k``, ``u1`` and ``u2`` do not. The queue holds the last 2048
 ``k / |k|``, at first random ones; a batch is compared with the queue of the steps before, and is
-written to it after the update.
+written to it after the update. The key of an image of ``sample_weight`` 0 takes a place there, but
+is compared with nothing.
 
 The published code averages after the query pass and before the keys. The student has the same
 weights in both, so that the average is formed here before the networks run. Weights, widths and
@@ -39,13 +40,20 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfkd.core import Companion, Objective, Requires, Spec, Terms, register
-from tfkd.core.divergences import as_float
+from tfkd.core import Companion, Requires, Spec, Terms, register
+from tfkd.core.divergences import LEFT_OUT, as_float
+from tfkd.distillers.shared.contrast import counted
 from tfkd.distillers.shared.layers import check_width, dense, normalization, sequence
+from tfkd.distillers.shared.queue import EMPTY, Queue
+from tfkd.distillers.shared.tap_pair import TapPair
 from tfkd.models.graph.keras_layers import copy_weights, rebuild, remade
 from tfkd.settings import Count, Fraction, NonNegative, Positive, field
 
 Pairs = list[tuple[keras.Variable, keras.Variable]]
+
+_KEY = "key"
+_COUNTS = 0
+"""Number of a place of the queue that counts, whatever image its key is of."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,11 @@ class MovingAverage:
 
 
 def contrast_logits(
-    query: tf.Tensor, key: tf.Tensor, queue: tf.Tensor, temperature: float = 0.1
+    query: tf.Tensor,
+    key: tf.Tensor,
+    queue: tf.Tensor,
+    temperature: float = 0.1,
+    counted: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Returns the softened cosines of each query with its own key and with the queue.
 
@@ -79,6 +91,7 @@ def contrast_logits(
         key: Those of the teacher, of the same images.
         queue: Earlier keys, ``(queue, width)``, rows of length 1.
         temperature: What the cosines are divided by.
+        counted: Which rows of the queue count, booleans ``(queue,)``; ``None`` is all.
 
     Returns:
         Shape ``(batch, 1 + queue)``, the own key first.
@@ -86,17 +99,23 @@ def contrast_logits(
     query, key = _unit(query), _unit(key)
     own = tf.reduce_sum(query * key, axis=-1, keepdims=True)
     others = tf.matmul(query, tf.cast(queue, query.dtype), transpose_b=True)
+    if counted is not None:
+        others = tf.where(counted[None, :], others, tf.constant(LEFT_OUT, others.dtype))
     return tf.concat([own, others], axis=-1) / temperature
 
 
 def contrast_loss(
-    query: tf.Tensor, key: tf.Tensor, queue: tf.Tensor, temperature: float = 0.1
+    query: tf.Tensor,
+    key: tf.Tensor,
+    queue: tf.Tensor,
+    temperature: float = 0.1,
+    counted: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Returns how badly each query tells its own key from the queue, for each sample.
 
     Arguments are those of :func:`contrast_logits`.
     """
-    return -tf.nn.log_softmax(contrast_logits(query, key, queue, temperature))[:, 0]
+    return -tf.nn.log_softmax(contrast_logits(query, key, queue, temperature, counted))[:, 0]
 
 
 def prediction_loss(prediction: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
@@ -129,7 +148,7 @@ def perceptron(inputs: int, inner: int, outputs: int, seed: int, name: str) -> k
 
 
 @register("cocord")
-class CoCoRD(Objective):
+class CoCoRD(TapPair):
     """Contrastive consistent representation distillation, over three views of each image."""
 
     contrast_weight: NonNegative = field(1.0, "weight of the contrast with the teacher")
@@ -189,19 +208,14 @@ class CoCoRD(Objective):
         # The first layer can be a copy where the embeddings are equally wide.
         copies = _copied(layers if own == teacher else layers[1:])
         self._teacher_average = MovingAverage(copies, self.teacher_momentum)
-        # Every replica writes the same gathered keys, so that the first one's stand for all.
-        kept = dict(trainable=False, autocast=False, aggregation="only_first_replica")
-        self.queue = self.add_weight(
-            shape=(self.queue_size, width),
-            initializer=lambda shape, dtype: _unit(
+        self.queue = Queue(
+            self.queue_size,
+            {_KEY: width},
+            name=f"{self.name}_queue",
+            start=lambda shape, dtype: _unit(
                 tf.random.stateless_normal(shape, (spec.seed, 0), dtype=dtype)
             ),
-            dtype="float32",
-            name="queue",
-            **kept,
-        )
-        self.pointer = self.add_weight(
-            shape=(), initializer="zeros", dtype="int32", name="pointer", **kept
+            number=_COUNTS,
         )
 
     def before_step(self, context) -> None:
@@ -224,24 +238,20 @@ class CoCoRD(Objective):
         )
         teacher = context.teacher(self.teacher_tap, "third")
         key = tf.stop_gradient(_unit(self.teacher_projector(teacher, training=training)))
-        contrast = contrast_loss(first, key, self.queue, self.temperature)
+        queue = tf.convert_to_tensor(self.queue.rows[_KEY])
+        known = tf.convert_to_tensor(self.queue.numbers) != EMPTY
+        contrast = contrast_loss(first, key, queue, self.temperature, known)
         prediction = prediction_loss(self.predictor(first, training=training), target_of_first)
         prediction += prediction_loss(self.predictor(second, training=training), target_of_second)
         losses = {
             "contrast": self.contrast_weight * context.mean(contrast),
             "prediction": self.prediction_weight * context.mean(prediction),
         }
-        return Terms(losses, {"key": key})
+        return Terms(losses, {_KEY: key})
 
     def after_step(self, context, carry: Mapping[str, Any]) -> None:
-        keys = tf.cast(context.gather(carry["key"]), tf.float32)
-        rows = tf.shape(keys)[0]
-        # Of more keys than the queue holds, the last ones stay.
-        places = tf.range(tf.maximum(rows - self.queue_size, 0), rows)
-        start = tf.convert_to_tensor(self.pointer)
-        written = tf.IndexedSlices(tf.gather(keys, places), (start + places) % self.queue_size)
-        self.queue.value.scatter_update(written)
-        self.pointer.assign((start + rows) % self.queue_size)
+        keys = tf.cast(context.gather(carry[_KEY]), tf.float32)
+        self.queue.put({_KEY: keys}, tf.where(counted(context), _COUNTS, EMPTY))
 
 
 def _unit(vectors: tf.Tensor) -> tf.Tensor:

@@ -40,7 +40,7 @@ import tensorflow as tf
 from tfkd.core import Spec, Terms, register
 from tfkd.core.divergences import as_float
 from tfkd.core.step.replicas import replica_count, sum_over_replicas
-from tfkd.distillers.shared.exit_losses import deepest_losses, label_losses
+from tfkd.distillers.shared.exit_losses import cross_entropies, deepest_losses
 from tfkd.distillers.shared.exits import OfExits
 from tfkd.errors import TfkdError
 from tfkd.settings import Fraction, Positive, field, values_of
@@ -110,7 +110,7 @@ class DBT(OfExits):
         logits = [as_float(each) for each in self.logits(context)]
         annealed = self.form == "annealed"
         temperature = tf.cast(self.current, logits[-1].dtype) if annealed else self.temperature
-        labels = (1.0 - self.kd_share) * label_losses(context.labels, logits)
+        labels = (1.0 - self.kd_share) * cross_entropies(context.labels, logits)
         distilled = self.kd_share * deepest_losses(logits, temperature)
         scale = 10.0 / len(self.exits) if self.variant == "code" else 1.0
         terms = self.named(scale * context.means(tf.concat([labels, distilled], axis=0)))

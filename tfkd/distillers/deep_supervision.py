@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from tfkd import models
 from tfkd.core import register
-from tfkd.distillers.shared.exit_losses import label_losses
+from tfkd.distillers.shared.exit_losses import cross_entropies
 from tfkd.distillers.shared.exits import OfExits
 from tfkd.errors import TfkdError
 from tfkd.settings import NonNegative, field
@@ -49,7 +49,7 @@ class DeepSupervision(OfExits):
             )
 
     def compute(self, context) -> dict[str, tf.Tensor]:
-        losses = context.means(label_losses(context.labels, self.logits(context)))
+        losses = context.means(cross_entropies(context.labels, self.logits(context)))
         if self.exit_weights is not None:
             losses *= tf.constant(self.exit_weights, losses.dtype)
         return self.named(losses)

@@ -40,14 +40,13 @@ the run, losses are float32 (float64 stays float64).
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from typing import Literal
 
 import keras
 import tensorflow as tf
 
 from tfkd import models
-from tfkd.core import Objective, Requires, Spec, Stage, Terms, register
+from tfkd.core import Requires, Spec, Stage, Terms, register
 from tfkd.core.divergences import as_float
 from tfkd.distillers.kd import kd_loss
 from tfkd.distillers.shared.layers import (
@@ -58,7 +57,7 @@ from tfkd.distillers.shared.layers import (
     normalization,
     sequence,
 )
-from tfkd.distillers.shared.stage_taps import check_tap
+from tfkd.distillers.shared.tap_pair import TapPair
 from tfkd.errors import TfkdError
 from tfkd.settings import NonNegative, Positive, field, values_of
 
@@ -155,7 +154,7 @@ def _torch_starts(fan_in: int, seed: int) -> dict[str, keras.initializers.Initia
 
 
 @register("fitnets")
-class FitNets(Objective):
+class FitNets(TapPair):
     """Hints from a middle stage of the teacher.
 
     Settings without a value take the one of their form, see :data:`FORMS`.
@@ -219,11 +218,6 @@ class FitNets(Objective):
         if self.form == "joint":
             return (self.name,)
         return tuple(name for name, formed in zip(("hint", "kd"), self._formed_in(stage)) if formed)
-
-    def choose_taps(self, student: models.Network, teachers: Sequence[models.Network]) -> None:
-        check_tap(student, self.student_tap, self.name, "student_tap")
-        for teacher in teachers:
-            check_tap(teacher, self.teacher_tap, self.name, "teacher_tap")
 
     def setup(self, spec: Spec) -> None:
         student = spec.shapes["student", "main"][self.student_tap]

@@ -38,7 +38,7 @@ import tensorflow as tf
 
 from tfkd import models
 from tfkd.core import Stage, register
-from tfkd.distillers.shared.exit_losses import deepest_losses, label_losses
+from tfkd.distillers.shared.exit_losses import cross_entropies, deepest_losses
 from tfkd.distillers.shared.exits import OfExits
 from tfkd.errors import TfkdError
 from tfkd.settings import Fraction, Positive, field
@@ -80,7 +80,7 @@ class IMTA(OfExits):
 
     def compute(self, context) -> dict[str, tf.Tensor]:
         logits = self.logits(context)
-        labels = label_losses(context.labels, logits)
+        labels = cross_entropies(context.labels, logits)
         labels = tf.concat([(1.0 - self.kd_share) * labels[:-1], labels[-1:]], axis=0)
         distilled = self.kd_share * deepest_losses(logits, self.temperature)
         return self.named(context.means(tf.concat([labels, distilled], axis=0)))

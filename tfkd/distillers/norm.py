@@ -28,8 +28,9 @@ with a bias; another end is refused.
 KL see logits less their mean, divided by ``sqrt(variance + 1e-7)`` and times 2.5, of both networks.
 The order of the classes is the same. But the saved student has no such step: its logits are the
 unnormalized ones, so that its accuracy is that of training, its confidence and label loss are not.
-Another method of logits beside this one would compare normalized logits with a teacher's that are
-not: take ``kd_weight``, or ``normalize_logits=False``.
+Another method of logits beside this one compares normalized logits with a teacher's that are not,
+which a warning tells: take ``kd_weight``, or ``normalize_logits=False``. Beside SSKD, whose label
+loss is one of the student's own logits, D would never be trained: refused.
 
 If the teacher's map is larger, it is max-pooled in windows of ``floor(teacher / student)`` pixels;
 where the sizes still differ, the larger map is averaged to the smaller one (ours: the published
@@ -44,7 +45,9 @@ as those of most published students. The code runs one epoch more (241), with k 
 Published: N = 8, KL at temperature 4; CIFAR-100: r swept over 1/16, 1/8, 1/4 and 1/2, without a
 value for any pair (1/4 is our choice), beta = 0 for plain NORM and none published for NORM + KD.
 ImageNet: k = 0.1, 0.5, 0.9, 0.5, 0.1 with ends at the epochs 5, 15, 60 and 80, r = 1 for resnet34
-to resnet18 and 1/8 for resnet50 to mobilenetv1. ``residual=False`` is the paper's "plain FT".
+to resnet18 and 1/8 for resnet50 to mobilenetv1; those runs have a learning rate that falls by a
+cosine, not in steps, and max-pool E(x), the student's map, where it is larger than the teacher's,
+instead of the other way round. ``residual=False`` is the paper's "plain FT".
 
 Features are ``(batch, height, width, channels)`` of known height and width. E and D compute in the
 policy of the layers, losses in float32.
@@ -57,10 +60,12 @@ import numpy as np
 import tensorflow as tf
 
 from tfkd import models
-from tfkd.core import Finish, Objective, Requires, Spec, register
+from tfkd.core import Finish, Requires, Spec, register
 from tfkd.core.divergences import as_float, kl_divergence
 from tfkd.distillers.shared.adaptive_pooling import to_common_size
+from tfkd.distillers.shared.idle_settings import refuse_idle
 from tfkd.distillers.shared.layers import check_map, mismatch, normalization, sequence
+from tfkd.distillers.shared.tap_pair import TapPair
 from tfkd.errors import TfkdError
 from tfkd.models.graph.calls import all_calls
 from tfkd.models.graph.keras_layers import copy_weights, rebuild, remade
@@ -209,7 +214,7 @@ def _linear(channels: int, filters: int, seed: int, *, name: str) -> keras.Seque
 
 
 @register("norm")
-class NORM(Objective):
+class NORM(TapPair):
     """N-to-one representation matching, which leaves a plain student."""
 
     expansion: Count = field(8, "the paper's N, copies of the teacher's feature")
@@ -234,6 +239,14 @@ class NORM(Objective):
                 f"{self.name}: found {len(self.phase_factors)} phase_factors and "
                 f"{len(self.phase_epochs)} phase_epochs, wanted one factor more"
             )
+        if not self.kd_weight:
+            refuse_idle(self, ["temperature"], "kd_weight=0", "kd_weight > 0")
+
+    @property
+    def rescales_logits(self) -> str:
+        if not self.normalize_logits:
+            return ""
+        return "normalize_logits=False, or its own divergence (kd_weight)"
 
     @property
     def requires(self) -> Requires:

@@ -57,6 +57,7 @@ from tfkd import models
 from tfkd.core import Objective, Requires, Spec, register
 from tfkd.core.divergences import as_float
 from tfkd.distillers.shared.adaptive_pooling import adaptive_average_pool
+from tfkd.distillers.shared.idle_settings import refuse_idle
 from tfkd.distillers.shared.layers import (
     Shape,
     check_map,
@@ -220,6 +221,11 @@ class ReviewKD(Objective):
     )
 
     requires = Requires(teacher=True, allows_soft_labels=True, tasks=None)
+
+    def check(self) -> None:
+        if self.student_taps:
+            idle, wanted = ["student_preactivation"], "taps before a ReLU, or student_taps=()"
+            refuse_idle(self, idle, f"student_taps={self.student_taps!r}", wanted)
 
     def choose_taps(self, student: models.Network, teachers: Sequence[models.Network]) -> None:
         if not teachers:

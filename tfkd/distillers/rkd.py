@@ -43,6 +43,9 @@ from tfkd.settings import NonNegative, field
 _ROUNDING = 16
 """How many units of rounding, relative to their squares, two features may differ and coincide."""
 
+_TABLES = 8
+"""Tables of triplets that there are at a time."""
+
 
 def distances(features: tf.Tensor) -> tf.Tensor:
     """Returns the Euclidean distance of each pair of samples.
@@ -139,6 +142,9 @@ class RKD(FeaturePair):
     angle_weight: NonNegative = field(50.0, "weight of the angles of triplets; 0 forms none")
 
     terms = ("distance", "angle")
+
+    def step_bytes(self, batch_size: int) -> int:
+        return _TABLES * 4 * batch_size**3 if self.angle_weight else 0
 
     def compute(self, context) -> dict[str, tf.Tensor]:
         student, teacher, weights = self.whole_batch(context)

@@ -10,9 +10,11 @@ Frederick Tung and Greg Mori, "Similarity-Preserving Knowledge Distillation", IC
 each row of ``G`` has the Euclidean length 1. The mean runs over all ``B^2`` pairs of the batch of
 all replicas. ``w`` is the weight of this objective.
 
-Published for CIFAR-100 (the CRD comparison): ``w = 3000``, last feature map of both networks (its
-WRN is read before the last normalization, ``pre_pool`` is what the classifier averages). Student
-and teacher may have features of any shapes: there is nothing to connect.
+Published for CIFAR-100 (the CRD comparison): ``w = 3000``, and the end of the last stage of both
+networks. That is the map that the classifier averages in ResNets, VGGs and ShuffleNetV1; of a WRN
+it is the sum before the last normalization, of MobileNetV2 and ShuffleNetV2 the map before their
+last 1x1 convolution, of 160 and 464 channels. Student and teacher may have features of any shapes:
+there is nothing to connect.
 
 A sample of weight ``v`` counts as ``v`` samples: in the lengths of the rows, and with
 ``v_i * v_j`` in the mean (:meth:`tfkd.core.Context.mean`). Those of weight 0 have no part in it.
@@ -29,10 +31,12 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from tfkd import models
 from tfkd.core import register
 from tfkd.core.divergences import as_float
 from tfkd.distillers.shared.feature_pair import FeaturePair
 from tfkd.distillers.shared.layers import described
+from tfkd.distillers.shared.stage_taps import check_tap, stage_taps
 from tfkd.errors import TfkdError
 from tfkd.settings import field
 
@@ -79,8 +83,33 @@ def sp_loss(student: tf.Tensor, teacher: tf.Tensor, weights: tf.Tensor | None = 
 class SP(FeaturePair):
     """Similarity-preserving distillation; the batch is that of all replicas."""
 
-    student_tap: str = field("pre_pool", "feature of the student, of any shape")
-    teacher_tap: str = field("pre_pool", "feature of the teacher, of any shape")
+    student_tap: str | None = field(
+        None, "feature of the student, of any shape; none: its last stage"
+    )
+    teacher_tap: str | None = field(
+        None, "feature of the teacher, of any shape; none: its last stage"
+    )
+
+    _last_stages: tuple[str | None, str | None] = (None, None)
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        own, theirs = self._last_stages
+        return self.student_tap or own, self.teacher_tap or theirs
+
+    def choose_taps(self, student: models.Network, teachers: Sequence[models.Network]) -> None:
+        if teachers:  # The distiller tells of what is missing.
+            self._last_stages = (
+                self._last_stage(student, self.student_tap, "student_tap"),
+                self._last_stage(teachers[0], self.teacher_tap, "teacher_tap"),
+            )
+
+    def _last_stage(self, network: models.Network, named: str | None, setting: str) -> str | None:
+        """Returns the tap of a network where none is named, and otherwise checks that one."""
+        if named is None:
+            return stage_taps(network, self.name)[-1]
+        check_tap(network, named, self.name, setting)
+        return None
 
     def check_feature(self, network: str, tap: str, shape: Sequence[int | None]) -> None:
         if len(shape) < 2:

@@ -33,14 +33,12 @@ Features are of any float type, losses float32.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Literal
 
 import keras
 import tensorflow as tf
 
-from tfkd import models
-from tfkd.core import Objective, Requires, Spec, register
+from tfkd.core import Requires, Spec, register
 from tfkd.core.divergences import as_float
 from tfkd.distillers.shared.layers import (
     Shape,
@@ -49,7 +47,7 @@ from tfkd.distillers.shared.layers import (
     normalization,
     sequence,
 )
-from tfkd.distillers.shared.stage_taps import check_tap
+from tfkd.distillers.shared.tap_pair import TapPair
 from tfkd.settings import NonNegative, field
 
 Place = Literal["map", "pooled"]
@@ -112,7 +110,7 @@ def through_frozen(head: keras.Model, feature: tf.Tensor) -> tf.Tensor:
 
 
 @register("srrl")
-class SRRL(Objective):
+class SRRL(TapPair):
     """Softmax regression representation learning."""
 
     connector_on: Place = field("map", "what the connector runs on: the map, or its mean")
@@ -134,11 +132,6 @@ class SRRL(Objective):
             },
             allows_soft_labels=True,
         )
-
-    def choose_taps(self, student: models.Network, teachers: Sequence[models.Network]) -> None:
-        check_tap(student, self.student_tap, self.name, "student_tap")
-        for teacher in teachers:
-            check_tap(teacher, self.teacher_tap, self.name, "teacher_tap")
 
     def setup(self, spec: Spec) -> None:
         shape = spec.shapes["student", "main"][self.student_tap]

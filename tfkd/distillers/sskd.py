@@ -47,12 +47,11 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from tfkd import models
-from tfkd.core import Objective, Requires, Spec, Stage, register
+from tfkd.core import Requires, Spec, Stage, register
 from tfkd.core.divergences import LEFT_OUT, as_float, cross_entropy, kl_divergence
 from tfkd.core.objective import VIEW_ROWS
 from tfkd.distillers.shared.layers import check_width, dense, sequence
-from tfkd.distillers.shared.stage_taps import check_tap
+from tfkd.distillers.shared.tap_pair import TapPair
 from tfkd.errors import TfkdError
 from tfkd.settings import Fraction, NonNegative, Positive, field
 
@@ -200,7 +199,7 @@ def _own_images(similarity: tf.Tensor) -> tf.Tensor:
 
 
 @register("sskd")
-class SSKD(Objective):
+class SSKD(TapPair):
     """Distillation with self-supervision by rotations, in two stages and with its own label term.
 
     The label loss is part of the loss: ``student_loss_weight`` does not enter.
@@ -239,11 +238,6 @@ class SSKD(Objective):
 
     def terms_in(self, stage: str | None) -> tuple[str, ...]:
         return TERMS.get(stage, self.terms)
-
-    def choose_taps(self, student: models.Network, teachers: Sequence[models.Network]) -> None:
-        check_tap(student, self.student_tap, self.name, "student_tap")
-        for teacher in teachers:
-            check_tap(teacher, self.teacher_tap, self.name, "teacher_tap")
 
     def setup(self, spec: Spec) -> None:
         height, width = (spec.image_shape or (None, None))[:2]

@@ -33,8 +33,9 @@ import tensorflow as tf
 
 from tfkd.core import Context, Spec, Terms, register
 from tfkd.distillers.crd import step_loss
-from tfkd.distillers.shared.contrast import NETWORKS, Scores
+from tfkd.distillers.shared.contrast import NETWORKS, Scores, Vectors
 from tfkd.distillers.shared.contrastive import Contrastive
+from tfkd.distillers.shared.idle_settings import refuse_idle
 from tfkd.distillers.shared.partition import Partition
 from tfkd.distillers.shared.sinkhorn import sinkhorn_plan
 from tfkd.distillers.shared.spectral_dense import SpectralDense
@@ -106,6 +107,11 @@ class WCoRD(Contrastive):
 
     terms = ("global", "local")
 
+    def check(self) -> None:
+        super().check()
+        if self.critic == "dual":
+            refuse_idle(self, ["temperature"], "critic='dual'", "critic='nce'")
+
     def make_head(self, inputs: int, seed: int, name: str) -> keras.layers.Layer:
         return SpectralDense(inputs, self.width, seed, name=name)
 
@@ -125,6 +131,14 @@ class WCoRD(Contrastive):
         else:
             scores = [contrast.scores(name, vectors[name]) for name in NETWORKS]
             everywhere = dual_loss(*scores, contrast.count)
+        losses = {
+            "global": self.global_weight * context.mean(everywhere, contrast.known),
+            "local": self._local(context, vectors) if self.local_weight else tf.zeros(()),
+        }
+        return Terms(losses, carry)
+
+    def _local(self, context: Context, vectors: Vectors) -> tf.Tensor:
+        """Returns the weighted local loss of the embeddings of all replicas."""
         weights = context.batch.get("sample_weight")
         if weights is not None:
             weights = context.gather(tf.cast(tf.reshape(weights, [-1]), tf.float32))
@@ -135,11 +149,7 @@ class WCoRD(Contrastive):
             self.iterations,
             self.differentiates_plan,
         )
-        losses = {
-            "global": self.global_weight * context.mean(everywhere, contrast.known),
-            "local": self.local_weight * context.mean(within, gathered=True),
-        }
-        return Terms(losses, carry)
+        return self.local_weight * context.mean(within, gathered=True)
 
     def after_step(self, context: Context, carry: Mapping[str, Any]) -> None:
         super().after_step(context, carry)

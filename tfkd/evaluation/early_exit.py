@@ -43,7 +43,8 @@ class ExitAnswers:
     Attributes:
         exits: The names of the exits, shallow to deep.
         confidence: The largest probability, float32 ``(exits, images)``.
-        right: Whether the class is the right one, ``(exits, images)``.
+        right: Whether the class is the right one, ``(exits, images)``; of logits of which one is
+            not a number it is wrong, as in every score.
     """
 
     exits: tuple[str, ...]
@@ -113,7 +114,8 @@ def exit_answers(
 def _answers(logits: tf.Tensor, labels: np.ndarray, kept: np.ndarray) -> np.ndarray:
     """Returns confidence and whether the class is right, float32 ``(2, rows that count)``."""
     confidence = np.asarray(tf.reduce_max(tf.nn.softmax(logits), axis=-1))
-    right = np.asarray(tf.argmax(logits, axis=-1)) == labels
+    number = ~np.isnan(np.asarray(logits)).any(axis=-1)
+    right = number & (np.asarray(tf.argmax(logits, axis=-1)) == labels)
     return np.stack([confidence[kept], right[kept]])
 
 

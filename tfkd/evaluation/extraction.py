@@ -79,20 +79,20 @@ def features(
     if cache is None:
         return _in_memory(rows, images)
     facts = {
-        "network": network.name,
         "taps": sorted(taps),
         "data": dataset.info.name,
         "part": part,
         "images": images,
         "image_shape": list(dataset.info.image_shape),
     }
+    # Whatever the network is called: another head on the same layers has the same features.
     digests = fingerprint(function.get_concrete_function()), dataset.digest(part)
     key = hashlib.sha256(json.dumps([facts, *digests]).encode()).hexdigest()
     folder = Path(cache).expanduser() / key
     wanted = "a folder with write permission and space"
     with writing(f"cache {str(cache)!r} of features", wanted):
         if not folder.is_dir():
-            _write(folder, facts, rows)
+            _write(folder, {"network": network.name, **facts}, rows)
     return {tap: _read(folder / _file_name(tap), images) for tap in taps}
 
 
@@ -183,7 +183,7 @@ def _rows(
     first = 0
     try:
         for batch in bar:
-            kept = int(np.count_nonzero(batch["sample_weight"]))
+            kept = int(np.count_nonzero(~np.asarray(batch["filler"])))
             found = _checked(network, function(batch["image"]), len(batch["image"]))
             yield first, {tap: value[:kept].numpy() for tap, value in found.items()}
             first += kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfkd import data, files, models
+from tfkd import files, models
 from tfkd.core import tasks
 from tfkd.core.tasks import Column
 from tfkd.core.tasks.exit_choice import check_budget, within_budget
@@ -29,6 +30,7 @@ from tfkd.evaluation.subjects import (
     split_of,
 )
 from tfkd.export import early_exit_speed
+from tfkd.export.early_exit import points_of_run
 
 _TIMED = 1000
 """Images on which leaving early is timed."""
@@ -73,7 +75,8 @@ def report(
             one size.
         budget: MACs of an image in the mean, for a network with exits: each image leaves where it
             is sure, by the most accurate thresholds that cost no more on the validation images.
-            Those are the run's, or those that an export was made with.
+            Those are the run's, also where ``data_name`` is another data set, or those that an
+            export was made with.
 
     Returns:
         A dict with ``network`` (the path), ``task``, ``dataset``, ``split``, the scores of the
@@ -100,6 +103,8 @@ def report(
     if run is None and data_name is None:
         raise TfkdError("data to evaluate a SavedModel on: found none, wanted --data=NAME")
     subject = saved_model_subject(saved_model) if run is None else run_subject(run, which)
+    if budget is not None and run is not None:
+        subject = dataclasses.replace(subject, points=points_of_run(run, which))
     if data_name is None:
         settings = run_data_settings(run)
         if image_size is not None or crop is not None:
@@ -110,12 +115,17 @@ def report(
     if directory is not None:
         settings["directory"] = directory
     dataset = load_data(settings, batch_size)
-    if run is not None and data_name is None:
+    validation = None
+    if data_name is None:
         check_part(run, dataset, split)
+        if budget is not None and subject.points is None and dataset.info.validation_size:
+            if split != "validation":
+                check_part(run, dataset, "validation")
+            validation = dataset.validation()
     if class_names is not None:
         subject = subject.named(models.read_class_names(class_names))
     subject = subject.for_data(dataset.info, by_number=by_number, preprocess=preprocess)
-    point = None if budget is None else _point(subject, dataset, budget)
+    point = None if budget is None else _point(subject, validation, budget)
     found = evaluate({"network": subject.predict}, split_of(dataset, split), subject.task)
     scores = found.scores["network"]
     if "exits" in scores:
@@ -145,8 +155,16 @@ def report(
     }
 
 
-def _point(subject: Subject, dataset: data.DataSet, budget: float) -> Mapping[str, Any]:
-    """Returns the thresholds that a budget affords, with their accuracy and cost."""
+def _point(
+    subject: Subject, validation: tf.data.Dataset | None, budget: float
+) -> Mapping[str, Any]:
+    """Returns the thresholds that a budget affords, with their accuracy and cost.
+
+    Args:
+        subject: The network, which may know thresholds.
+        validation: Images that it was not trained on, to choose thresholds where it knows none.
+        budget: MACs of an image, the mean.
+    """
     if not subject.exits or not isinstance(subject.task, tasks.Classification):
         raise TfkdError(
             f"budget: found {budget:,.10g} MACs for a network with one exit or of unknown cost, "
@@ -154,15 +172,15 @@ def _point(subject: Subject, dataset: data.DataSet, budget: float) -> Mapping[st
         )
     check_budget(budget, _macs(subject)[0])
     points = subject.points
-    if points is None and dataset.info.validation_size:
-        answers = exit_answers({"it": subject.predict}, dataset.validation(), subject.task)["it"]
+    if points is None:
+        if validation is None:
+            raise TfkdError(
+                "budget: found no thresholds and no validation images of the run to choose them, "
+                "wanted a run that held some out (data.validation_size), or its export"
+            )
+        answers = exit_answers({"it": subject.predict}, validation, subject.task)["it"]
         found = accuracy_over_cost(_macs(subject), answers, answers)
         points = [*found["anytime"], *found["budgeted"]]
-    if points is None:
-        raise TfkdError(
-            f"budget: found no validation images of {dataset.info.name} to choose thresholds, "
-            "wanted a run that held some out (data.validation_size), or its export"
-        )
     return within_budget(points, budget)
 
 

@@ -48,7 +48,7 @@ class Subject:
             one.
         crop: How images of other sizes become its input, as ``DataInfo.crop``; None if unknown.
         points: Thresholds for leaving early that are known, of which a budget chooses; None where
-            validation images must tell.
+            the validation images of its run must tell.
     """
 
     predict: Predict

@@ -49,7 +49,9 @@ def points_of_run(run_folder: str | os.PathLike, which: str) -> list[dict[str, A
     if not path.exists():
         return None
     found = points_in(path).get(which)
-    return found and found["budgeted"] and [*found["anytime"], *found["budgeted"]]
+    if found is None or not found["budgeted"]:
+        return None
+    return [*found["anytime"], *found["budgeted"]]
 
 
 def points_in(path: Path) -> dict[str, dict[str, Any]]:

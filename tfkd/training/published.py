@@ -3,8 +3,8 @@
     config = tfkd.training.config.default()
     published.apply(config, "dkd", teacher="resnet56", student="resnet20")
 
-Sources are in the docstring of each method. Where a paper has no settings for a data set, those of
-the comparisons that run it are used, or those for the other set, which is said beside them.
+Sources are in the docstring of each method. Where nobody published settings for a set of images,
+those of the paper are used, or those for the other set, and the preset is ``marked``.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class Preset:
         teacher: Whether it has a teacher (True), none (False) or :data:`SELF_TEACHER`.
         also: Further methods beside it: by registered name what their entries hold, weight
             included.
+        marked: Where the values come from, if none were published for these images; empty if they
+            were.
         search: What ``tools/tune.py`` tries where nothing better is known: values by setting, the
             weight among them.
     """
@@ -52,6 +54,7 @@ class Preset:
     student_loss_weight: float = 1.0
     teacher: bool | str = True
     also: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    marked: str = ""
     search: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def teacher_network(self, given: str | None, student: str) -> str | None:
@@ -70,13 +73,22 @@ class Preset:
 # KD beside a feature method, as the CRD comparison adds it.
 _KD = {"kd": {"weight": 1.0, "temperature": 4.0}}
 
+_OURS = "ours: no values are known"
+_RECALLED = "recalled, as is the method"
+_OTHER_SET = "those for CIFAR-100"
+_IMAGENET_ALONE = "published for ImageNet alone"
+_HDKD = "ours, but for the share of V"
+
 # AuxVar's values are not known: these are the ones around which its reconstruction is searched.
 _AUXVAR_SEARCH = {
     "kappa": (5.0, 10.0, 14.3, 20.0),
     "temperature": (1.0, 2.0, 4.0),
     "weight": (0.5, 1.0, 2.0, 4.0),
     "queue_size": (1024, 4096, 16384),
+    "center": (False, True),
 }
+# InfoNCE asks for no classes, so that no temperature enters its loss.
+_INFONCE_SEARCH = {key: each for key, each in _AUXVAR_SEARCH.items() if key != "temperature"}
 
 _CIFAR100 = {
     "kd": Preset("kd", 0.9, {"temperature": 4.0}, 0.1),
@@ -100,63 +112,70 @@ _CIFAR100 = {
     "dist": Preset("dist", 2.0),
     # Pairs that are not listed below have the default of the authors' code.
     "reviewkd": Preset("reviewkd"),
-    # The label loss was swept over 1/16, 1/8, 1/4 and 1/2; no value was published for any pair.
-    "norm": Preset("norm", student_loss_weight=0.25),
+    "norm": Preset(
+        "norm",
+        student_loss_weight=0.25,
+        marked="label loss: ours, of the swept 1/16, 1/8, 1/4, 1/2",
+    ),
     # Tian et al., "Contrastive Representation Distillation", ICLR 2020.
     "crd": Preset("crd", 0.8),
     "crd_kd": Preset("crd", 0.8, also=_KD),
     "fitnets": Preset("fitnets", 100.0),
-    # The paper's form has no published run on these pairs: its defaults.
-    "fitnets_two_stage": Preset("fitnets", settings={"form": "two_stage"}),
+    "fitnets_two_stage": Preset(
+        "fitnets", settings={"form": "two_stage"}, marked="the paper's, for other networks"
+    ),
     "at": Preset("at", 1000.0),
     "vid": Preset("vid"),
     "sp": Preset("sp", 3000.0),
     "rkd": Preset("rkd"),
     "pkt": Preset("pkt", 30000.0),
-    # The paper's default, published for ImageNet; with KD, as the CIFAR-100 comparisons run it.
-    "srrl": Preset("srrl"),
+    "srrl": Preset("srrl", marked=_IMAGENET_ALONE),
+    # As the CIFAR-100 comparisons run it.
     "srrl_kd": Preset("srrl", settings={"connector_on": "pooled"}, also=_KD),
     "cocord": Preset("cocord"),
-    # Published for ImageNet alone: its weights, and the width of the authors' code.
-    "diffkd": Preset("diffkd"),
-    # Recalled, as is the method.
-    "wcord": Preset("wcord"),
-    "wcord_kd": Preset("wcord", also=_KD),
+    "diffkd": Preset("diffkd", marked=f"weights {_IMAGENET_ALONE}, the width of the code"),
+    "wcord": Preset("wcord", marked=_RECALLED),
+    "wcord_kd": Preset("wcord", also=_KD, marked=_RECALLED),
     "sskd": Preset("sskd"),
-    # Lambda of a reproduction; no value was published. Every block has a stage of train.epochs.
-    "pbkd": Preset("pbkd", 0.005),
-    # No published values. Its ablation: the losses, the variable itself, whose place KD at the same
-    # temperature and weight takes, and stored classes that are as sharp as the teacher.
-    "auxvar": Preset("auxvar", search=_AUXVAR_SEARCH),
-    "auxvar_elbo": Preset("auxvar", settings={"objective": "elbo"}),
-    "auxvar_infonce": Preset("auxvar", settings={"objective": "infonce"}),
-    "auxvar_no_variable": Preset("kd", settings={"temperature": 4.0}),
-    "auxvar_untied": Preset("auxvar", settings={"query_temperature": 1.0}),
-    "auxvar_bayes_head": Preset("auxvar", settings={"head": "bayes"}),
+    # Every block has a stage of train.epochs.
+    "pbkd": Preset("pbkd", 0.005, marked="lambda of a reproduction"),
+    # Its ablation: the losses, the variable itself, whose place KD at the same temperature takes,
+    # and stored classes that are as sharp as the teacher. KD has a factor T^2 that AuxVar has not:
+    # once it stays, once the weight takes it away.
+    "auxvar": Preset("auxvar", marked=_OURS, search=_AUXVAR_SEARCH),
+    "auxvar_elbo": Preset(
+        "auxvar", settings={"objective": "elbo"}, marked=_OURS, search=_AUXVAR_SEARCH
+    ),
+    "auxvar_infonce": Preset(
+        "auxvar", settings={"objective": "infonce"}, marked=_OURS, search=_INFONCE_SEARCH
+    ),
+    "auxvar_no_variable": Preset("kd", settings={"temperature": 4.0}, marked=_OURS),
+    "auxvar_no_variable_unscaled": Preset("kd", 1 / 16, {"temperature": 4.0}, marked=_OURS),
+    "auxvar_untied": Preset("auxvar", settings={"query_temperature": 1.0}, marked=_OURS),
+    "auxvar_bayes_head": Preset("auxvar", settings={"head": "bayes"}, marked=_OURS),
     # Those of OF_EXITS, for MSDNets, or any network by the network multi_exit.
     "deep_supervision": Preset("deep_supervision", teacher=False),
     "dbt": Preset("dbt", teacher=False),
     "dbt_constant": Preset("dbt", settings={"form": "constant"}, teacher=False),
-    # No published values: those of DBT.
-    "dense_kd": Preset("dense_kd", teacher=False),
-    # No published values but the share of V; hmsdnet and hdbt learn part of the weights.
-    "hdkd": Preset("hdkd", teacher=False),
-    "hmsdnet": Preset("hdkd", settings={"form": "hmsdnet"}, teacher=False),
-    "hdbt": Preset("hdkd", settings={"form": "hdbt"}, teacher=False),
-    # Published for ImageNet alone.
-    "imta": Preset("imta", teacher=False),
+    "dense_kd": Preset("dense_kd", teacher=False, marked="those of DBT"),
+    # hmsdnet and hdbt learn part of the weights.
+    "hdkd": Preset("hdkd", teacher=False, marked=_HDKD),
+    "hmsdnet": Preset("hdkd", settings={"form": "hmsdnet"}, teacher=False, marked=_HDKD),
+    "hdbt": Preset("hdkd", settings={"form": "hdbt"}, teacher=False, marked=_HDKD),
+    "imta": Preset("imta", teacher=False, marked=_IMAGENET_ALONE),
 }
 _MLD_IMAGENET = {
     "temperatures": (1.0, 3.0, 5.0, 2.0, 6.0),
     "label_weight": 0.5,
     "distillation_weight": 0.5,
 }
-# KD by the weights of the DKD comparison. IPWD, CS-KD, PS-KD, TF-KD, logit standardization,
-# FitNets, AT, VID, SP, RKD, PKT and CoCoRD have no published values for ImageNet here; they keep
-# those for CIFAR-100.
-# FitNets, AT, VID, SP, RKD, PKT, CRD and WCoRD have no published values for ImageNet here; they
-# keep those for CIFAR-100.
-_IMAGENET = _CIFAR100 | {
+# What stands for both sets.
+_FOR_BOTH = ("deep_supervision", "dbt", "dbt_constant")
+_IMAGENET = {
+    name: preset if preset.marked or name in _FOR_BOTH else replace(preset, marked=_OTHER_SET)
+    for name, preset in _CIFAR100.items()
+} | {
+    # By the weights of the DKD comparison.
     "kd": Preset("kd", 0.5, {"temperature": 1.0}, 0.5),
     "dkd": Preset("dkd", settings={"temperature": 1.0, "warmup_epochs": 1.0}),
     "wsld": Preset("wsld", 2.5, {"temperature": 2.0}),
@@ -170,7 +189,9 @@ _IMAGENET = _CIFAR100 | {
     "mld_clean": Preset("mld", settings=_MLD_IMAGENET | {"variant": "clean"}),
     "dist": Preset("dist", 2.0, {"temperature": 1.0}),
     "diffkd": Preset("diffkd", settings={"latent_width": 1024}),
-    "sskd": Preset("sskd", settings={"label_weight": 1.0}),  # As torchdistill has it.
+    "sskd": Preset("sskd", settings={"label_weight": 1.0}, marked="as torchdistill has it"),
+    "srrl": Preset("srrl"),
+    "imta": Preset("imta", teacher=False),
     "reviewkd": Preset("reviewkd", settings={"warmup_epochs": 0.0, "student_preactivation": True}),
     # As for CIFAR-100, with a longer queue.
     **{

@@ -175,7 +175,7 @@ def _train(
     strategies.check_agreed(strategy, progress.state.step, folder.path)
     if writes:
         _tell_of_student(student, config, dataset.info, strategy)
-    _tell_of_methods(distiller, say)
+    tell_of_methods(distiller, config.train.batch_size, say)
     if continued:
         state = progress.state
         say(f"continuing after step {state.step:,} (epoch {state.epoch + 1})", flush=True)
@@ -249,11 +249,23 @@ def _tell_of_student(
         warnings.warn(build.normalized_twice(who, itself, field), TfkdWarning, stacklevel=2)
 
 
-def _tell_of_methods(distiller: Distiller, say: Callable[..., None]) -> None:
-    """Says what each method holds beside the networks, such as connectors and memory banks."""
+def tell_of_methods(distiller: Distiller, batch_size: int, say: Callable[..., None]) -> None:
+    """Says what memory each method takes beside the networks.
+
+    That is what it holds, such as connectors, memory banks and networks of its own, and the tables
+    of a step.
+    """
+    of_student = {id(each) for each in distiller.student.variables}
     for objective in distiller.objectives:
-        held = sum(
-            math.prod(each.shape) * tf.as_dtype(each.dtype).size for each in objective.variables
-        )
-        if held:
-            say(f"method {objective.name}: {held:,} bytes of its own on each replica", flush=True)
+        listed = [*objective.variables]
+        for companion in objective.companions.values():
+            listed += companion.model.variables
+        own = {id(each): each for each in listed if id(each) not in of_student}
+        held = sum(math.prod(v.shape) * tf.as_dtype(v.dtype).size for v in own.values())
+        tables = objective.step_bytes(batch_size)
+        more = f", and about {tables:,} for the tables of a step" if tables else ""
+        if held or tables:
+            say(
+                f"method {objective.name}: {held:,} bytes of its own on each replica{more}",
+                flush=True,
+            )

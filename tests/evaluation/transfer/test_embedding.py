@@ -73,6 +73,25 @@ def test_the_center_is_cut_out_for_a_network_that_was_evaluated_on_centers(tmp_p
     assert len(transfer.embeddings(given, "digits", classes=["1", "2"]).test) > 0
 
 
+def test_a_network_of_any_size_is_told_the_size_and_the_crop(tmp_path):
+    given, name = network(side=None), shades.write(tmp_path / "data")
+    with pytest.raises(TfkdError, match="found a network of any image size, wanted image_size"):
+        transfer.embeddings(given, name)
+    large = data.load(name, image_size=11, augment="imagenet", batch_size=4)
+    images, _ = images_and_labels(large.test())
+    found = transfer.embeddings(given, name, image_size=11, crop=data.CENTER, batch_size=4)
+    np.testing.assert_allclose(found.test, by_hand(given, images), rtol=1e-5, atol=1e-6)
+
+
+def test_another_head_on_the_same_features_finds_them(tmp_path):
+    given = network()
+    other = keras.layers.Dense(7, name="logits")(given.model.get_layer("pooled").output)
+    model = keras.Model(given.model.input, other, name=given.model.name)
+    for each in (given, dataclasses.replace(given, model=model, name="tiny (another head)")):
+        transfer.embeddings(each, "digits", classes=["1", "2"], cache=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_a_feature_that_is_no_vector_or_not_finite_is_refused():
     with pytest.raises(TfkdError, match="tap 'maps' of 'tiny': found features of shape"):
         transfer.embeddings(network(), "digits", tap="maps")

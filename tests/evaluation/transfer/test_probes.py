@@ -1,5 +1,7 @@
 """Linear layer, nearest neighbors, logistic regression: against other ways to their numbers."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -74,16 +76,26 @@ def test_neighbors_vote():
 
 def test_logistic_regression_is_the_one_whose_strength_was_chosen():
     given = blobs(spread=2.0)
-    score, strength = logistic_probe(given)
+    found = logistic_probe(given)
+    score, strength = found.top1, found.strength
     mean, deviation = given.train.mean(axis=0), given.train.std(axis=0)
     regression = LogisticRegression(C=strength, max_iter=1000)
     regression.fit((given.train - mean) / deviation, given.train_labels)
     wanted = regression.score((given.test - mean) / deviation, given.test_labels)
     assert score == pytest.approx(100 * wanted) and 30 < score < 100
+    assert found.converged and not found.at_edge
+    # The test images have no part in the choice: neither seen ones, nor labels that are all wrong.
+    for features, labels in (
+        (given.train, given.train_labels),
+        (given.train, (given.train_labels + 1) % CLASSES),
+    ):
+        other = dataclasses.replace(given, test=features, test_labels=labels)
+        assert logistic_probe(other).strength == strength
 
 
 def test_what_is_easy_is_found_by_every_probe_and_the_strongest_regularization_will_do():
     given = blobs(spread=0.01)
     assert linear_probe(given) == 100.0
     assert neighbor_probe(given) == {1: 100.0, 20: 100.0}
-    assert logistic_probe(given) == (100.0, 0.001)
+    found = logistic_probe(given)
+    assert (found.top1, found.strength, found.at_edge) == (100.0, 0.001, True)

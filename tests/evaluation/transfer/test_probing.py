@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import pytest
 
+from tests.fixtures import shades
 from tfkd import TfkdError, models
 from tfkd.evaluation import transfer
 from tfkd.evaluation.transfer.runs import runs_of
@@ -46,8 +47,12 @@ def test_a_folder_stands_for_a_run_or_for_those_of_a_comparison(tmp_path):
     with pytest.raises(TfkdError, match="run folder .*: found no finished run"):
         runs_of([tmp_path / "nothing"])
     twin = finished(tmp_path / "other" / "kd" / "seed2", 2)
-    with pytest.raises(TfkdError, match="both called kd with seed 2"):
+    with pytest.raises(TfkdError, match="both called kd"):
         runs_of([root, twin])
+    # Those of another seed are no part of that comparison either.
+    other = finished(tmp_path / "other" / "alone" / "seed7", 7)
+    with pytest.raises(TfkdError, match="both called alone"):
+        runs_of([root, other])
 
 
 def row(**values):
@@ -79,6 +84,28 @@ def test_table_is_of_means_over_the_seeds_and_stands_on_pages(tmp_path):
         tables(page)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"which": "bayes"}, "student.*'bayes'"),
+        ({"tap": "poled"}, "poled"),
+        ({"probes": ["digits", "folder:nowhere"]}, "nowhere"),
+        ({"probes": ["digits", "folder:shades"]}, "nearest neighbors: found .* wanted 20 or more"),
+        ({"image_size": 9}, "found image_size=9, wanted 8 x 8"),
+    ],
+)
+def test_mistakes_are_told_before_the_first_run_is_probed(settings, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shades.write(tmp_path / "shades", train=2)
+    runs = [finished(tmp_path / "kd" / f"seed{seed}", seed) for seed in (0, 1)]
+    save_network(models.load_network(runs[0]), runs[0], "bayes")
+    told = []
+    with pytest.raises(TfkdError, match=message):
+        transfer.probe_runs(runs, **{"probes": ["digits"], **settings}, say=told.append)
+    assert not told
+
+
+@pytest.mark.slow
 def test_binary_probes_several_runs_at_once(tmp_path):
     for seed in (0, 1):
         finished(tmp_path / "kd" / f"seed{seed}", seed)

@@ -9,7 +9,7 @@ from tfkd.training.compare import exit_curves, palette
 
 
 def points(*pairs):
-    return [{"test_macs": macs, "test_top1": top1} for macs, top1 in pairs]
+    return [{"thresholds": ["-inf"], "test_macs": macs, "test_top1": top1} for macs, top1 in pairs]
 
 
 def test_means_of_the_roles_with_exits_are_drawn(drawn, monkeypatch, tmp_path):

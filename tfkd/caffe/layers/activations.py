@@ -36,9 +36,11 @@ class ReLU(_OfEachValue):
 
     def build(self, inputs, label, arrays):
         if self.slope < 0:
-            # Keras' ReLU takes no negative slope: its values below 0 are turned over first.
-            below = keras.ops.multiply(keras.ops.minimum(inputs[0], 0.0), self.slope)
+            # Keras' ReLU takes no such slope: the values below 0 are turned over and scaled.
             above = keras.layers.ReLU(name=label.part("above"))(inputs[0])
+            turned = keras.layers.Rescaling(-1.0, name=label.part("turned"))(inputs[0])
+            below = keras.layers.ReLU(name=label.part("below"))(turned)
+            below = keras.layers.Rescaling(-self.slope, name=label.part("scaled"))(below)
             return keras.layers.Add(name=label.name)([above, below])
         return keras.layers.ReLU(negative_slope=self.slope, name=label.name)(inputs[0])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,10 +22,11 @@ class BatchNorm(Operation):
     """(x - mean) / sqrt(variance + eps), by the statistics of training.
 
     The blobs are mean and variance, (channels,) each, times the third one, (1,), by which they are
-    divided; where that is 0, they are 0.
+    divided; where that is 0, they are 0. Those of a Scale that it does the work of follow.
     """
 
     epsilon: float
+    scale: Scale | None = None
 
     @classmethod
     def read(cls, layer: Layer) -> BatchNorm:
@@ -45,56 +47,44 @@ class BatchNorm(Operation):
 
     def weights(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         channels = inputs[0][0]
-        return (channels,), (channels,), (1,)
+        further = () if self.scale is None else self.scale.weights(inputs)
+        return ((channels,), (channels,), (1,), *further)
 
     def check_weights(self, arrays: Sequence[Callable[[], np.ndarray]]) -> None:
-        _, variance = self._statistics(arrays)
+        mean, variance = self._statistics(arrays)
+        if not (np.isfinite(mean).all() and np.isfinite(variance).all()):
+            raise CaffeFormatError(
+                f"found a mean or variance that is infinite with the factor {arrays[2]()[0]:.4g}, "
+                "wanted finite ones"
+            )
         least = float(variance.min())
-        if not least + self.epsilon > 0 or not np.isfinite(variance).all():
+        if not least + self.epsilon > 0:
             raise CaffeFormatError(
                 f"found the variance {least:.4g} and eps {self.epsilon:.4g}, wanted a sum above 0"
             )
 
     def build(self, inputs, label, arrays):
-        return self._built(inputs, label, arrays, False, False, [])
-
-    def with_scale(self, scale: Scale) -> ScaledBatchNorm:
-        """Returns the operation that it makes together with a Scale that alone reads it."""
-        return ScaledBatchNorm(self.epsilon, scale.bias)
-
-    def _built(self, inputs, label, arrays, center: bool, scale: bool, further: list):
         layer = keras.layers.BatchNormalization(
-            epsilon=self.epsilon, center=center, scale=scale, name=label.name
+            epsilon=self.epsilon,
+            center=self.scale is not None and self.scale.bias,
+            scale=self.scale is not None,
+            name=label.name,
         )
         found = layer(inputs[0])
-        layer.set_weights([*further, *self._statistics(arrays)])
+        layer.set_weights([*(each() for each in arrays[3:]), *self._statistics(arrays)])
         return found
+
+    def with_scale(self, scale: Scale) -> BatchNorm:
+        """Returns the operation that it makes together with a Scale that alone reads it."""
+        return dataclasses.replace(self, scale=scale)
 
     def _statistics(
         self, arrays: Sequence[Callable[[], np.ndarray]]
     ) -> tuple[np.ndarray, np.ndarray]:
         mean, variance, factor = (each() for each in arrays[:3])
-        with np.errstate(over="ignore", divide="ignore"):
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             inverse = np.float32(0) if factor[0] == 0 else 1 / factor[0]
             return mean * inverse, variance * inverse
-
-
-@dataclass(frozen=True)
-class ScaledBatchNorm(BatchNorm):
-    """A BatchNorm and the Scale that follows it, whose blobs follow those of the former."""
-
-    bias: bool = False
-
-    @classmethod
-    def read(cls, layer: Layer) -> ScaledBatchNorm:
-        raise NotImplementedError("made of two layers by BatchNorm.with_scale")
-
-    def weights(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
-        return (*super().weights(inputs), *Scale(self.bias).weights(inputs))
-
-    def build(self, inputs, label, arrays):
-        further = [each() for each in arrays[3:]]
-        return self._built(inputs, label, arrays, self.bias, True, further)
 
 
 @register("Scale")

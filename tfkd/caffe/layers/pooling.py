@@ -14,6 +14,7 @@ from tfkd.caffe.errors import CaffeFormatError, sizes
 from tfkd.caffe.layers.operation import Operation, Shape, check_maps, register
 from tfkd.caffe.layers.windows import Pair, pair
 from tfkd.caffe.schema import ENUMS
+from tfkd.models.graph.calls import named
 
 _MAX, _AVE = ENUMS["PoolMethod"]["MAX"], ENUMS["PoolMethod"]["AVE"]
 _LOWEST = float(np.finfo(np.float32).min)
@@ -25,9 +26,9 @@ class Pooling(Operation):
     """The largest value or the mean of windows.
 
     There are ceil((size + 2 pad - kernel) / stride) + 1 windows in each direction (floor where the
-    rounding says so), less the last one where, with padding, it would begin behind the image. A
-    mean divides by the values of the window within image and padding; a window that reaches further
-    has fewer. Nothing but the image can be the largest value.
+    rounding says so), less the last one where, with padding in one of them, it would begin behind
+    image and padding. A mean divides by the values of the window within image and padding; a window
+    that reaches further has fewer. Nothing but the image can be the largest value.
 
     A kernel of None is the whole image.
     """
@@ -71,7 +72,7 @@ class Pooling(Operation):
         stride, pad = self.stride[axis], self.pad[axis]
         steps = (length + 2 * pad - kernel) / stride
         found = (math.ceil(steps) if self.rounds_up else math.floor(steps)) + 1
-        if pad and (found - 1) * stride >= length + pad:
+        if any(self.pad) and (found - 1) * stride >= length + pad:
             found -= 1
         if found < 1 or (found - 1) * stride >= length + pad:
             raise CaffeFormatError(
@@ -95,7 +96,8 @@ class Pooling(Operation):
         if any(map(any, padding)):
             around = ((0, 0), *padding, (0, 0))
             value = _LOWEST if is_largest else 0.0
-            images = keras.ops.pad(images, around, constant_values=value)
+            padded = keras.ops.pad(images, around, constant_values=value)
+            images = named(padded, label.part("pad"))
         kind = keras.layers.MaxPooling2D if is_largest else keras.layers.AveragePooling2D
         factors = {} if is_largest else self._factors(kernel, windows, lengths)
         name = label.part("mean") if factors else label.name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +10,9 @@ import keras
 
 from tfkd.caffe.definition import Layer
 from tfkd.caffe.errors import CaffeFormatError
-from tfkd.caffe.layers.operation import Operation, Shape, check_maps, register
+from tfkd.caffe.layers.operation import Label, Operation, Shape, check_maps, register
 from tfkd.caffe.schema import ENUMS
+from tfkd.models.graph.calls import named
 
 _LARGEST = 63
 
@@ -54,21 +54,26 @@ class LRN(Operation):
 
     def build(self, inputs, label, arrays):
         (features,) = inputs
-        squares = keras.ops.square(features)
-        half = self.size // 2
+        squares = keras.layers.Multiply(name=label.part("squares"))([features, features])
         if self.across:
-            near = _mean_over_channels(squares, self.size)
+            near, share = _sum_over_channels(squares, self.size, label), self.alpha / self.size
         else:
-            around = ((0, 0), (half, half), (half, half), (0, 0))
-            near = keras.ops.average_pool(keras.ops.pad(squares, around), self.size, 1)
-        divisor = keras.ops.power(self.k + self.alpha * near, self.beta)
-        return keras.layers.Identity(name=label.name)(keras.ops.divide(features, divisor))
+            padding = keras.layers.ZeroPadding2D(self.size // 2, name=label.part("pad"))
+            pooling = keras.layers.AveragePooling2D(self.size, 1, name=label.part("mean"))
+            near, share = pooling(padding(squares)), self.alpha
+        base = keras.layers.Rescaling(share, self.k, name=label.part("base"))(near)
+        factor = named(keras.ops.power(base, -self.beta), label.part("factor"))
+        return keras.layers.Multiply(name=label.name)([features, factor])
 
 
-def _mean_over_channels(values, size: int):
-    """The mean of a value and its neighbors among the channels, zeros outside."""
+def _sum_over_channels(values, size: int, label: Label):
+    """The sum of a value and its neighbors among the channels, zeros outside."""
     channels, half = values.shape[-1], size // 2
-    padded = keras.ops.pad(values, ((0, 0), (0, 0), (0, 0), (half, half)))
-    # A sum of parts: on CPUs ten times as fast as a pooling over one channel.
-    parts = [padded[:, :, :, first : first + channels] for first in range(size)]
-    return keras.ops.divide(functools.reduce(keras.ops.add, parts), size)
+    around = ((0, 0), (0, 0), (0, 0), (half, half))
+    padded = named(keras.ops.pad(values, around), label.part("pad"))
+    # Of parts: on CPUs ten times as fast as a pooling over one channel.
+    parts = [
+        named(padded[:, :, :, first : first + channels], label.part(f"part{first + 1}"))
+        for first in range(size)
+    ]
+    return keras.layers.Add(name=label.part("sum"))(parts) if size > 1 else parts[0]

@@ -167,7 +167,8 @@ class Trainer(DistributedFit):
         """As ``keras.Model.train_on_batch``; the epoch stays what :meth:`set_epoch` made it.
 
         Raises:
-            TfkdError: When an objective needs the number of epochs, and nobody gave it.
+            TfkdError: When an objective needs the number of epochs, and nobody gave it, or images
+                are not where their ``index`` says.
         """
         self._check_teachers_now_and_then()
         waiting = [each.name for each in self.objectives if each.requires.epochs]
@@ -176,7 +177,10 @@ class Trainer(DistributedFit):
                 f"{waiting[0]} needs the number of epochs of the run: found none, wanted "
                 "set_epochs before train_on_batch, or fit"
             )
-        return super().train_on_batch(*args, **kwargs)
+        found = super().train_on_batch(*args, **kwargs)
+        if any(map(self._reads_positions, self.active_requirements())):
+            self.watch.check_images()
+        return found
 
     def evaluate(
         self,

@@ -26,6 +26,8 @@ class Context:
         stage: Name of the running stage; ``None`` outside of stages.
         added_losses: By the name of a network that trains, what its layers gave to ``add_loss`` on
             the main view (:mod:`tfkd.core.step.own_losses`).
+        wrong: How many images of this replica are not where ``index`` says, of each kind
+            (:mod:`tfkd.core.step.positions`); ``None`` where no objective reads positions.
         scratch: What an objective keeps from one of its hooks to the next within the step, under
             its own name. (Under replicas the steps of all of them are traced at once, so that an
             attribute of the objective would be overwritten.)
@@ -45,6 +47,7 @@ class Context:
         output_names: Callable[[str], Sequence[str]] = lambda network: ("logits",),
         stage: str | None = None,
         added_losses: Mapping[str, Sequence[tf.Tensor]] | None = None,
+        wrong: tf.Tensor | None = None,
     ) -> None:
         self.batch = batch
         self.training = training
@@ -53,6 +56,7 @@ class Context:
         self.step = step
         self.stage = stage
         self.added_losses = {} if added_losses is None else added_losses
+        self.wrong = wrong
         self.scratch: dict[str, Any] = {}
         self._seed = seed
         self._outputs = outputs

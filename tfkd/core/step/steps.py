@@ -43,7 +43,7 @@ class Steps(Host):
         """Evaluates the student on one batch, in inference mode, without touching any state."""
         batch = self.task.batch(data)
         context = self.forward(batch, training=False)
-        values, *counts = _of_all(tf.stack(self.test_values(context)), context)
+        values, _, *counts = _of_all(tf.stack(self.test_values(context)), context)
         self._test_means.update_state(values, *counts)
         self._update_metrics(context)
         return self.test_results()
@@ -101,7 +101,11 @@ class Steps(Host):
         objectives = [objective for objective, _ in self.active_objectives()]
         if training:
             batch = self._plan.training_batch(batch)
+            wrong = None
+            if any(map(self._reads_positions, self.active_requirements())):
+                batch, wrong = self._positions.checked(batch)
             before = Context(batch, outputs={}, **common)
+            common["wrong"] = wrong
             for objective in objectives:
                 objective.before_step(before)
             views = {view for each in self.active_requirements() for view in each.taps}
@@ -160,7 +164,7 @@ class Steps(Host):
                 divided in the same way, and their variables.
         """
         pairs = [(g, v) for g, v in zip(gradients, variables) if g is not None]
-        values, *counts = _of_all(losses.values, context)
+        values, wrong, *counts = _of_all(losses.values, context)
         # An optimizer with a loss scale looks for overflow itself, and goes on after one.
         watched = [
             gradient
@@ -169,7 +173,7 @@ class Steps(Host):
             for gradient, _ in each
         ]
         finite = gradients_are_finite(watched)
-        ok = self.watch.observe(values, finite, context.step, context.epoch)
+        ok = self.watch.observe(values, finite, context.step, context.epoch, wrong)
 
         def write_state() -> None:
             for objective, _ in self.active_objectives():
@@ -253,11 +257,19 @@ class Steps(Host):
         return {**compiled, **means.result()}
 
 
-def _of_all(values: tf.Tensor, context: Context) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns the means over replicas of some values, of the samples and of their weights."""
-    together = tf.concat([values, tf.stack(context.count())], axis=0)
-    together = sum_over_replicas(together) / replica_count()
-    return together[:-2], together[-2], together[-1]
+def _of_all(
+    values: tf.Tensor, context: Context
+) -> tuple[tf.Tensor, tf.Tensor | None, tf.Tensor, tf.Tensor]:
+    """Returns what all replicas say together, by one exchange.
+
+    The means of some values, the sums of wrong images, if they are counted, and the means of the
+    samples and of their weights.
+    """
+    wrong = [] if context.wrong is None else [context.wrong]
+    together = tf.concat([*wrong, values, tf.stack(context.count())], axis=0)
+    total = sum_over_replicas(together)
+    means, kinds = total / replica_count(), sum(each.shape[0] for each in wrong)
+    return means[kinds:-2], total[:kinds] if wrong else None, means[-2], means[-1]
 
 
 def _with_variables_of(

@@ -133,8 +133,9 @@ class ViewPlan:
             features = sorted(set(taps) - set(self._task.taps(self._networks[self._teachers[0]])))
             if features:
                 raise TfkdError(
-                    f"taps {features} of 'teacher' with {len(self._teachers)} teachers: name one "
-                    "of them, as in 'teacher:0'"
+                    f"taps {', '.join(features)} of 'teacher': found {len(self._teachers)} "
+                    "teachers, whose logits alone can be averaged, wanted one teacher, or an "
+                    "objective of your own whose requires names 'teacher:0'"
                 )
             for name in self._teachers:
                 union = self.taps.setdefault((name, view), [])

@@ -7,12 +7,15 @@ With ``p(z | y) = p(y | z) / sum_z' p(y | z')`` over all training images ``z``::
 ``kappa m_y . u`` is a lower bound of ``log sum_z p(z | y) exp(kappa v_z . u)`` (Jensen). The length
 of ``W h`` is the same for all classes and changes no ranking, so that ``mu W`` is all there is: a
 matrix ``(classes, width)``, as large as that of the linear layer, whose bias is 0. The scores rank
-classes; their softmax is not calibrated.
+classes; their softmax is not calibrated. It takes the place of all that follows the feature: of a
+student with more than a linear layer there, :func:`check_student` warns.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import warnings
 from collections.abc import Callable, Iterator
 
 import keras
@@ -20,6 +23,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfkd import models
+from tfkd.errors import TfkdError, TfkdWarning
+from tfkd.models.graph.calls import is_functional
 from tfkd.models.graph.outputs import LOGITS
 
 REMARK = "Bayes head, probabilities not calibrated"
@@ -113,8 +118,38 @@ def folded(directions: np.ndarray, projector: np.ndarray) -> np.ndarray:
     return np.asarray(projector, np.float64) @ directions.T
 
 
+def check_student(who: str, student: models.Network, tap: str, classes: int) -> None:
+    """Warns where the student has other layers behind a feature than one that is linear.
+
+    Args:
+        who: Who says it.
+        student: The student.
+        tap: Its feature, a vector.
+        classes: Number of classes.
+
+    Raises:
+        TfkdError: For a student whose layers cannot be replaced.
+    """
+    if not is_functional(student.model):
+        raise TfkdError(
+            f"{who}: found the student {student.name!r}, which is no functional model, wanted one: "
+            f"the Bayes head is a layer behind its {tap!r}"
+        )
+    inner = models.tapped(student.model, student.paths([tap]))
+    width = inner.output[tap].shape[-1]
+    behind = student.model.count_params() - inner.count_params()
+    if behind not in (width * classes, (width + 1) * classes):
+        warnings.warn(
+            f"{who}: found {behind:,} parameters behind {tap!r} of student {student.name!r}, "
+            f"wanted the {(width + 1) * classes:,} of one linear layer; a student with the Bayes "
+            "head has such a layer in the place of all of them, and is another network",
+            TfkdWarning,
+            stacklevel=2,
+        )
+
+
 def with_kernel(student: models.Network, tap: str, kernel: np.ndarray) -> models.Network:
-    """Returns the student with another linear layer, over the same weights before it.
+    """Returns the student with a linear layer behind a feature, over the same weights before it.
 
     Args:
         student: The student.
@@ -123,8 +158,15 @@ def with_kernel(student: models.Network, tap: str, kernel: np.ndarray) -> models
     """
     model = student.model
     inner = models.tapped(model, student.paths([tap]))
-    layer = keras.layers.Dense(kernel.shape[1], dtype="float32", name=LOGITS)
+    layer = keras.layers.Dense(kernel.shape[1], dtype="float32", name=_free_name(inner))
     logits = layer(inner.output[tap])
     layer.set_weights([kernel.astype(np.float32), np.zeros(kernel.shape[1], np.float32)])
     made = student.with_model(keras.Model(inner.input, logits, name=model.name))
     return dataclasses.replace(made, name=f"{student.name} ({REMARK})")
+
+
+def _free_name(model: keras.Model) -> str:
+    """Returns the usual name of the last layer, or, where a layer has it, one like it."""
+    taken = {operation.name for operation in model.operations}
+    names = itertools.chain([LOGITS], (f"bayes_{LOGITS}{n or ''}" for n in itertools.count()))
+    return next(name for name in names if name not in taken)

@@ -3,7 +3,7 @@
 ``u`` are embeddings of the student, ``(batch, width)``, ``v`` those of the stored images by the
 teacher, ``(stored, width)``, both of length 1; ``q`` are the classes of the stored images,
 ``(stored, classes)``, rows of probabilities. Nothing of the size ``batch * stored * classes`` is
-formed. Computed in the type of what is given, at least float32.
+formed. Computed in the type of what is given, which is float32 in training.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ def elbo_targets(target: tf.Tensor, classes: tf.Tensor, logits: tf.Tensor) -> tf
         logits: Those of the teacher's own ``p(z | x)``, ``(batch, stored)``.
 
     Returns:
-        Shape ``(batch, stored)``, rows of probabilities.
+        Shape ``(batch, stored)``; the sum of a row is 1 less what the target gives to classes that
+        are left out.
     """
     own = tf.nn.softmax(logits)
     share = target / (tf.linalg.matmul(own, classes) + EPSILON)

@@ -27,21 +27,29 @@ is a setting:
   teacher, of concentration ``teacher_kappa``, takes it for where the class is known. ``"infonce"``
   is its limit for a large ``teacher_kappa``: ``-log p_s(z = own | x)``.
 - ``teacher_kappa`` and ``query_temperature`` are tied to ``kappa`` and ``temperature`` unless
-  given: a student that has the teacher's features then has its classes too.
+  given: the larger ``kappa``, the nearer a student that has the teacher's features then is to its
+  classes. At the default it mixes them with those of all images that are a little alike, and
+  something is left that no student can learn.
 - ``class_posterior="cosine"`` takes ``t_z`` to be the cosines of ``v_z`` with the weights of the
   classes in the teacher's linear layer, for target and stored images alike, and shares one
   temperature, ``1 / kappa``.
+- The gradient of the marginal form falls as ``kappa / temperature^2``, which the ``temperature^2``
+  of KD would even out; the weight is a setting of the run.
 - ``own_instance=False`` leaves the image itself out of ``z``.
 - ``center=True`` takes the mean of all ``v_z`` from each before ``L2``: features behind a ReLU have
   no cosine below 0.
 - ``head="linear"`` trains the student's own linear layer on the labels, and the run also ends in
   the student ``bayes`` with the classifier of :mod:`tfkd.distillers.auxvar.bayes_head` in its
-  place: as many parameters and operations, but probabilities that are not calibrated.
+  place: as many parameters and operations where the student has one linear layer behind its
+  feature (a warning tells of others), but probabilities that are not calibrated.
   ``head="bayes"`` trains that one alone: the label loss is that of ``p_s(y | x)``, validation goes
   by the queue, and every student of the run ends with it.
 
 That classifier takes one pass of the teacher over the training images at the end (two where it
-centers). ``W`` is never part of a student.
+centers). ``head_temperature`` divides the teacher's logits there alone and changes nothing of the
+training. It is ``query_temperature`` unless given; but that was chosen for the loss, and where it
+makes ``p(y | z)`` nearly flat, every class is the mean of nearly the same images, and the
+directions of the classes nearly coincide. ``W`` is never part of a student.
 
 Everything is float32, whatever the precision of the networks. The queue holds
 ``4 L (width + classes + 1)`` bytes on each replica: 23 MB for 16,384 of width 256 and 100 classes.
@@ -49,7 +57,7 @@ Everything is float32, whatever the precision of the networks. The queue holds
 
 from __future__ import annotations
 
-import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -58,58 +66,21 @@ import numpy as np
 import tensorflow as tf
 
 from tfkd import models
-from tfkd.core import Context, Finish, Objective, Requires, Spec, Terms, register
-from tfkd.distillers.auxvar import bayes_head, mixture
+from tfkd.core import Context, Finish, Requires, Spec, Terms, register
+from tfkd.distillers.auxvar import bayes_head, mixture, support
 from tfkd.distillers.auxvar.class_vectors import class_vectors
-from tfkd.distillers.shared.contrast import counted
+from tfkd.distillers.auxvar.support import CLASSES, VECTORS, Stored, Taught
 from tfkd.distillers.shared.layers import check_width, dense
-from tfkd.distillers.shared.queue import EMPTY, Queue
+from tfkd.distillers.shared.queue import Queue
+from tfkd.distillers.shared.tap_pair import TapPair
 from tfkd.errors import TfkdError
 from tfkd.settings import Count, Positive, field
-
-VECTORS, CLASSES = "vectors", "classes"
-"""What the queue holds of an image: its embedding by the teacher, and its ``p(y | z)``."""
 
 _TEMPERATURE = 4.0
 
 
-@dataclasses.dataclass(frozen=True)
-class Taught:
-    """What the teacher says of this replica's images.
-
-    Attributes:
-        vectors: Their embeddings of length 1, not centered, ``(batch, width)``.
-        classes: Their ``p(y | z)``, ``(batch, classes)``.
-        target: What ``p(y | x)`` should be, ``(batch, classes)``.
-        numbers: Which training images they are, int32 ``(batch,)``.
-    """
-
-    vectors: tf.Tensor
-    classes: tf.Tensor
-    target: tf.Tensor
-    numbers: tf.Tensor
-
-
-@dataclasses.dataclass(frozen=True)
-class Stored:
-    """Stored images: the batch of all replicas and what the queue holds, or the queue alone.
-
-    Attributes:
-        vectors: Embeddings of length 1, centered where the method is told so, ``(stored, width)``.
-        classes: Rows of probabilities, ``(stored, classes)``.
-        allowed: Which of them an image may be like, booleans ``(batch or 1, stored)``.
-        own: Where this replica's images are among them, int32 ``(batch,)``; ``None`` for the queue
-            alone.
-    """
-
-    vectors: tf.Tensor
-    classes: tf.Tensor
-    allowed: tf.Tensor
-    own: tf.Tensor | None = None
-
-
 @register("auxvar")
-class AuxVar(Objective):
+class AuxVar(TapPair):
     """Knowledge distillation with an auxiliary variable; a reconstruction."""
 
     objective: Literal["marginal", "elbo", "infonce"] = field(
@@ -133,6 +104,9 @@ class AuxVar(Objective):
     center: bool = field(False, "whether the teacher's features are centered by their mean")
     head: Literal["linear", "bayes"] = field(
         "linear", "what is trained on labels: the student's linear layer, or the Bayes classifier"
+    )
+    head_temperature: Positive | None = field(
+        None, "divides those of the images that make the Bayes classifier; none: query_temperature"
     )
     student_tap: str = field("pooled", "feature of the student, a vector")
     teacher_tap: str = field("pooled", "feature of the teacher, a vector")
@@ -166,9 +140,17 @@ class AuxVar(Objective):
         return self.head == "bayes"
 
     @property
+    def replaces_logits(self) -> bool:
+        return self.head == "bayes"
+
+    @property
     def _temperature(self) -> float:
         usual = 1.0 / self.kappa if self.class_posterior == "cosine" else _TEMPERATURE
         return self.temperature or usual
+
+    @property
+    def _query_temperature(self) -> float:
+        return self.query_temperature or self._temperature
 
     def setup(self, spec: Spec) -> None:
         width, own = (
@@ -185,6 +167,8 @@ class AuxVar(Objective):
             who = f"{self.name} with class_posterior='cosine', teacher tap {self.teacher_tap!r}"
             head = spec.head("teacher", self.teacher_tap)
             self._class_vectors = class_vectors(head, width, who)
+        student = spec.network("student")
+        bayes_head.check_student(self.name, student, self.student_tap, spec.num_classes)
         self._directions: tuple[Any, np.ndarray] | None = None
 
     # The loss of a step.
@@ -192,12 +176,17 @@ class AuxVar(Objective):
     def student_logits(self, context: Context) -> tf.Tensor | None:
         if self.head == "linear":
             return None
-        stored = (
-            self._stored(context, self._taught(context)) if context.training else self._queued()
-        )
+        if context.training:
+            stored = self._stored(context, self._taught(context))
+        else:
+            stored = support.queued(self.queue, self.center)
         logits = self._instance_logits(context, stored)
         context.scratch[self.name] = stored, logits
         probabilities = mixture.class_probabilities(logits, stored.classes)
+        if not context.training:
+            # Before the first step the queue knows nothing, and equal logits would be a guess.
+            known = tf.reduce_any(stored.allowed)
+            probabilities = tf.where(known, probabilities, tf.constant(math.nan))
         # Up to a constant, which no softmax sees, these are the logits of p(y | x).
         return tf.math.log(probabilities + mixture.EPSILON)
 
@@ -225,62 +214,30 @@ class AuxVar(Objective):
 
     def after_step(self, context: Context, carry: Mapping[str, Any]) -> None:
         rows = {kind: context.gather(carry[kind]) for kind in (VECTORS, CLASSES)}
-        self.queue.put(rows, _counted(context, carry["numbers"]))
+        self.queue.put(rows, support.counted_numbers(context, carry["numbers"]))
 
     def _instance_logits(self, context: Context, stored: Stored) -> tf.Tensor:
         """Returns the logits of ``p(z | x)`` for this replica's images."""
         feature = tf.cast(context.output("student", self.student_tap), tf.float32)
-        vectors = _unit(self.projector(feature))
+        vectors = support.unit(self.projector(feature))
         return mixture.instance_logits(vectors, stored.vectors, self.kappa, stored.allowed)
 
     def _taught(self, context: Context) -> Taught:
-        vectors = _unit(context.teacher(self.teacher_tap))
+        vectors = support.unit(context.teacher(self.teacher_tap))
         logits = self._class_logits(vectors, context.teacher())
         target = tf.nn.softmax(logits / self._temperature)
         numbers = tf.cast(context.index, tf.int32)
-        return Taught(vectors, self._stored_classes(logits), target, numbers)
+        classes = tf.nn.softmax(logits / self._query_temperature)
+        return Taught(vectors, classes, target, numbers)
 
     def _stored(self, context: Context, taught: Taught) -> Stored:
-        """Returns the batch of all replicas and what the queue holds."""
-        queued, batch = self.queue.rows, _counted(context, taught.numbers)
-        vectors, classes = (
-            tf.concat([context.gather(each), tf.convert_to_tensor(queued[kind])], axis=0)
-            for kind, each in ((VECTORS, taught.vectors), (CLASSES, taught.classes))
-        )
-        numbers = tf.concat([batch, tf.convert_to_tensor(self.queue.numbers)], axis=0)
-        filled = numbers != EMPTY
-        own = context.own_rows(tf.range(tf.shape(batch)[0]))
-        # Of several entries of the image itself only that of this step may take part.
-        allowed = numbers[None, :] != taught.numbers[:, None]
-        if self.own_instance:
-            allowed |= own[:, None] == tf.range(tf.shape(numbers)[0])[None, :]
-        allowed = tf.logical_and(allowed, filled[None, :])
-        return Stored(self._centered(vectors, filled), classes, allowed, own)
-
-    def _queued(self) -> Stored:
-        """Returns what the queue holds."""
-        vectors, classes = (
-            tf.convert_to_tensor(self.queue.rows[kind]) for kind in (VECTORS, CLASSES)
-        )
-        filled = tf.convert_to_tensor(self.queue.numbers) != EMPTY
-        return Stored(self._centered(vectors, filled), classes, filled[None, :])
-
-    def _centered(self, vectors: tf.Tensor, filled: tf.Tensor) -> tf.Tensor:
-        if not self.center:
-            return vectors
-        counts = tf.cast(filled, vectors.dtype)[:, None]
-        mean = tf.math.divide_no_nan(tf.reduce_sum(counts * vectors, axis=0), tf.reduce_sum(counts))
-        return _unit(vectors - mean)
+        return support.stored(context, taught, self.queue, self.own_instance, self.center)
 
     def _class_logits(self, vectors: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         """Returns what tells the classes of images: logits of the teacher, or cosines."""
         if self._class_vectors is None:
             return tf.cast(logits, tf.float32)
         return tf.linalg.matmul(vectors, self._class_vectors, transpose_b=True)
-
-    def _stored_classes(self, logits: tf.Tensor) -> tf.Tensor:
-        """Returns ``p(y | z)``."""
-        return tf.nn.softmax(logits / (self.query_temperature or self._temperature))
 
     # The end of a run.
 
@@ -310,21 +267,14 @@ class AuxVar(Objective):
     def _embedding_of(self, teacher: models.Network) -> bayes_head.Embed:
         """Returns the function of pixels to embeddings, not centered, and ``p(y | z)``."""
         model = models.tapped(teacher.model, teacher.paths([self.teacher_tap, "logits"]))
+        temperature = self.head_temperature or self._query_temperature
 
         @tf.function(reduce_retracing=True)
         def embed(pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             found = model(teacher.preprocess(pixels), training=False)
-            vectors = _unit(found[self.teacher_tap])
-            return vectors, self._stored_classes(self._class_logits(vectors, found["logits"]))
+            vectors = support.unit(found[self.teacher_tap])
+            return vectors, tf.nn.softmax(
+                self._class_logits(vectors, found["logits"]) / temperature
+            )
 
         return embed
-
-
-def _unit(vectors: tf.Tensor) -> tf.Tensor:
-    """Returns vectors of length 1, in float32."""
-    return tf.math.l2_normalize(tf.cast(vectors, tf.float32), axis=1)
-
-
-def _counted(context: Context, numbers: tf.Tensor) -> tf.Tensor:
-    """Returns the numbers of the batch of all replicas, of images that count."""
-    return tf.where(counted(context), context.gather(numbers), EMPTY)

@@ -25,7 +25,9 @@ All weights are 1, as published for ImageNet, where the latent maps have 1024 ch
 CIFAR-100 no settings were published; half the teacher's channels is the published code's default.
 
 Departures: maps of two sizes are averaged to the smaller height and width, by adaptive pooling;
-convolutions before a normalization have no bias, which it would take away again.
+convolutions before a normalization have no bias, which it would take away again. ``project`` is a
+1x1 convolution and its normalization; the authors' code of this paper alone has no normalization
+there.
 
 Maps are ``(batch, height, width, channels)``, logits ``(batch, classes)``, of any float type;
 losses are computed in float32.
@@ -34,17 +36,20 @@ losses are computed in float32.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import tensorflow as tf
 
-from tfkd.core import Objective, Requires, Spec, register
+from tfkd import models
+from tfkd.core import Requires, Spec, register
 from tfkd.core.divergences import as_float, kl_divergence
 from tfkd.distillers.diffkd.diffusion import NOISE_STEPS, diffusion_loss
 from tfkd.distillers.diffkd.modules import Connector
 from tfkd.distillers.shared.adaptive_pooling import to_common_size
+from tfkd.distillers.shared.idle_settings import refuse_idle
 from tfkd.distillers.shared.layers import check_map, check_width
+from tfkd.distillers.shared.tap_pair import TapPair
 from tfkd.errors import TfkdError
 from tfkd.settings import Count, NonNegative, Range, field
 
@@ -53,7 +58,7 @@ SALTS = {"feature": (0, 1, 2), "logits": (3, 4, 5)}
 
 
 @register("diffkd")
-class DiffKD(Objective):
+class DiffKD(TapPair):
     """Knowledge diffusion for distillation, of the last feature map and of the logits."""
 
     use_features: bool = field(True, "whether the feature map is distilled")
@@ -75,6 +80,9 @@ class DiffKD(Objective):
             raise TfkdError(
                 f"{self.name}: found use_features=False and use_logits=False, wanted one of them"
             )
+        if not self.use_features:
+            of_maps = ["autoencoder_weight", "latent_width", "student_tap", "teacher_tap"]
+            refuse_idle(self, of_maps, "use_features=False", "use_features=True")
 
     def term_names(self) -> tuple[str, ...]:
         features = ("feature_diffusion", "feature_autoencoder", "feature_kd")
@@ -91,6 +99,10 @@ class DiffKD(Objective):
             },
             allows_soft_labels=True,
         )
+
+    def choose_taps(self, student: models.Network, teachers: Sequence[models.Network]) -> None:
+        if self.use_features:
+            super().choose_taps(student, teachers)
 
     def setup(self, spec: Spec) -> None:
         seeds = itertools.count(spec.seed, 2)

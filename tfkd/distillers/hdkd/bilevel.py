@@ -42,7 +42,9 @@ def hypergradient(
         variables: The parts of ``theta``.
         rate: The ``eta``.
         slopes_at: Returns ``grad V`` at the values of ``theta'``; on replicas, that of all images.
-        scale: A loss scale, which keeps gradients of low precision from vanishing.
+        scale: A loss scale, which keeps the gradient of the step in low precision from vanishing.
+            The way back through that pass needs none: it takes the direction of ``grad V`` with
+            the norm 1, however small ``grad V`` is.
     """
     with tf.GradientTape(watch_accessed_variables=False) as outer:
         outer.watch(weights)
@@ -51,6 +53,9 @@ def hypergradient(
         own = tape.gradient(total, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     gradients = [each / scale for each in sums_over_replicas(own)]
     moved = [variable - rate * each for variable, each in zip(variables, gradients, strict=True)]
-    slopes = outer.gradient(own, weights, output_gradients=slopes_at(moved))
+    upper = slopes_at(moved)
+    norm = tf.linalg.global_norm(upper)
+    direction = [tf.math.divide_no_nan(each, norm) for each in upper]
+    slopes = outer.gradient(own, weights, output_gradients=direction)
     (slopes,) = sums_over_replicas([slopes])
-    return -rate * slopes / scale
+    return -rate * norm * slopes / scale

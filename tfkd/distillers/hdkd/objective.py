@@ -14,9 +14,10 @@ step of gradient descent on ``L``; they and the network learn in turns, at every
     g     <- an Adam step by h, then max(g, 0), then the initial sum
     theta <- the step of the run's own optimizer on L(theta; g), with the new g, on the same batch
 
-``h`` is exact, see :mod:`tfkd.distillers.hdkd.bilevel`; ``eta`` is the current learning rate. Batch
-normalization uses the batch in all of these passes; the moving statistics are those of the last
-one, the only that writes. The step is :class:`HDKDDistiller`'s.
+``h`` is exact, see :mod:`tfkd.distillers.hdkd.bilevel`; ``eta`` is the current learning rate. The
+batch passes forward once, for both steps, and held-out images once more at ``theta'``. Batch
+normalization uses the images of the pass in both; the first alone writes moving statistics. The
+step is :class:`HDKDDistiller`'s.
 
 - ``form="hdkd"`` learns the weights of all losses; ``"hmsdnet"`` those of the label losses alone,
   ``"hdbt"`` those of the label losses and of the divergences from the deepest exit, the
@@ -51,14 +52,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfkd import models
 from tfkd.core import Context, Spec, register
 from tfkd.core.step.clipping import is_normalized
 from tfkd.core.step.replicas import replica_count, sum_over_replicas
+from tfkd.core.step.updates import apply_if
 from tfkd.distillers.hdkd.distiller import HDKDDistiller
 from tfkd.distillers.hdkd.validation import balanced_loss
 from tfkd.distillers.hdkd.weights import initial_weights, projected, restricted, support
-from tfkd.distillers.shared.exit_losses import exit_losses, label_losses, loss_names, pairs
+from tfkd.distillers.shared.exit_losses import cross_entropies, exit_losses, loss_names, pairs
 from tfkd.distillers.shared.exits import OfExits
 from tfkd.errors import TfkdError
 from tfkd.settings import Count, Fraction, Positive, Range, field
@@ -104,10 +105,6 @@ class HDKD(OfExits):
     def check(self) -> None:
         self.distills = self.form != "hmsdnet"
 
-    def choose_taps(self, student: models.Network, teachers: Sequence[models.Network]) -> None:
-        super().choose_taps(student, teachers)
-        self.requires = dataclasses.replace(self.requires, batch_keys=HELDOUT)
-
     def setup(self, spec: Spec) -> None:
         student = spec.network("student")
         if any(map(is_normalized, student.model.trainable_variables)):
@@ -117,8 +114,7 @@ class HDKD(OfExits):
             )
         count = len(self.exits)
         self._chosen = support(self.form, count)
-        learners = np.array([i for i, _ in pairs(count)])[self._chosen[count:] - count]
-        self._of_learners = np.arange(count - 1)[:, None] == learners
+        self._learners = np.array([i for i, _ in pairs(count)])[self._chosen[count:] - count]
         first = restricted(initial_weights(self.initial, count), self._chosen)
         self._total = float(first.sum()) if self.keep_sum else None
         # Every replica writes the same values, so that the first one's stand for all.
@@ -163,7 +159,7 @@ class HDKD(OfExits):
                 losses = exit_losses(context.labels, logits, self.temperature)
                 losses = tf.gather(losses, self._chosen)
             else:
-                losses = label_losses(context.labels, logits)
+                losses = cross_entropies(context.labels, logits)
             context.scratch[self.name] = context.means(losses)
         return context.scratch[self.name]
 
@@ -174,7 +170,7 @@ class HDKD(OfExits):
         of_labels, of_pairs = weighted[:count], weighted[count:]
         if not self.distills:
             return self.named(of_labels)
-        distilled = tf.linalg.matvec(tf.constant(self._of_learners, means.dtype), of_pairs)
+        distilled = tf.math.segment_sum(of_pairs, self._learners)
         return self.named(tf.concat([of_labels, distilled], axis=0))
 
     def heldout_means(self, labels: tf.Tensor, outputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
@@ -184,7 +180,7 @@ class HDKD(OfExits):
             labels: Of the held-out images of this replica.
             outputs: Their logits by exit.
         """
-        losses = label_losses(labels, [outputs[name] for name in self.exits])
+        losses = cross_entropies(labels, [outputs[name] for name in self.exits])
         rows = tf.cast(tf.shape(losses)[1], losses.dtype)
         of_all = sum_over_replicas(rows) / replica_count()
         return tf.reduce_sum(losses, axis=1) / of_all
@@ -206,6 +202,9 @@ class HDKD(OfExits):
     ) -> None:
         """Updates the weights; where something is not finite they stay, and so do the means of V.
 
+        Their optimizer is then left out as that of the network is: on one device it does not see
+        the step, on mirrored replicas it makes one without slopes.
+
         Args:
             hypergradient: The derivative of ``V`` by each weight, equal on every replica.
             value: The ``V``.
@@ -216,9 +215,8 @@ class HDKD(OfExits):
         """
         finite = tf.reduce_all(tf.math.is_finite(tf.concat([hypergradient, value[None]], axis=0)))
         before = tf.convert_to_tensor(self.gamma)
-        slopes = tf.where(finite, hypergradient, 0.0)
-        # The optimizer, which may stand in no condition on replicas, sums over them.
-        self.optimizers[0].apply_gradients([(slopes / replica_count(), self.gamma)])
+        # The optimizer sums over replicas.
+        apply_if(finite, self.optimizers[0], [(hypergradient / replica_count(), self.gamma)])
         after = projected(tf.convert_to_tensor(self.gamma), self._total)
         ok = tf.logical_and(finite, tf.reduce_sum(after) > 0.0)
         self.gamma.assign(tf.where(ok, after, before))

@@ -35,6 +35,10 @@ normalization, the start of a block and augmentation are not:
 - ``learns_from="local"`` and ``"labels"`` are the paper's ablations.
 - Joint training at the end, ``finetune_epochs``, is nowhere mentioned, and off.
 
+Left out: a reference that is the teacher's at every stage, ``F_k(A_0)``; a classifier that trains
+along; handing on the best epoch of a stage in the place of its last one; and a line with both terms
+before the first step. The terms of every epoch are in ``metrics.csv``.
+
 Without stages (a distiller of your own that enters none) the whole student trains, and the local
 losses of all blocks, against the teacher's, are formed at once.
 

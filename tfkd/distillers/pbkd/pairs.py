@@ -11,7 +11,7 @@ import numpy as np
 from tfkd import models
 from tfkd.distillers.shared.layers import mismatch
 from tfkd.errors import TfkdError
-from tfkd.models.graph.calls import calls
+from tfkd.models.graph.calls import run
 from tfkd.models.graph.outputs import LOGITS
 
 STUDENT, TEACHER = "student", "teacher"
@@ -165,8 +165,23 @@ def _same_between(
         made = []
         if after[who].start != before[who].end:
             piece = models.segment(network.model, before[who].end, after[who].start, name="piece")
-            for call in calls(piece):
-                settings = call.operation.get_config()
-                made.append((type(call.operation), {**settings, "name": None}))
+            made = _computed(piece)
         found.append(made)
     return found[0] == found[1]
+
+
+def _computed(piece: keras.Model) -> list[tuple]:
+    """Returns the calls of a model: what is called, its settings, and what it is given.
+
+    Functions of ``keras.ops`` have no settings; a factor, say, is an argument.
+    """
+    made: list[tuple] = []
+
+    def perform(call, args, kwargs):
+        settings = {**call.operation.get_config(), "name": None}
+        given = [np.asarray(each).tolist() for each in keras.tree.flatten((args, kwargs))]
+        made.append((type(call.operation), settings, given))
+        return [f"output {number} of {len(made)}" for number in range(len(call.outputs))]
+
+    run(piece, "input", perform)
+    return made

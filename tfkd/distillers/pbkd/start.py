@@ -30,13 +30,14 @@ def take_over(pairs: Pairs, replaced: Collection[int]) -> None:
         TfkdError: Where the parts of both networks differ.
     """
     parts = [
-        (f"block {each.number}", *(pairs.block(w, each.number, w) for w in (STUDENT, TEACHER)))
+        (f"block {each.number}", "", *(pairs.block(w, each.number, w) for w in (STUDENT, TEACHER)))
         for each in pairs.listed
         if each.number not in replaced
     ]
     end = pairs.listed[-1].end
-    parts.append((f"the part after {end!r}", *(pairs.head(w, w) for w in (STUDENT, TEACHER))))
-    for part, student, teacher in parts:
+    classes = " and the classes in the same order"
+    parts.append((f"the part after {end!r}", classes, *(pairs.head(w, w) for w in pairs.networks)))
+    for part, also, student, teacher in parts:
         shapes = [[tuple(v.shape) for v in each.weights] for each in (student, teacher)]
         if shapes[0] == shapes[1]:
             for variable, value in zip(student.weights, teacher.weights, strict=True):
@@ -45,8 +46,8 @@ def take_over(pairs: Pairs, replaced: Collection[int]) -> None:
             raise TfkdError(
                 f"{pairs.method}: found that {part} is another one in student "
                 f"{pairs.networks[STUDENT].name!r} than in teacher "
-                f"{pairs.networks[TEACHER].name!r}, wanted the same layers, whose weights the "
-                "student takes over"
+                f"{pairs.networks[TEACHER].name!r}, wanted the same layers{also}, because the "
+                "student takes their weights over"
             )
 
 

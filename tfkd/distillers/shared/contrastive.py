@@ -8,17 +8,19 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
-from tfkd.core import Context, Objective, Requires, Spec
+from tfkd.core import Context, Requires, Spec
 from tfkd.distillers.shared.contrast import Vectors
+from tfkd.distillers.shared.idle_settings import refuse_idle
 from tfkd.distillers.shared.labeled_queue import LabeledQueue
 from tfkd.distillers.shared.layers import check_width
 from tfkd.distillers.shared.memory_bank import MemoryBank
 from tfkd.distillers.shared.negatives import PUBLISHED, Negatives, published_count
+from tfkd.distillers.shared.tap_pair import TapPair
 from tfkd.errors import TfkdError
 from tfkd.settings import Count, Fraction, Positive, field
 
 
-class Contrastive(Objective):
+class Contrastive(TapPair):
     """Embeds the pooled features of student and teacher, and remembers the embeddings.
 
     Both heads are trained. Everything is float32, whatever the precision of the networks.
@@ -54,6 +56,9 @@ class Contrastive(Objective):
                 f"{self.shared_negatives}, wanted 'exact' and True, or memory='bank'"
             )
 
+        if self.memory == "queue":
+            refuse_idle(self, ["bank_momentum"], "memory='queue'", "memory='bank'")
+
     @property
     def requires(self) -> Requires:
         banks = self.memory == "bank"
@@ -61,7 +66,7 @@ class Contrastive(Objective):
             taps={(network, "main"): [tap] for network, tap in self._taps.items()},
             index=banks,
             train_labels=banks,
-            train_size=True,
+            train_size=banks or self.negatives is None,
         )
 
     @property

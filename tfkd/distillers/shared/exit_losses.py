@@ -44,7 +44,7 @@ def loss_names(exits: Sequence[str]) -> tuple[str, ...]:
     return (*label_names(exits), *pair_names(exits))
 
 
-def label_losses(labels: tf.Tensor, logits: Sequence[tf.Tensor]) -> tf.Tensor:
+def cross_entropies(labels: tf.Tensor, logits: Sequence[tf.Tensor]) -> tf.Tensor:
     """Returns the cross-entropy of every exit.
 
     Args:
@@ -99,11 +99,11 @@ def exit_losses(
     """Returns the losses of all exits and of all pairs.
 
     Args:
-        labels: As for :func:`label_losses`.
+        labels: As for :func:`cross_entropies`.
         logits: As for :func:`pair_losses`.
         temperature: As for :func:`pair_losses`.
 
     Returns:
         Losses of each sample, ``(exits + pairs, batch)``.
     """
-    return tf.concat([label_losses(labels, logits), pair_losses(logits, temperature)], axis=0)
+    return tf.concat([cross_entropies(labels, logits), pair_losses(logits, temperature)], axis=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -36,7 +37,8 @@ class OfExits(Objective):
                 "an msdnet has them, or a network with exits by tfkd.models.multi_exit"
             )
         self.exits = exits
-        self.requires = Requires(taps={("student", "main"): list(exits)}, allows_soft_labels=True)
+        taps = {("student", "main"): list(exits)}
+        self.requires = dataclasses.replace(self.requires, taps=taps)
 
     def term_names(self) -> tuple[str, ...]:
         learners = self.exits[:-1] if self.distills else ()

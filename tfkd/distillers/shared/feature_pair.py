@@ -6,15 +6,14 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from tfkd import models
-from tfkd.core import Context, Objective, Requires, Spec
+from tfkd.core import Context, Requires, Spec
+from tfkd.core.divergences import as_float
 from tfkd.distillers.shared.layers import check_width
-from tfkd.distillers.shared.stage_taps import check_tap
-from tfkd.distillers.shared.whole_batch import whole_batch
+from tfkd.distillers.shared.tap_pair import TapPair
 from tfkd.settings import field
 
 
-class FeaturePair(Objective):
+class FeaturePair(TapPair):
     """A loss of one feature of each network in the batch of all replicas, with nothing between.
 
     The features are vectors unless a method says otherwise by ``check_feature``; they may differ in
@@ -25,23 +24,21 @@ class FeaturePair(Objective):
     teacher_tap: str = field("pooled", "feature of the teacher, a vector")
 
     @property
+    def pair(self) -> tuple[str, str]:
+        """The taps of student and teacher."""
+        return self.student_tap, self.teacher_tap
+
+    @property
     def requires(self) -> Requires:
+        student, teacher = self.pair
         return Requires(
-            taps={
-                ("student", "main"): [self.student_tap],
-                ("teacher", "main"): [self.teacher_tap],
-            },
+            taps={("student", "main"): [student], ("teacher", "main"): [teacher]},
             allows_soft_labels=True,
             tasks=None,
         )
 
-    def choose_taps(self, student: models.Network, teachers: Sequence[models.Network]) -> None:
-        check_tap(student, self.student_tap, self.name, "student_tap")
-        for teacher in teachers:
-            check_tap(teacher, self.teacher_tap, self.name, "teacher_tap")
-
     def setup(self, spec: Spec) -> None:
-        for network, tap in (("student", self.student_tap), ("teacher", self.teacher_tap)):
+        for network, tap in zip(("student", "teacher"), self.pair):
             self.check_feature(network, tap, spec.shapes[network, "main"][tap])
 
     def check_feature(self, network: str, tap: str, shape: Sequence[int | None]) -> None:
@@ -49,5 +46,18 @@ class FeaturePair(Objective):
         check_width(self.name, network, tap, shape)
 
     def whole_batch(self, context: Context) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
-        """Returns both features and the sample weights, of all replicas."""
-        return whole_batch(context, self.student_tap, self.teacher_tap)
+        """Returns one feature of each network, and the sample weights, of all replicas.
+
+        Returns:
+            Both features ``(rows, values)`` in at least float32, and the weights ``(rows,)``,
+            ``None`` where the batch has none.
+        """
+        own, theirs = self.pair
+        student, teacher = (
+            context.gather(as_float(tf.reshape(feature, [tf.shape(feature)[0], -1])))
+            for feature in (context.student(own), context.teacher(theirs))
+        )
+        weights = context.batch.get("sample_weight")
+        if weights is not None:
+            weights = context.gather(as_float(tf.reshape(weights, [-1])))
+        return student, teacher, weights

@@ -100,7 +100,10 @@ class Negatives:
             The candidates, int32 ``(candidates,)``, and how often each image takes each of them,
             float32 ``(batch, candidates)``: rows sum to ``count``.
         """
-        rows = tf.argsort(_keys([self._total], seed, tf.int32))[: self.candidates]
+        keys = _keys([self._total], seed, tf.int32)
+        # The smallest in their order, as a whole sort has them. The others, most of a large set,
+        # are not sorted. (Inverted bits are the opposite order, and never overflow.)
+        rows = tf.math.top_k(tf.bitwise.invert(keys), self.candidates).indices
         numbers = tf.gather(self._numbers, index)
         own = numbers[:, None] == tf.gather(self._numbers, rows)[None, :]
         return rows, self._weights(first_of_other_classes(own, self.count), numbers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import keras
 import tensorflow as tf
@@ -18,7 +18,7 @@ class Queue(keras.layers.Layer):
 
     Attributes:
         size: Number of places.
-        rows: For each kind the rows, float32 ``(size, width)``, at first zeros.
+        rows: For each kind the rows, float32 ``(size, width)``.
         numbers: What each place holds a row of, such as a class or an image, int32 ``(size,)``;
             :data:`EMPTY` where it holds nothing.
         next: The place that is written next.
@@ -27,21 +27,31 @@ class Queue(keras.layers.Layer):
         size: Number of places.
         widths: Width of the rows of each kind.
         name: Name of the layer.
+        start: How the rows begin, a Keras initializer.
+        number: The number that all places begin with.
     """
 
-    def __init__(self, size: int, widths: Mapping[str, int], *, name: str) -> None:
+    def __init__(
+        self,
+        size: int,
+        widths: Mapping[str, int],
+        *,
+        name: str,
+        start: str | Callable = "zeros",
+        number: int = EMPTY,
+    ) -> None:
         super().__init__(name=name, dtype="float32")
         self.size = size
         # Every replica writes the same gathered rows, so that the first one's stand for all.
         kept = dict(trainable=False, autocast=False, aggregation="only_first_replica")
         self.rows = {
-            kind: self.add_weight(shape=(size, width), initializer="zeros", name=kind, **kept)
+            kind: self.add_weight(shape=(size, width), initializer=start, name=kind, **kept)
             for kind, width in widths.items()
         }
         self.numbers = self.add_weight(
             shape=(size,),
             dtype="int32",
-            initializer=keras.initializers.Constant(EMPTY),
+            initializer=keras.initializers.Constant(number),
             name="numbers",
             **kept,
         )

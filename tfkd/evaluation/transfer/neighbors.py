@@ -10,6 +10,14 @@ from tfkd.evaluation.transfer.embedding import Embeddings
 NEIGHBORS = (1, 20)
 
 
+def check_images(images: int, counts: tuple[int, ...] = NEIGHBORS) -> None:
+    """Raises TfkdError when there are fewer training images than neighbors are asked for."""
+    if images < max(counts):
+        raise TfkdError(
+            f"nearest neighbors: found {images} training images, wanted {max(counts)} or more"
+        )
+
+
 def neighbor_probe(given: Embeddings, counts: tuple[int, ...] = NEIGHBORS) -> dict[int, float]:
     """Returns top-1 on the test images by the majority of the nearest training images, in percent.
 
@@ -24,15 +32,12 @@ def neighbor_probe(given: Embeddings, counts: tuple[int, ...] = NEIGHBORS) -> di
         Top-1 by the number of neighbors.
 
     Raises:
-        TfkdError: When there are fewer training images.
+        TfkdError: As :func:`check_images`.
     """
     from sklearn.neighbors import NearestNeighbors  # costs half a second, wanted here only
 
     most = max(counts)
-    if len(given.train) < most:
-        raise TfkdError(
-            f"nearest neighbors: found {len(given.train)} training images, wanted {most} or more"
-        )
+    check_images(len(given.train), counts)
     index = NearestNeighbors(n_neighbors=most, metric="cosine", algorithm="brute").fit(given.train)
     near = given.train_labels[index.kneighbors(given.test, return_distance=False)]
     classes = np.arange(len(given.class_names))

@@ -37,7 +37,8 @@ def runs_of(folders: Iterable[str | os.PathLike]) -> list[Run]:
         folders: Run folders, and folders of comparisons, of which every run is taken.
 
     Raises:
-        TfkdError: For a folder without a finished run, or two runs of one role and seed.
+        TfkdError: For a folder without a finished run, or runs of one role in several places,
+            which are not those of one comparison.
     """
     found: dict[Path, Run] = {}
     for folder in map(Path, folders):
@@ -49,13 +50,15 @@ def runs_of(folders: Iterable[str | os.PathLike]) -> list[Run]:
                 "folder of a run or of a comparison"
             )
         found.update({path: run for path, run in runs.items() if path not in found})
-    taken: dict[tuple[str, int], Path] = {}
+    taken: dict[str, Path] = {}
     for run in found.values():
-        other = taken.setdefault((run.role, run.seed), run.folder)
-        if other != run.folder:
+        place = run.folder.resolve()
+        place = place.parent if _SEED.fullmatch(place.name) else place
+        other = taken.setdefault(run.role, place)
+        if other != place:
             raise TfkdError(
-                f"runs to probe: found {str(other)!r} and {str(run.folder)!r}, both called "
-                f"{run.role} with seed {run.seed}, wanted folders of other names"
+                f"runs to probe: found {str(other)!r} and {str(place)!r}, both called {run.role}, "
+                "wanted folders of other names"
             )
     return list(found.values())
 

@@ -1,7 +1,8 @@
 """Walking functional Keras models: the one place that reads how Keras stores their graphs.
 
 Keras has no public way to list the calls of a functional model, so this file uses the attributes
-`_functional`, `_nodes_by_depth`, `_inbound_nodes` and a node's `arguments.fill_in`.
+`_functional`, `_nodes_by_depth`, `_inbound_nodes`, a node's `arguments.fill_in`, and
+`_keras_history`, by which a tensor knows what made it.
 """
 
 from __future__ import annotations
@@ -60,6 +61,16 @@ class Call:
     def keywords(self) -> dict:
         """The keyword arguments of the call."""
         return self.node.arguments.kwargs
+
+
+def named(tensor, name: str):
+    """A symbolic tensor whose function of `keras.ops` bears a name.
+
+    Such a function takes none, and gets one by itself (`square`, `square_1`), which may be that of
+    a layer of the same model; Keras then refuses to make it.
+    """
+    tensor._keras_history.operation.name = name
+    return tensor
 
 
 def is_functional(model) -> bool:

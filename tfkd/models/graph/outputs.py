@@ -96,13 +96,20 @@ def exits(model: keras.Model) -> tuple[str, ...]:
         model: Any Keras model.
 
     Raises:
-        TfkdError: For exits whose deepest is not called ``logits``, or as :func:`outputs`.
+        TfkdError: For exits whose deepest is not called ``logits``, whose numbers have a gap, or as
+            :func:`outputs`.
     """
     found = in_depth_order(outputs(model))
     if found and found[-1] != LOGITS:
         raise TfkdError(
             f"model {model.name!r}: found the exits {', '.join(found)}, wanted the deepest one "
             f"called {LOGITS!r}"
+        )
+    # An exit is also told of by its number, as an image that leaves early tells it.
+    wanted = (*(f"exit{number}" for number in range(1, len(found))), LOGITS)
+    if found and found != wanted:
+        raise TfkdError(
+            f"model {model.name!r}: found the exits {', '.join(found)}, wanted {', '.join(wanted)}"
         )
     return found
 

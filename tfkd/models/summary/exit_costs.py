@@ -17,7 +17,9 @@ def exit_costs(model: keras.Model) -> dict[str, Cost]:
     That is what an inference runs that leaves at an exit: the ways to all exits up to it, the heads
     of earlier exits among them, and no layer that only later exits need. Published counts of MSDNet
     are higher while it has several scales: they also hold the finer ones of a block that the exit
-    after it does not read, which run with a later exit here. At the last exit both are the same.
+    after it does not read, which run with a later exit here. Published counts may also hold
+    activations, pooling and biases, which :func:`cost` does not count: at the last exit the
+    convolutions and linear layers of both are the same.
 
     Args:
         model: Any Keras model with a fixed image size; a subclassed one has one exit.
