@@ -66,7 +66,7 @@ def noted(words: list[str], workdir: str) -> Iterator[None]:
         workdir: The run folder.
     """
     global _watching
-    there = os.path.isfile(os.path.join(workdir, "result.json"))  # Also of a name too long.
+    there = os.path.isfile(os.path.join(workdir, "result.json"))
     if not there or "TF_CONFIG" in os.environ:
         _watching = False
         yield
