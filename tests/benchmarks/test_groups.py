@@ -7,7 +7,7 @@ import pytest
 from tfkd import benchmarks, models
 from tfkd.adder import compiled_ops
 from tfkd.benchmarks import memory, plain_networks, processor
-from tfkd.benchmarks.groups import adder, blockwise, features, multiexit
+from tfkd.benchmarks.groups import adder, blockwise, features, multiexit, run
 from tfkd.benchmarks.groups import distillers as methods
 from tfkd.training import published
 
@@ -25,6 +25,15 @@ def test_a_group_measures_what_it_names(group):
         assert row.experiment.startswith(f"{group}: ")
         assert math.isfinite(row.milliseconds) and row.milliseconds > 0
         assert row.goal is None and row.holds is None, "the smallest size has no goal"
+
+
+@pytest.mark.slow
+def test_what_a_run_writes_is_measured_beside_bare_steps():
+    experiment = next(run.experiments(tiny=True))  # The next one starts a process.
+    for case in experiment.cases:
+        case.run()
+    (compared,) = experiment.comparisons
+    assert (compared.case, compared.baseline) == ("run", ("bare steps",))
 
 
 @pytest.mark.slow

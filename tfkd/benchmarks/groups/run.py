@@ -21,11 +21,15 @@ from tfkd.benchmarks.networks import as_trained
 from tfkd.errors import TfkdError
 from tfkd.training.run_folder import RunFolder
 from tfkd.training.run_state import Progress, State
+from tfkd.training.timeline import Timeline
 
 _OVERHEAD = 1.05
 _START = 15.0
 _CHECKPOINT_SECONDS = 30.0
 _EPOCHS = 8
+_ENDLESS = 10**6
+"""Epochs of a run that no turn of measurements comes to the end of."""
+
 _ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -85,7 +89,9 @@ def _run(distiller: core.Distiller, dataset: data.DataSet, folder: Path) -> Call
     progress = Progress(
         RunFolder(folder),
         State(),
-        steps_per_epoch=dataset.steps_per_epoch,
+        stages=[core.Stage("train")],
+        timeline=Timeline([_ENDLESS * dataset.steps_per_epoch], dataset.steps_per_epoch),
+        score=distiller.task.score,
         checkpoint_seconds=_CHECKPOINT_SECONDS,
         strategy=tf.distribute.get_strategy(),
     )
