@@ -44,7 +44,7 @@ _MEAN_AS = flags.DEFINE_enum(
     None,
     ["channel", "image"],
     "Of a file: its mean of each channel, or of each pixel (its middle, for smaller images). Left "
-    "out: channel for that of --mean, and image, as Caffe does, for one that the prototxt names.",
+    "out: channel for that of --mean, image (as in Caffe) for that of the prototxt.",
 )
 _SCALE = flags.DEFINE_float("scale", None, "What pixels less their mean are multiplied by.")
 _CLASS_NAMES = flags.DEFINE_string(

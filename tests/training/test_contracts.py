@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tests.distillers import runs
 from tfkd import NonFiniteLoss, TfkdError, data, evaluation, models, tasks
+from tfkd.colors import GRAY
 from tfkd.distillers import RKD, CoCoRD
 from tfkd.models.saving import load_network
 from tfkd.training import build, early_exit, run
@@ -176,7 +177,9 @@ def test_stages_run_hybrids_in_the_order_asked_for(whole, contract, tmp_path):
     scores = [100 * float(row["val_accuracy"]) for row in rows(folder)]
     np.testing.assert_allclose([each["score"] for each in stages], [*scores[:3], scores[4]])
     picture = tf.io.decode_png((folder / "stages.png").read_bytes(), channels=3).numpy()
-    assert np.sum(np.all(picture == (184, 190, 201), axis=-1)) > 5000  # The bars of the costs.
+    assert (
+        np.sum(np.all(picture == tuple(bytes.fromhex(GRAY[1:])), axis=-1)) > 5000
+    )  # The bars of the costs.
     # The recipe of a stage: a constant rate of its own, then that of the run.
     rates = [float(row["learning_rate"]) for row in rows(folder)]
     np.testing.assert_allclose(rates[:4], [0.02, 0.02, 0.02, 0.1], rtol=1e-6)

@@ -126,7 +126,7 @@ def test_a_finished_comparison_trains_nothing_and_finds_the_same(
     folder, summary = compared
     (folder / "summary.json").unlink()
     monkeypatch.setattr(TrainLoop, "run", None)
-    assert compare(config, folder, [0, 3, 0]) == summary
+    assert compare(config, folder, [0, 3]) == summary
     assert json.loads((folder / "summary.json").read_text()) == summary
     assert capsys.readouterr().out.count("is finished") == 6
 
