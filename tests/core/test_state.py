@@ -143,7 +143,8 @@ def test_every_variable_is_in_the_state(network, images, labels):
     frozen = {id(v.value) for teacher in distiller.teachers for v in teacher.variables}
     control = {id(distiller.clock.step_limit.value)}
     watch = distiller.watch
-    control |= {id(variable.value) for variable in (watch.step, watch.epoch, watch.term)}
+    watched = (watch.step, watch.epoch, watch.term, watch.images)
+    control |= {id(variable.value) for variable in watched}
     # Left out is what the frozen teacher is, what a checkpoint must not bring back, the sums of an
     # evaluation, which begins with its own, and the mean loss that Keras makes in ``compile`` and
     # that nothing here writes.

@@ -59,7 +59,7 @@ def test_a_run_with_networks_of_the_users_own_is_continued_saved_and_exported(
     assert saved.taps == TAPS
     assert saved.model.get_layer("average").output.shape == (None, 8)
     images = np.random.default_rng(0).integers(0, 17, (3, 8, 8, 1), np.uint8)
-    exported = tf.saved_model.load(str(tmp_path / "export"))
+    exported = tf.saved_model.load(str(tmp_path / "whole" / "export"))
     found = exported.signatures["serving_default"](image=tf.constant(images))["logits"]
     np.testing.assert_allclose(found, saved(images, training=False), rtol=1e-4, atol=1e-5)
     assert export.describe(tmp_path / "whole" / "export")["name"] == f"{NETWORKS}:build"
