@@ -141,7 +141,7 @@ def test_a_class_that_no_image_has_has_no_direction():
 # Single steps.
 
 
-def objective_of(width=2, classes=3, head=None, **settings) -> AuxVar:
+def objective_of(width=2, classes=3, teacher_head=None, **settings) -> AuxVar:
     """An objective whose projector leaves features as they are."""
     objective = AuxVar(**{"kappa": KAPPA, "temperature": 2.0, "queue_size": 6, **settings})
     shapes = {
@@ -152,7 +152,9 @@ def objective_of(width=2, classes=3, head=None, **settings) -> AuxVar:
     feature = keras.layers.Identity(name=objective.student_tap)(image)
     student = models.as_network(keras.Model(image, keras.layers.Dense(classes)(feature)))
     objective.setup(
-        Spec(classes, (2, 2, 1), shapes, None, None, 1, lambda *_: head, lambda name: student)
+        Spec(
+            classes, (2, 2, 1), shapes, None, None, 1, lambda *_: teacher_head, lambda name: student
+        )
     )
     objective.projector.kernel.assign(np.eye(width))
     return objective
@@ -301,7 +303,7 @@ def test_cosines_with_the_weights_of_classes_share_one_temperature():
     directions = (kernel / np.linalg.norm(kernel, axis=0)).T
     np.testing.assert_allclose(class_vectors(linear(kernel, bias), 2, "it"), directions, atol=1e-6)
     objective = objective_of(
-        head=linear(kernel, bias), class_posterior="cosine", temperature=None, queue_size=3
+        teacher_head=linear(kernel, bias), class_posterior="cosine", temperature=None, queue_size=3
     )
     step(objective, [1, 2, 3], U[None].repeat(3, 0), V[1:], T[1:])
     # The teacher's logits tell nothing here.
@@ -317,7 +319,7 @@ def test_a_head_of_several_layers_has_no_directions_of_classes():
         [keras.Input((2,)), keras.layers.Dense(9, "relu"), keras.layers.Dense(3)]
     )
     with pytest.raises(TfkdError, match="^auxvar with .*found more than a linear layer"):
-        objective_of(head=head, class_posterior="cosine")
+        objective_of(teacher_head=head, class_posterior="cosine")
 
 
 @pytest.mark.parametrize(
