@@ -135,7 +135,7 @@ def test_chosen_taps_and_names_of_a_network_count():
     named = models.Network(plain, taps={"stage1": "stage1_pre", "stage3": "pre_pool"})
     assert levels(named, plain)[0] == ["stage2", "stage3", "pooled"]
     chosen = {"student_taps": ("stage1_pre", "stage2"), "teacher_taps": ("stage1", "stage2")}
-    assert levels(plain, plain, student_preactivation=True, **chosen) == (
+    assert levels(plain, plain, **chosen) == (
         ["stage1_pre", "stage2", "pooled"],
         ["stage1", "stage2", "pooled"],
     )

@@ -182,7 +182,8 @@ def test_a_report_within_a_budget_leaves_early_by_the_validation_images(exits_fo
     costs = [each.macs for each in models.exit_costs(network.model).values()]
     budget = 0.6 * costs[-1]
     # They are no longer those that the run held out.
-    parts = data.load("digits", validation_size=300).identity() | {"validation": "others"}
+    parts = data.load("digits", validation_size=300).identity()
+    parts["validation"] = {"digest": "others"}
     (exits_folder / "result.json").write_text(json.dumps({"inputs": {"data": {"parts": parts}}}))
     with pytest.warns(TfkdWarning, match="the images of 'validation' are others than in the run"):
         report = reports.report(run=exits_folder, budget=budget)

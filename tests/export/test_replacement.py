@@ -56,7 +56,11 @@ def test_a_folder_with_other_files_is_left_alone(network, tmp_path, name):
 def test_only_exports_describe_themselves(tmp_path):
     with pytest.raises(TfkdError, match="no readable tfkd.json"):
         export.describe(tmp_path)
-    for text, message in (("{", "no valid JSON"), ("[]", "wanted format"), ("{}", "wanted format")):
+    for text, message in (
+        ("{", "the file is no JSON"),
+        ("[]", "wanted format"),
+        ("{}", "wanted format"),
+    ):
         (tmp_path / "tfkd.json").write_text(text)
         with pytest.raises(TfkdError, match=message):
             export.describe(tmp_path)

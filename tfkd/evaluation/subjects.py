@@ -300,7 +300,7 @@ def check_part(run_folder: str | os.PathLike, dataset: data.DataSet, split: str)
         split: The part to evaluate on.
     """
     try:
-        parts = {"inputs?": {"data?": {"parts?": {"*": object}}}}
+        parts = {"inputs?": {"data?": {"parts?": {"*": (None, {"*": object})}}}}
         result = json_shapes.read(Path(run_folder) / "result.json", parts)
     except (OSError, json_shapes.Misfit):
         return
