@@ -29,7 +29,8 @@ def test_a_group_measures_what_it_names(group):
 
 @pytest.mark.slow
 def test_what_a_run_writes_is_measured_beside_bare_steps():
-    experiment = next(run.experiments(tiny=True))  # The next one starts a process.
+    experiments = run.experiments(tiny=True)  # Its folder lasts as long.
+    experiment = next(experiments)  # The next one starts a process.
     for case in experiment.cases:
         case.run()
     (compared,) = experiment.comparisons
