@@ -18,8 +18,8 @@ from tfkd.caffe.matching import matched
 from tfkd.caffe.pixels import Pixels, pixels_of
 from tfkd.caffe.plan import Plan, planned
 from tfkd.caffe.prototxt import read_prototxt
-from tfkd.core.classes import check_count
 from tfkd.errors import TfkdError, TfkdWarning
+from tfkd.models.class_count import check_count
 from tfkd.models.imported import output_file
 from tfkd.models.saving import save_network_file
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from tfkd import models
 from tfkd.core.tasks.task import Task
 from tfkd.errors import TfkdError, TfkdWarning
+from tfkd.models.class_count import check_count
 from tfkd.models.class_names import positions
 from tfkd.models.graph.class_order import reordered
-from tfkd.models.graph.outputs import class_width, output_sizes
 
 
 def order_of(
@@ -85,21 +85,6 @@ def aligned(
         tell_of_order(who, whose)
     mapped = network.with_model(reordered(network.model, outputs, places))
     return dataclasses.replace(mapped, class_names=tuple(map(str, names or ())))
-
-
-def check_count(network: models.Network, who: str) -> None:
-    """Checks that a network has a name for each of its classes, if it has any.
-
-    Raises:
-        TfkdError: When it has fewer or more.
-    """
-    if network.class_names is None or not models.is_functional(network.model):
-        return
-    classes = class_width(output_sizes(network.model))
-    if classes not in (None, len(network.class_names)):
-        raise TfkdError(
-            f"{who}: found {len(network.class_names)} class names, wanted {classes}, one a class"
-        )
 
 
 def tell_of_order(who: str, whose: str) -> None:

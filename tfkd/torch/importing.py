@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfkd import data, models
-from tfkd.core.classes import check_count
 from tfkd.data import presets
 from tfkd.errors import TfkdError, TfkdWarning
 from tfkd.models import registry
+from tfkd.models.class_count import check_count
 from tfkd.models.imported import output_file
 from tfkd.models.saving import save_network_file
 from tfkd.torch.checkpoint import read
